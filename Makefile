@@ -1,0 +1,66 @@
+# Every target sets up what it needs; `make` alone lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := build/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test serve lint type fmt proto bench card train-demo lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Installed once, and again only when what is to be installed changes.
+$(INSTALLED): requirements.lock pyproject.toml protos/generate.py $(wildcard protos/vedette/v1/*.proto deploy/detectron2/*) | $(BIN)/python
+	@echo "Installing; torch alone is several GB, this takes a few minutes."
+	$(BIN)/python -m pip --disable-pip-version-check install --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python deploy/detectron2/build.py
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@mkdir -p build && touch $(INSTALLED)
+
+demo: $(INSTALLED) ## start the server with the bundled model and send it pictures
+	@$(BIN)/python deploy/demo/demo.py
+
+serve: $(INSTALLED) ## serve the bundled model in the foreground
+	@exec $(BIN)/vedette-server serve
+
+test: $(INSTALLED) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff, the import linter, Buf's lint of the protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python protos/lint.py
+
+type: $(INSTALLED) ## mypy, strict
+	$(BIN)/mypy
+
+fmt: $(INSTALLED) ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(INSTALLED) ## generate Python from the protos
+	$(BIN)/python protos/generate.py
+
+bench: $(INSTALLED) ## measure, as ratios within one run
+	$(BIN)/python -m tests.bench
+
+card: $(INSTALLED) ## measure the bundled model again and print its card's table
+	$(BIN)/python -m vedette_server.demo.evaluate
+
+train-demo: $(INSTALLED) ## train the bundled model again, in about an hour; resumes where it was stopped
+	$(BIN)/python -m vedette_server.demo.train
+
+lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
+	$(BIN)/python -m pip --quiet install uv
+	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision \
+	  --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --constraint deploy/detectron2/torch.txt --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## remove what was built, but not the environment
+	rm -rf build dist

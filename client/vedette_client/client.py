@@ -1,0 +1,169 @@
+"""The two clients: `Client` blocks, `AsyncClient` awaits. They share how messages are built and read."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_client import errors, images, results
+from vedette_client.images import ImageLike, PixelFormat
+from vedette_client.results import Model, Result
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+DEFAULT_TIMEOUT = 30.0  # seconds
+
+# One answer with many masks, or one raw image, is larger than gRPC's default of 4 MiB.
+_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+T = TypeVar("T")
+
+
+def _detect_request(
+    image: ImageLike,
+    pixel_format: PixelFormat | None,
+    model: str,
+    version: str,
+    threshold: float | None,
+    request_id: str,
+) -> pb.DetectRequest:
+    return pb.DetectRequest(
+        model_name=model,
+        model_version=version,
+        image=images.message(image, pixel_format),
+        options=pb.DetectOptions(threshold=threshold),
+        request_id=request_id,
+    )
+
+
+def _serving(response: health_pb2.HealthCheckResponse) -> bool:
+    return response.status == health_pb2.HealthCheckResponse.SERVING
+
+
+class Client:
+    """Calls a server and waits for its answers. Use it as a context manager, from any number of threads.
+
+    `address` is HOST:PORT. Every method raises `ServerError` for a failed call; `timeout` is in seconds.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._address = address
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = DetectionServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def __enter__(self) -> Self:
+        """Nothing is connected until the first call."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def detect(
+        self,
+        image: ImageLike,
+        *,
+        pixel_format: PixelFormat | None = None,
+        model: str = "",
+        version: str = "",
+        threshold: float | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Find objects in one image: a path, a file's bytes, a PIL image, or an array with its `pixel_format`.
+
+        Unset, `model` is the only one served, `version` the newest ready, `threshold` the model's own.
+        Raises `LocalError` for an image that cannot be sent.
+        """
+        request = _detect_request(image, pixel_format, model, version, threshold, request_id)
+        return results.result(self._call(self._stub.Detect, request))
+
+    def models(self) -> list[Model]:
+        """Everything that is served."""
+        return [results.model(item) for item in self._call(self._stub.ListModels, pb.ListModelsRequest()).models]
+
+    def model(self, name: str = "", version: str = "") -> Model:
+        """One model."""
+        request = pb.GetModelRequest(model_name=name, model_version=version)
+        return results.model(self._call(self._stub.GetModel, request).model)
+
+    def healthy(self) -> bool:
+        """Whether every model answers."""
+        return _serving(self._call(self._health.Check, health_pb2.HealthCheckRequest()))
+
+    def _call(self, method: Callable[..., T], request: object) -> T:
+        try:
+            return method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, self._address) from error
+
+
+class AsyncClient:
+    """The asynchronous twin of `Client`, for one event loop; the same methods, awaited."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._address = address
+        self._timeout = timeout
+
+    @functools.cached_property
+    def _channel(self) -> grpc.aio.Channel:
+        """Opened within the event loop that uses it."""
+        return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+
+    async def __aenter__(self) -> Self:
+        """Nothing is connected until the first call."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def detect(
+        self,
+        image: ImageLike,
+        *,
+        pixel_format: PixelFormat | None = None,
+        model: str = "",
+        version: str = "",
+        threshold: float | None = None,
+        request_id: str = "",
+    ) -> Result:
+        """Find objects in one image; see `Client.detect`."""
+        request = _detect_request(image, pixel_format, model, version, threshold, request_id)
+        return results.result(await self._call(DetectionServiceStub(self._channel).Detect, request))
+
+    async def models(self) -> list[Model]:
+        """Everything that is served."""
+        listed = await self._call(DetectionServiceStub(self._channel).ListModels, pb.ListModelsRequest())
+        return [results.model(item) for item in listed.models]
+
+    async def model(self, name: str = "", version: str = "") -> Model:
+        """One model."""
+        request = pb.GetModelRequest(model_name=name, model_version=version)
+        return results.model((await self._call(DetectionServiceStub(self._channel).GetModel, request)).model)
+
+    async def healthy(self) -> bool:
+        """Whether every model answers."""
+        health = health_pb2_grpc.HealthStub(self._channel)
+        return _serving(await self._call(health.Check, health_pb2.HealthCheckRequest()))
+
+    async def _call(self, method: Callable[..., Awaitable[T]], request: object) -> T:
+        try:
+            return await method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise errors.from_rpc(error, self._address) from error

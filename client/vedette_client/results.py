@@ -1,0 +1,280 @@
+"""What a server answered, as frozen values. Boxes are XYXY in absolute pixels of the image as sent, upright."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from vedette.v1 import answer_pb2, detection_service_pb2, model_pb2
+from vedette_client.errors import LocalError
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask in COCO's compressed RLE, decoded only when asked."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    def decode(self) -> NDArray[np.bool_]:
+        """The mask: bool, shape (height, width)."""
+        decoded: NDArray[np.uint8] = rle.decode(self.coco())
+        return decoded.astype(bool)
+
+    def coco(self) -> dict[str, Any]:
+        """The mask as COCO's tools take it."""
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+
+@dataclass(frozen=True)
+class Keypoint:
+    """A point in pixels, and the model's score for it."""
+
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One found object."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1
+    score: float
+    class_id: int
+    class_name: str
+    mask: Mask | None = None
+    keypoints: tuple[Keypoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic answer."""
+
+    id: int
+    is_thing: bool
+    class_id: int
+    class_name: str
+    score: float | None
+    area: int
+
+
+@dataclass(frozen=True)
+class Panoptic:
+    """One segment for every pixel: a 16-bit PNG of segment ids, and what each id is."""
+
+    segment_map_png: bytes
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Why there is no detection."""
+
+    reason: str  # NO_CANDIDATES or BELOW_THRESHOLD
+    best_score: float | None  # of any candidate; None when the model scored none
+    best_class: str
+    suppressed: int  # candidates from the floor up to the threshold
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time went, in seconds."""
+
+    queue: float
+    decode: float
+    preprocess: float
+    forward: float
+    postprocess: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one image gave. It is a sequence of its detections, best score first."""
+
+    detections: tuple[Detection, ...]
+    height: int  # of the image, upright, in pixels
+    width: int
+    empty: Empty | None
+    panoptic: Panoptic | None
+    model: str
+    version: str
+    contract_fingerprint: str
+    threshold: float
+    timings: Timings
+    request_id: str
+
+    def __len__(self) -> int:
+        """The number of detections."""
+        return len(self.detections)
+
+    def __iter__(self) -> Iterator[Detection]:
+        """Iterate over the detections."""
+        return iter(self.detections)
+
+    def __getitem__(self, index: int) -> Detection:
+        """One detection."""
+        return self.detections[index]
+
+    @functools.cached_property
+    def boxes(self) -> NDArray[np.float32]:
+        """All boxes: shape (N, 4), XYXY, pixels."""
+        return np.array([item.box for item in self.detections], np.float32).reshape(-1, 4)
+
+    @functools.cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """All scores: shape (N,)."""
+        return np.array([item.score for item in self.detections], np.float32)
+
+    @functools.cached_property
+    def class_ids(self) -> NDArray[np.int64]:
+        """All class ids: shape (N,)."""
+        return np.array([item.class_id for item in self.detections], np.int64)
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Result records as COCO's tools take them: boxes as x, y, width, height; ids from the model's, unchanged."""
+        return [_coco(item, image_id) for item in self.detections]
+
+    def to_supervision(self) -> "supervision.Detections":
+        """The same as a `supervision.Detections`. Raises `LocalError` if that package is missing."""
+        try:
+            import supervision
+        except ImportError as error:
+            msg = "supervision is not installed: python -m pip install 'vedette[supervision]'"
+            raise LocalError(msg) from error
+        masks = [item.mask.decode() for item in self.detections if item.mask]
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.class_ids,
+            mask=np.stack(masks) if masks else None,
+            data={"class_name": np.array([item.class_name for item in self.detections])},
+        )
+
+
+def _coco(item: Detection, image_id: int) -> dict[str, Any]:
+    x0, y0, x1, y1 = item.box
+    record = {
+        "image_id": image_id,
+        "category_id": item.class_id,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "score": item.score,
+    }
+    if item.mask:
+        record["segmentation"] = {**item.mask.coco(), "counts": item.mask.counts.decode()}
+    if item.keypoints:
+        record["keypoints"] = [value for point in item.keypoints for value in (point.x, point.y, point.score)]
+    return record
+
+
+@dataclass(frozen=True)
+class Model:
+    """One served version of a model."""
+
+    name: str
+    version: str
+    description: str
+    state: str  # LOADING, READY or UNAVAILABLE
+    state_reason: str
+    class_names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    default_threshold: float
+    floor: float
+    contract_fingerprint: str
+
+
+def result(response: detection_service_pb2.DetectResponse) -> Result:
+    """Read a response."""
+    answer = response.answer
+    times = answer.timings
+    return Result(
+        detections=tuple(_detection(item) for item in answer.detections),
+        height=answer.image_size.height,
+        width=answer.image_size.width,
+        empty=_empty(answer.empty) if answer.HasField("empty") else None,
+        panoptic=_panoptic(answer.panoptic) if answer.HasField("panoptic") else None,
+        model=answer.model_name,
+        version=answer.model_version,
+        contract_fingerprint=answer.contract_fingerprint,
+        threshold=decimal(answer.threshold),
+        timings=Timings(
+            queue=times.queue_seconds,
+            decode=times.decode_seconds,
+            preprocess=times.preprocess_seconds,
+            forward=times.forward_seconds,
+            postprocess=times.postprocess_seconds,
+            total=times.total_seconds,
+        ),
+        request_id=response.request_id,
+    )
+
+
+def decimal(value: float) -> float:
+    """A 32-bit float that was a short decimal, as that decimal: 0.3, not 0.30000001192092896."""
+    return float(f"{value:.7g}")
+
+
+def _detection(item: answer_pb2.Detection) -> Detection:
+    box, mask = item.box, item.mask
+    return Detection(
+        box=(box.x0, box.y0, box.x1, box.y1),
+        score=item.score,
+        class_id=item.class_id,
+        class_name=item.class_name,
+        mask=Mask(mask.height, mask.width, mask.counts) if item.HasField("mask") else None,
+        keypoints=tuple(Keypoint(point.x, point.y, point.score) for point in item.keypoints),
+    )
+
+
+def _empty(item: answer_pb2.EmptyAnswer) -> Empty:
+    return Empty(
+        reason=answer_pb2.EmptyReason.Name(item.reason).removeprefix("EMPTY_REASON_"),
+        best_score=item.best_score if item.HasField("best_score") else None,
+        best_class=item.best_class_name,
+        suppressed=item.suppressed_count,
+        threshold=decimal(item.threshold),
+    )
+
+
+def _panoptic(item: answer_pb2.Panoptic) -> Panoptic:
+    segments = tuple(
+        Segment(
+            id=segment.id,
+            is_thing=segment.is_thing,
+            class_id=segment.class_id,
+            class_name=segment.class_name,
+            score=segment.score if segment.HasField("score") else None,
+            area=segment.area,
+        )
+        for segment in item.segments
+    )
+    return Panoptic(item.segment_map_png, segments)
+
+
+def model(item: model_pb2.Model) -> Model:
+    """Read a model's description."""
+    contract = item.contract
+    return Model(
+        name=item.name,
+        version=item.version,
+        description=item.description,
+        state=model_pb2.ModelState.Name(item.state).removeprefix("MODEL_STATE_"),
+        state_reason=item.state_reason,
+        class_names=tuple(contract.class_names),
+        outputs=tuple(answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in contract.outputs),
+        default_threshold=decimal(contract.default_threshold),
+        floor=decimal(contract.floor),
+        contract_fingerprint=contract.fingerprint,
+    )
+
+

@@ -1,0 +1,74 @@
+"""The `vedette-server` command."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from vedette_server import logs, settings
+from vedette_server.app import App
+from vedette_server.repository.repository import RepositoryError
+
+_FAILURE, _USAGE = 1, 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vedette")
+def main() -> None:
+    """Serve Detectron2 models over gRPC."""
+
+
+@main.command()
+@click.option("--listen", metavar="HOST:PORT", help="Where gRPC is served.  [default: 127.0.0.1:8001]")
+@click.option("--http", metavar="HOST:PORT", help="Where metrics and health are served.  [default: 127.0.0.1:8002]")
+@click.option("--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]")
+@click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
+@click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
+@click.option("--device", help="Where models run, as torch names it.  [default: cpu]")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and the other settings.")
+def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Serve until SIGTERM or Ctrl-C."""
+    if config:
+        if not config.is_file():
+            _fail(f"no such file: {config}", _USAGE)
+        os.environ[settings.PREFIX + "CONFIG"] = str(config)
+    try:
+        chosen = settings.load({name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors())
+        _fail("; ".join(lines), _USAGE)
+    except ValueError as error:
+        _fail(str(error), _USAGE)
+    logs.configure(chosen.log_format)
+    try:
+        asyncio.run(_run(chosen))
+    except (RepositoryError, OSError) as error:
+        _fail(str(error), _FAILURE)
+
+
+async def _run(chosen: settings.Settings) -> None:
+    await App(chosen).run()
+
+
+@main.command()
+def doctor() -> None:
+    """Check that everything the server needs is there; one line for each check, with its fix."""
+    from vedette_server.predictor import environment  # imports torch, which no other command needs
+
+    healthy = True
+    for check in environment.checks():
+        healthy &= check.passed
+        click.echo(f"{'✔' if check.passed else '✘'} {check.name}: {check.seen}")
+        if not check.passed:
+            click.echo(f"    fix: {check.fix}")
+    sys.exit(0 if healthy else _FAILURE)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"vedette-server: {message}", err=True)
+    sys.exit(status)

@@ -1,0 +1,67 @@
+"""The input contract of a model version: what pixels must be before they reach it, and what it can produce."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Output(StrEnum):
+    """What a model can answer with."""
+
+    BOXES = "boxes"
+    MASKS = "masks"
+    KEYPOINTS = "keypoints"
+    PANOPTIC = "panoptic"
+    SEMANTIC = "semantic"
+
+
+class ChannelOrder(StrEnum):
+    """The order in which a model takes its channels (`INPUT.FORMAT`)."""
+
+    BGR = "BGR"
+    RGB = "RGB"
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """Detectron2's `ResizeShortestEdge`; a shortest edge of 0 means no resizing. In pixels."""
+
+    shortest_edge: int
+    longest_edge: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an operator lets callers send."""
+
+    max_bytes: int = 32 * 2**20
+    max_pixels: int = 40_000_000
+    max_edge: int = 16_384
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """Immutable, derived from a model's Detectron2 config and its operator's settings."""
+
+    channel_order: ChannelOrder
+    resize: ResizeRule
+    pixel_mean: tuple[float, ...]  # in channel_order, of values 0 to 255; subtracted inside the model
+    pixel_std: tuple[float, ...]  # in channel_order; divided by inside the model
+    outputs: tuple[Output, ...]
+    class_names: tuple[str, ...]
+    stuff_class_names: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    floor: float  # no candidate below it is computed
+    default_threshold: float
+    max_detections: int | None  # None: any number
+    precision: str
+    source_digest: str  # of the config and the weights
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that changes an answer: all fields but the limits, as sorted JSON."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "limits"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

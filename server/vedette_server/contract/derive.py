@@ -1,0 +1,82 @@
+"""Derive the input contract from a Detectron2 config, given as the plain mapping that its YAML holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vedette_server.contract.contract import ChannelOrder, InputContract, Limits, Output, ResizeRule
+
+FLOOR = 0.05  # Detectron2's own default threshold: low enough for evidence, high enough to cost nothing
+
+
+class UnservableConfigError(ValueError):
+    """The config describes a model that this server does not know how to serve."""
+
+
+def derive(
+    config: Mapping[str, Any],
+    *,
+    class_names: Sequence[str],
+    stuff_class_names: Sequence[str] = (),
+    keypoint_names: Sequence[str] = (),
+    threshold: float | None = None,
+    limits: Limits | None = None,
+    source_digest: str,
+) -> InputContract:
+    """Derive the contract.
+
+    `threshold` is the operator's default for requests that set none; None takes the config's own.
+    Raises `UnservableConfigError` for a meta-architecture that is not served, or a class list of the wrong length.
+    """
+    model, inputs = config["MODEL"], config["INPUT"]
+    configured = _configured_threshold(model)
+    _check_class_names(model, class_names)
+    return InputContract(
+        channel_order=ChannelOrder(inputs["FORMAT"]),
+        resize=ResizeRule(int(inputs["MIN_SIZE_TEST"]), int(inputs["MAX_SIZE_TEST"])),
+        pixel_mean=tuple(float(value) for value in model["PIXEL_MEAN"]),
+        pixel_std=tuple(float(value) for value in model["PIXEL_STD"]),
+        outputs=_outputs(model),
+        class_names=tuple(class_names),
+        stuff_class_names=tuple(stuff_class_names),
+        keypoint_names=tuple(keypoint_names),
+        floor=min(FLOOR, configured, configured if threshold is None else threshold),
+        default_threshold=configured if threshold is None else threshold,
+        max_detections=_max_detections(config),
+        precision="exact",
+        source_digest=source_digest,
+        limits=limits or Limits(),
+    )
+
+
+def _outputs(model: Mapping[str, Any]) -> tuple[Output, ...]:
+    outputs = [Output.BOXES]
+    if model["META_ARCHITECTURE"] != "RetinaNet":
+        outputs += [Output.MASKS] if model["MASK_ON"] else []
+        outputs += [Output.KEYPOINTS] if model["KEYPOINT_ON"] else []
+    if model["META_ARCHITECTURE"] == "PanopticFPN" and model["PANOPTIC_FPN"]["COMBINE"]["ENABLED"]:
+        outputs.append(Output.PANOPTIC)
+    return tuple(outputs)
+
+
+def _configured_threshold(model: Mapping[str, Any]) -> float:
+    match model["META_ARCHITECTURE"]:
+        case "GeneralizedRCNN" | "PanopticFPN":
+            return float(model["ROI_HEADS"]["SCORE_THRESH_TEST"])
+        case "RetinaNet":
+            return float(model["RETINANET"]["SCORE_THRESH_TEST"])
+        case other:
+            msg = f"MODEL.META_ARCHITECTURE is {other!r}; served are GeneralizedRCNN, RetinaNet and PanopticFPN"
+            raise UnservableConfigError(msg)
+
+
+def _check_class_names(model: Mapping[str, Any], class_names: Sequence[str]) -> None:
+    key = "RETINANET" if model["META_ARCHITECTURE"] == "RetinaNet" else "ROI_HEADS"
+    expected = int(model[key]["NUM_CLASSES"])
+    if len(class_names) != expected:
+        msg = f"{len(class_names)} class names for MODEL.{key}.NUM_CLASSES = {expected}"
+        raise UnservableConfigError(msg)
+
+
+def _max_detections(config: Mapping[str, Any]) -> int | None:
+    most = int(config["TEST"]["DETECTIONS_PER_IMAGE"])
+    return most if most >= 0 else None

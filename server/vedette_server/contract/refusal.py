@@ -1,0 +1,52 @@
+"""Why a request can be refused or fail: the closed list of reasons, and the exception that carries one.
+
+Whoever refuses states the reason and the facts. What the caller reads is made of them in one place, the table in
+`vedette_server.rpc.errors`.
+"""
+
+from enum import StrEnum, auto
+
+
+class Reason(StrEnum):
+    """The closed list. Each is documented, with its gRPC code and remedy, in the error table."""
+
+    @staticmethod
+    def _generate_next_value_(name: str, _start: int, _count: int, _last: list[str]) -> str:
+        return name
+
+    IMAGE_MISSING = auto()
+    IMAGE_TOO_MANY_BYTES = auto()
+    IMAGE_UNREADABLE = auto()
+    IMAGE_TRUNCATED = auto()
+    IMAGE_MODE_UNSUPPORTED = auto()
+    IMAGE_ANIMATED = auto()
+    IMAGE_TOO_LARGE = auto()
+    PIXEL_FORMAT_MISSING = auto()
+    RAW_SIZE_INVALID = auto()
+    ROW_STRIDE_INVALID = auto()
+    RAW_LENGTH_MISMATCH = auto()
+    THRESHOLD_OUT_OF_RANGE = auto()
+    THRESHOLD_BELOW_FLOOR = auto()
+    REQUEST_ID_TOO_LONG = auto()
+    FEATURE_NOT_SERVED = auto()
+    MODEL_NAME_MISSING = auto()
+    MODEL_NOT_FOUND = auto()
+    MODEL_VERSION_NOT_FOUND = auto()
+    MODEL_NOT_READY = auto()
+    OVERLOADED = auto()
+    DEADLINE_EXCEEDED = auto()
+    IMAGE_POISONOUS = auto()
+    SHUTTING_DOWN = auto()
+    INTERNAL = auto()
+
+
+class Refused(Exception):  # noqa: N818  a refusal is an outcome, not a bug
+    """A request was refused, or failed, for a reason on the list.
+
+    `facts` are what was seen and what would have been right; they fill the reason's message.
+    """
+
+    def __init__(self, reason: Reason, **facts: object) -> None:
+        super().__init__(reason, facts)
+        self.reason = reason
+        self.facts = {name: str(value) for name, value in facts.items()}

@@ -1,0 +1,1 @@
+"""The transport-free core: what is served, admission, queues, dispatch to workers. No gRPC."""

@@ -1,0 +1,44 @@
+"""What is asked of the engine, and what it gives back."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.refusal import Reason
+from vedette_server.repository.repository import ModelVersion
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image and what is asked about it."""
+
+    model: str  # empty: the only one
+    version: str  # empty: the newest that is ready
+    image: ImageSpec
+    data: Buffer
+    threshold: float | None  # None: the model's default
+    seconds: float | None  # until the caller gives up; None: the server's own maximum
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An answer, and where it came from."""
+
+    answer: Answer
+    model: ModelVersion
+    queue_seconds: float
+    total_seconds: float
+
+
+class Monitor(Protocol):
+    """What the engine tells, and whom: it never hears back."""
+
+    def answered(self, outcome: Outcome) -> None:
+        """A query was answered."""
+
+    def refused(self, model: str, version: str, reason: Reason) -> None:
+        """A query was refused, or failed. `model` and `version` are empty where the query named none that is known."""
+
+    def state(self, model: ModelVersion, workers: int, queued: int, restarts: int) -> None:
+        """The state of a version's pool and queue changed."""

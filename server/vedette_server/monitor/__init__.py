@@ -1,0 +1,1 @@
+"""What the answers look like: told by the engine, telling nobody back."""

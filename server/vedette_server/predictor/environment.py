@@ -1,0 +1,74 @@
+"""What the server needs of its surroundings, checked one by one for `vedette-server doctor`."""
+
+import importlib
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vedette_server import settings
+from vedette_server.repository import repository
+
+_INSTALL = "make build/installed, or see deploy/detectron2/ for an environment of your own"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was seen, and what to do if that will not do."""
+
+    name: str
+    passed: bool
+    seen: str
+    fix: str
+
+
+def checks() -> Iterator[Check]:
+    """Make every check, in the order in which one depends on another."""
+    for name, look, fix in (
+        ("Python", _python, "use Python 3.11 or newer"),
+        ("torch", _torch, _INSTALL),
+        ("torchvision's operators", _torchvision, "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0"),
+        ("detectron2", _detectron2, _INSTALL),
+        ("shared memory", _memory, "run on Linux 3.17 or newer: images travel in memfd_create's anonymous files"),
+        ("model repository", _repository, "see the README on the repository's layout, and VEDETTE_REPOSITORY"),
+    ):
+        yield _check(name, look, fix)
+
+
+def _check(name: str, look: Callable[[], str], fix: str) -> Check:
+    try:
+        return Check(name, passed=True, seen=look(), fix=fix)
+    except Exception as error:  # noqa: BLE001  whatever is wrong, it is to be shown
+        return Check(name, passed=False, seen=f"{type(error).__name__}: {error}", fix=fix)
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+def _torch() -> str:
+    torch = importlib.import_module("torch")
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return f"{torch.__version__}, devices: {', '.join(['cpu', *devices])}"
+
+
+def _torchvision() -> str:
+    torch = importlib.import_module("torch")
+    ops = importlib.import_module("torchvision.ops")
+    kept = ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
+    return f"{importlib.import_module('torchvision').__version__}, nms keeps {len(kept)} box of 1"
+
+
+def _detectron2() -> str:
+    compiled = importlib.import_module("detectron2._C").get_compiler_version()
+    return f"{importlib.import_module('detectron2').__version__}, operators: {compiled}"
+
+
+def _memory() -> str:
+    os.close(os.memfd_create("vedette-doctor"))
+    return "memfd_create works"
+
+
+def _repository() -> str:
+    models = repository.read(settings.load({}).repository)
+    return ", ".join(f"{model.name} version {model.version}" for model in models)

@@ -1,0 +1,195 @@
+"""The one table of errors: what callers read for each reason, and with which gRPC code.
+
+A message says what was wrong and what was seen; the remedy says what to do. Both are filled with the facts of the
+refusal. Nothing else about an error ever reaches a caller.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from vedette_server.contract.refusal import Reason, Refused
+
+DOMAIN = "vedette"
+_RETRY_SECONDS = 0.5
+
+Code: TypeAlias = grpc.StatusCode
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one reason is told."""
+
+    code: Code
+    field: str | None  # of the request; set exactly with INVALID_ARGUMENT
+    message: str
+    remedy: str
+    retry: bool = False  # with RetryInfo
+
+
+_INVALID, _MISSING, _BUSY = Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNAVAILABLE
+
+TABLE: dict[Reason, Row] = {
+    Reason.IMAGE_MISSING: Row(
+        _INVALID,
+        "image",
+        "The request has no image, or an empty one.",
+        "Set image.encoded.data to a file's bytes, or image.raw.data to pixels with their format.",
+    ),
+    Reason.IMAGE_TOO_MANY_BYTES: Row(
+        _INVALID,
+        "image",
+        "The image has {bytes} bytes; this model takes at most {max_bytes}.",
+        "Send a compressed or smaller image, or have the operator raise limits.max_bytes in model.toml.",
+    ),
+    Reason.IMAGE_UNREADABLE: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The data is no image that can be read; it begins with the bytes {first_bytes}.",
+        "Send one of {codecs}. Pixels without a file format belong in image.raw.",
+    ),
+    Reason.IMAGE_TRUNCATED: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The {codec} file is broken: its header can be read, its {bytes} bytes cannot be decoded to the end.",
+        "Send the whole file; compare its size with the original's.",
+    ),
+    Reason.IMAGE_MODE_UNSUPPORTED: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The file has more than 8 bits a sample (mode {mode}); there is no single right way to reduce them.",
+        "Convert it to 8 bits a sample the way the model's training images were converted.",
+    ),
+    Reason.IMAGE_ANIMATED: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The file is an animation of {frames} frames; which one to look at is not for the server to guess.",
+        "Send one frame as an image of its own.",
+    ),
+    Reason.IMAGE_TOO_LARGE: Row(
+        _INVALID,
+        "image",
+        "The image is {width} x {height} pixels; this model takes at most {max_pixels} in all and {max_edge} an edge.",
+        "Scale it down, or have the operator raise [limits] in model.toml.",
+    ),
+    Reason.PIXEL_FORMAT_MISSING: Row(
+        _INVALID,
+        "image.raw.pixel_format",
+        "Raw pixels were sent without their format, or with one that is not known ({seen}).",
+        "Say PIXEL_FORMAT_BGR8 (what OpenCV reads) or PIXEL_FORMAT_RGB8 (what Pillow reads).",
+    ),
+    Reason.RAW_SIZE_INVALID: Row(
+        _INVALID,
+        "image.raw.height",
+        "Raw pixels were sent with width {width} and height {height}.",
+        "Set both to the image's size in pixels, each at least 1.",
+    ),
+    Reason.ROW_STRIDE_INVALID: Row(
+        _INVALID,
+        "image.raw.row_stride",
+        "The row stride is {row_stride} bytes; a row of {width} pixels needs at least {least}.",
+        "Leave row_stride unset for packed rows, or set it to the bytes from one row to the next.",
+    ),
+    Reason.RAW_LENGTH_MISMATCH: Row(
+        _INVALID,
+        "image.raw.data",
+        "{bytes} bytes were sent; {width} x {height} pixels of {pixel_format} at {row_stride} bytes a row are {expected}.",
+        "Check width and height (are they exchanged?), the pixel format, and the dtype, which must be 8 bits.",
+    ),
+    Reason.THRESHOLD_OUT_OF_RANGE: Row(
+        _INVALID,
+        "options.threshold",
+        "The threshold is {threshold}; scores lie between 0 and 1.",
+        "Send a fraction, such as 0.5 for 50 %, or leave it unset for the model's own.",
+    ),
+    Reason.THRESHOLD_BELOW_FLOOR: Row(
+        _INVALID,
+        "options.threshold",
+        "The threshold is {threshold}; this model computes no candidates below its floor of {floor}.",
+        "Send at least the floor.",
+    ),
+    Reason.REQUEST_ID_TOO_LONG: Row(
+        _INVALID,
+        "request_id",
+        "The request id has {length} characters; at most {most} are taken.",
+        "Send a shorter one, or none: the server then makes one.",
+    ),
+    Reason.FEATURE_NOT_SERVED: Row(
+        Code.UNIMPLEMENTED,
+        None,
+        "{field} asks for something that this version of the server does not serve yet ({seen}).",
+        "Leave it unset.",
+    ),
+    Reason.MODEL_NAME_MISSING: Row(
+        _INVALID,
+        "model_name",
+        "The request names no model, and more than one is served.",
+        "Name one of: {served}.",
+    ),
+    Reason.MODEL_NOT_FOUND: Row(_MISSING, None, "There is no model {model!r}.", "Name one of: {served}."),
+    Reason.MODEL_VERSION_NOT_FOUND: Row(
+        _MISSING,
+        None,
+        "Model {model!r} has no version {version!r}.",
+        "Name one of: {served}; or leave model_version unset for the newest that is ready.",
+    ),
+    Reason.MODEL_NOT_READY: Row(
+        _BUSY, None, "Model {model!r} does not answer now: {why}.", "Try again; watch grpc.health.v1 or /readyz.", retry=True
+    ),
+    Reason.OVERLOADED: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "{queued} requests wait for model {model!r} already.",
+        "Try again after the delay in RetryInfo, send less at once, or add workers.",
+        retry=True,
+    ),
+    Reason.DEADLINE_EXCEEDED: Row(
+        Code.DEADLINE_EXCEEDED,
+        None,
+        "The request was not answered within {seconds} seconds.",
+        "Set a longer deadline, or send less at once. Without a deadline the server's own applies.",
+    ),
+    Reason.IMAGE_POISONOUS: Row(
+        Code.ABORTED,
+        None,
+        "{losses} workers ended while they looked at this image; it is not tried again.",
+        "Do not send it again. Report it, with the image, to whoever operates the server.",
+    ),
+    Reason.SHUTTING_DOWN: Row(_BUSY, None, "The server is shutting down.", "Try again, on another server.", retry=True),
+    Reason.INTERNAL: Row(
+        Code.INTERNAL, None, "Something went wrong in the server.", "Report the request id {request_id} to whoever operates it."
+    ),
+}
+
+
+def status(refusal: Refused, request_id: str) -> status_pb2.Status:
+    """What a caller gets for a refusal: one ErrorInfo, and the field or the delay where there is one."""
+    row = TABLE[refusal.reason]
+    facts = _Facts(refusal.facts, request_id=request_id)
+    message = f"{row.message} {row.remedy}".format_map(facts)
+    info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=facts)
+    details = [_pack(info)]
+    if row.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=row.field, description=message, reason=refusal.reason)
+        details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+    if row.retry:
+        delay = duration_pb2.Duration(nanos=int(_RETRY_SECONDS * 1e9))
+        details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    number: int = row.code.value[0]
+    return status_pb2.Status(code=number, message=message, details=details)
+
+
+class _Facts(dict[str, str]):
+    """A fact that a message names and a refusal lacks must not turn an answer into a failure."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def _pack(detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed

@@ -1,0 +1,42 @@
+"""The HTTP port: metrics for Prometheus, liveness and readiness for orchestrators."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from vedette_server.monitor.metrics import Metrics
+
+
+class HttpServer:
+    """Serves /metrics, /livez and /readyz."""
+
+    def __init__(self, metrics: Metrics, ready: Callable[[], bool]) -> None:
+        self._metrics = metrics
+        self._ready = ready
+        app = web.Application()
+        routes = [web.get("/metrics", self._page), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
+        app.add_routes(routes)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port. Raises `OSError` if the address cannot be had."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound: int = self._runner.addresses[0][1]
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _page(self, request: web.Request) -> web.Response:
+        body, content_type = self._metrics.page(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)

@@ -1,0 +1,50 @@
+"""The gRPC server: our service, health and reflection."""
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from vedette.v1 import detection_service_pb2
+from vedette.v1.detection_service_pb2_grpc import add_DetectionServiceServicer_to_server
+from vedette_server.engine.engine import Engine
+from vedette_server.rpc.detection import DetectionService
+
+SERVICE = detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name
+_SPARE_BYTES = 64 * 1024  # of a message beside its image
+
+
+class RpcServer:
+    """Listens, and tells who asks whether the models answer."""
+
+    def __init__(self, engine: Engine, max_image_bytes: int) -> None:
+        most = max_image_bytes + _SPARE_BYTES
+        self._server = grpc.aio.server(
+            options=[("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
+        )
+        self._health = health.aio.HealthServicer()
+        add_DetectionServiceServicer_to_server(DetectionService(engine), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listen on HOST:PORT, not serving yet; returns the port. Raises `OSError` if the address cannot be had."""
+        await self.tell(serving=False)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            msg = f"cannot listen on {address}: {error}"
+            raise OSError(msg) from error
+        await self._server.start()
+        return port
+
+    async def tell(self, *, serving: bool) -> None:
+        """Tell health checks, for the whole server and for our service."""
+        serving_status = health_pb2.HealthCheckResponse.ServingStatus
+        state = serving_status.SERVING if serving else serving_status.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, state)
+
+    async def stop(self, seconds: float) -> None:
+        """Refuse new calls, and cancel those that are not through after `seconds`."""
+        await self._server.stop(seconds)

@@ -1,0 +1,73 @@
+"""Configuration of the server: flags over environment (`VEDETTE_…`) over a TOML file over defaults."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+PREFIX = "VEDETTE_"
+BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. An unknown key is an error, in a flag, the environment or the file."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    listen: str = "127.0.0.1:8001"
+    http: str = "127.0.0.1:8002"
+    repository: Path = BUNDLED_REPOSITORY
+    workers: Positive = 1  # processes for each model version
+    threads: Positive | None = None  # of each worker; None shares the cores out, so that they are never oversubscribed
+    device: str = "cpu"  # as torch names it
+    max_queued: Positive = 64  # requests that may wait for a version's workers
+    max_queued_bytes: Positive = 512 * 2**20  # of their images
+    max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
+    drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop
+    log_format: Literal["console", "json"] = "console"
+
+    @field_validator("listen", "http")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            msg = f"{value!r} is no HOST:PORT, such as 127.0.0.1:8001"
+            raise ValueError(msg)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file that VEDETTE_CONFIG or --config names."""
+        del dotenv_settings, file_secret_settings
+        path = os.environ.get(PREFIX + "CONFIG")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    def threads_per_worker(self, versions: int) -> int:
+        """The threads of each worker when `versions` model versions are served."""
+        cores = len(os.sched_getaffinity(0))
+        return self.threads or max(1, cores // (self.workers * versions))
+
+
+def unknown_variables() -> list[str]:
+    """Environment variables that look like ours and are not."""
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def load(flags: dict[str, Any]) -> Settings:
+    """Read the settings; `flags` holds those given on the command line. Raises `ValueError` for what is wrong."""
+    if unknown := unknown_variables():
+        msg = f"unknown environment variables: {', '.join(unknown)}"
+        raise ValueError(msg)
+    return Settings(**flags)
