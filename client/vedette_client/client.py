@@ -7,9 +7,9 @@ from typing import Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+
 from vedette_client import errors, images, results
 from vedette_client.images import ImageLike, PixelFormat
 from vedette_client.results import Model, Result
@@ -41,7 +41,7 @@ def _detect_request(
 
 
 def _serving(response: health_pb2.HealthCheckResponse) -> bool:
-    return response.status == health_pb2.HealthCheckResponse.SERVING
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 class Client:
@@ -61,7 +61,9 @@ class Client:
         """Nothing is connected until the first call."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the connection."""
         self.close()
 

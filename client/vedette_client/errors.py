@@ -1,15 +1,15 @@
 """What can go wrong when a server is called.
 
-    VedetteError
-    ├── LocalError            nothing was sent: a file that cannot be read, an array without its pixel format
-    └── ServerError           the call failed, with gRPC code, reason and metadata
-        ├── InvalidRequest    what was sent is wrong; sending it again will not help
-        ├── NotFound          there is no such model or version
-        ├── NotServed         the server cannot do that
-        ├── Overloaded        too much is under way; try again after `retry_after` seconds
-        ├── DeadlineExceeded  no answer in time
-        ├── Unavailable       no connection, or the model does not answer now
-        └── InternalError     a bug in the server
+VedetteError
+├── LocalError            nothing was sent: a file that cannot be read, an array without its pixel format
+└── ServerError           the call failed, with gRPC code, reason and metadata
+    ├── InvalidRequest    what was sent is wrong; sending it again will not help
+    ├── NotFound          there is no such model or version
+    ├── NotServed         the server cannot do that
+    ├── Overloaded        too much is under way; try again after `retry_after` seconds
+    ├── DeadlineExceeded  no answer in time
+    ├── Unavailable       no connection, or the model does not answer now
+    └── InternalError     a bug in the server
 """
 
 from collections.abc import Mapping
@@ -97,7 +97,7 @@ def from_rpc(error: grpc.RpcError, address: str) -> ServerError:
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  every RpcError of a call is one
     code: grpc.StatusCode = error.code()
     failure = _CLASSES.get(code, ServerError)(error.details() or code.name, code)
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # AioRpcError has all that it reads
+    status = rpc_status.from_call(error)
     if status is None:
         if code is grpc.StatusCode.UNAVAILABLE:
             failure.message = f"no server answers at {address} ({failure.message})"

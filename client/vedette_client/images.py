@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
 from vedette.v1 import image_pb2
+
 from vedette_client.errors import LocalError
 
 PixelFormat: TypeAlias = Literal["BGR8", "RGB8"]
@@ -32,16 +32,16 @@ def message(image: ImageLike, pixel_format: PixelFormat | None) -> image_pb2.Ima
             return image_pb2.Image(encoded=image_pb2.EncodedImage(data=image))
         case Image.Image():
             return _array(np.asarray(image.convert("RGB")), "RGB8")
-        case str() | os.PathLike():
-            return image_pb2.Image(encoded=image_pb2.EncodedImage(data=_read(Path(image))))
         case _:
-            msg = f"cannot send a {type(image).__name__}: give a path, bytes, a PIL image or a NumPy array"
-            raise LocalError(msg)
+            return image_pb2.Image(encoded=image_pb2.EncodedImage(data=_read(image)))
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
+    except TypeError as error:
+        msg = f"cannot send a {type(path).__name__}: give a path, bytes, a PIL image or a NumPy array"
+        raise LocalError(msg) from error
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise LocalError(msg) from error

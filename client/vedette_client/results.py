@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
-
 from vedette.v1 import answer_pb2, detection_service_pb2, model_pb2
+
 from vedette_client.errors import LocalError
 
 if TYPE_CHECKING:
@@ -271,10 +271,10 @@ def model(item: model_pb2.Model) -> Model:
         state=model_pb2.ModelState.Name(item.state).removeprefix("MODEL_STATE_"),
         state_reason=item.state_reason,
         class_names=tuple(contract.class_names),
-        outputs=tuple(answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in contract.outputs),
+        outputs=tuple(
+            answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in contract.outputs
+        ),
         default_threshold=decimal(contract.default_threshold),
         floor=decimal(contract.floor),
         contract_fingerprint=contract.fingerprint,
     )
-
-

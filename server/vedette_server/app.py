@@ -95,4 +95,3 @@ class App:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         return drain in done and drain.result()
-

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from vedette_server import logs, settings
 from vedette_server.app import App
+from vedette_server.doctor import checks
 from vedette_server.repository.repository import RepositoryError
 
 _FAILURE, _USAGE = 1, 2
@@ -25,11 +26,15 @@ def main() -> None:
 @main.command()
 @click.option("--listen", metavar="HOST:PORT", help="Where gRPC is served.  [default: 127.0.0.1:8001]")
 @click.option("--http", metavar="HOST:PORT", help="Where metrics and health are served.  [default: 127.0.0.1:8002]")
-@click.option("--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]")
+@click.option(
+    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
+)
 @click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
 @click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
 @click.option("--device", help="Where models run, as torch names it.  [default: cpu]")
-@click.option("--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]")
+@click.option(
+    "--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]"
+)
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and the other settings.")
 def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
     """Serve until SIGTERM or Ctrl-C."""
@@ -40,7 +45,9 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
     try:
         chosen = settings.load({name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors())
+        lines = (
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors()
+        )
         _fail("; ".join(lines), _USAGE)
     except ValueError as error:
         _fail(str(error), _USAGE)
@@ -58,10 +65,8 @@ async def _run(chosen: settings.Settings) -> None:
 @main.command()
 def doctor() -> None:
     """Check that everything the server needs is there; one line for each check, with its fix."""
-    from vedette_server.predictor import environment  # imports torch, which no other command needs
-
     healthy = True
-    for check in environment.checks():
+    for check in checks():
         healthy &= check.passed
         click.echo(f"{'✔' if check.passed else '✘'} {check.name}: {check.seen}")
         if not check.passed:

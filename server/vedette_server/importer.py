@@ -49,7 +49,7 @@ def write_version(
         export(config, model, folder)
         repository.seal(folder, class_names, stuff_class_names, keypoint_names)
         repository.write_golden(folder, _infer(Path(scratch), pictures))
-        os.replace(folder, target)
+        folder.rename(target)
     return target
 
 

@@ -109,7 +109,9 @@ def _open(data: Buffer) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=CODECS)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise Refused(Reason.IMAGE_UNREADABLE, codecs=", ".join(CODECS), first_bytes=bytes(data[:8]).hex(" ")) from error
+        raise Refused(
+            Reason.IMAGE_UNREADABLE, codecs=", ".join(CODECS), first_bytes=bytes(data[:8]).hex(" ")
+        ) from error
     if image.mode.startswith(_MODES_OF_MORE_THAN_8_BITS):
         raise Refused(Reason.IMAGE_MODE_UNSUPPORTED, mode=image.mode)
     if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):

@@ -29,7 +29,7 @@ def noise(rng: np.random.Generator, size: tuple[int, int], octaves: int = 4) -> 
         coarse = Image.fromarray(rng.random((cells, cells), np.float32), mode="F")
         total += np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)) / 2**octave
     total -= total.min()
-    return total / max(float(total.max()), 1e-6)
+    return np.divide(total, max(float(total.max()), 1e-6), dtype=np.float32)
 
 
 def _pick(rng: np.random.Generator, options: tuple[T, ...]) -> T:
@@ -56,7 +56,9 @@ def _hills(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None
         ridge = noise(rng, (width, 1), octaves=5)[0] * picture.height * 0.25
         base = horizon - (2 - layer) * 8
         outline = [(x, base - float(ridge[x])) for x in range(0, width, 4)]
-        draw.polygon([(0, picture.height), *outline, (width, base), (width, picture.height)], _vary(rng, _pick(rng, _EARTHS)))
+        draw.polygon(
+            [(0, picture.height), *outline, (width, base), (width, picture.height)], _vary(rng, _pick(rng, _EARTHS))
+        )
 
 
 def _buildings(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None:
@@ -78,7 +80,9 @@ def _road(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None:
     draw.rectangle((0, horizon, width, height), fill=_vary(rng, _pick(rng, _EARTHS)))
     vanish = int(rng.uniform(0.25, 0.75) * width)
     left, right = int(rng.uniform(-0.5, 0.3) * width), int(rng.uniform(0.7, 1.5) * width)
-    draw.polygon([(vanish - 4, horizon), (vanish + 4, horizon), (right, height), (left, height)], _vary(rng, (86, 86, 90)))
+    draw.polygon(
+        [(vanish - 4, horizon), (vanish + 4, horizon), (right, height), (left, height)], _vary(rng, (86, 86, 90))
+    )
     middle = (left + right) // 2
     for step in range(6):  # the dashed line, shortened towards the horizon
         near, far = ((step + part) / 6 for part in (0.5, 0.0))
@@ -94,9 +98,13 @@ def _car(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None:
     x, y = int(rng.integers(-20, picture.width - 20)), horizon + int(rng.integers(5, max(6, picture.height - horizon)))
     paint = _vary(rng, _pick(rng, ((190, 30, 34), (30, 70, 170), (220, 220, 220), (40, 42, 46), (120, 128, 130))))
     draw.rounded_rectangle((x, y - height, x + width, y), 6, fill=paint)
-    draw.rounded_rectangle((x + width // 5, y - int(height * 1.7), x + int(width * 0.8), y - height + 4), 8, fill=(50, 58, 70))
+    draw.rounded_rectangle(
+        (x + width // 5, y - int(height * 1.7), x + int(width * 0.8), y - height + 4), 8, fill=(50, 58, 70)
+    )
     for lamp in (x + 4, x + width - 12):
-        draw.ellipse((lamp, y - height + 4, lamp + 8, y - height + 12), fill=_pick(rng, ((220, 30, 30), (250, 240, 200))))
+        draw.ellipse(
+            (lamp, y - height + 4, lamp + 8, y - height + 12), fill=_pick(rng, ((220, 30, 30), (250, 240, 200)))
+        )
     for wheel in (x + width // 5, x + int(width * 0.7)):
         draw.ellipse((wheel, y - height // 3, wheel + height // 2, y + height // 6), fill=(22, 22, 24))
 

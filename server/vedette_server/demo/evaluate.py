@@ -169,7 +169,10 @@ def table(model: ModelVersion) -> str:
     by_input = {name: answers(model, distort, label=name) for name, distort in INPUTS.items()}
     right = next(iter(by_input.values()))
     lines = ["| threshold | box AP50 | mask AP50 |", "| --- | --- | --- |"]
-    for name, threshold in ((f"{default} (the product's default)", default), (f"{DETECTRON2_THRESHOLD} (Detectron2's)", DETECTRON2_THRESHOLD)):
+    for name, threshold in (
+        (f"{default} (the product's default)", default),
+        (f"{DETECTRON2_THRESHOLD} (Detectron2's)", DETECTRON2_THRESHOLD),
+    ):
         box, mask = (average_precision(right, threshold, kind) for kind in ("bbox", "segm"))
         lines.append(f"| {name} | {box:.3f} | {mask:.3f} |")
     signs = sum(len(scene.truth) for scene in right)

@@ -129,7 +129,8 @@ def _worn(patch: UInt8Array, rng: np.random.Generator) -> UInt8Array:
     grey = colour.mean(axis=2, keepdims=True)
     colour = grey + (colour - grey) * float(rng.uniform(0.65, 1.1))
     dirt = backgrounds.noise(rng, (signs.PATCH, signs.PATCH))[..., None]
-    shade = np.linspace(*rng.uniform(0.75, 1.1, 2), signs.PATCH, dtype=np.float32)[None, :, None]
+    left, right = rng.uniform(0.75, 1.1, 2).tolist()
+    shade = np.linspace(left, right, signs.PATCH, dtype=np.float32)[None, :, None]
     colour *= shade * (1 - dirt * float(rng.uniform(0, 0.35)))
     return np.concatenate([np.clip(colour, 0, 255).astype(np.uint8), patch[..., 3:]], axis=2)
 
@@ -171,12 +172,12 @@ def _over(canvas: Float32Array, layer: Image.Image) -> BoolArray:
     return np.asarray(alpha[..., 0] > 0.5)
 
 
-def _pole(canvas: Float32Array, item: Placed) -> None:
+def _pole(canvas: Float32Array, item: Placed) -> BoolArray:
     picture = Image.new("RGBA", SIZE, (0, 0, 0, 0))
     half = max(1.0, item.side * 0.035)
     box = (item.x - half, item.y, item.x + half, SIZE[1])
     ImageDraw.Draw(picture).rectangle(box, fill=(118, 120, 122, 255))
-    _over(canvas, picture)
+    return _over(canvas, picture)
 
 
 def _occluder(rng: np.random.Generator, item: Placed) -> Image.Image:
@@ -194,7 +195,9 @@ def _occluder(rng: np.random.Generator, item: Placed) -> Image.Image:
         leaf_x, leaf_y = x + rng.normal(0, item.side * 0.18), y + rng.normal(0, item.side * 0.18)
         radius = item.side * rng.uniform(0.04, 0.12)
         tone = tuple(int(np.clip(value + rng.integers(-20, 20), 0, 255)) for value in green)
-        draw.ellipse((leaf_x - radius, leaf_y - radius * 0.7, leaf_x + radius, leaf_y + radius * 0.7), fill=(*tone, 255))
+        draw.ellipse(
+            (leaf_x - radius, leaf_y - radius * 0.7, leaf_x + radius, leaf_y + radius * 0.7), fill=(*tone, 255)
+        )
     return picture
 
 
@@ -211,8 +214,8 @@ def _expose(canvas: Float32Array, weather: Weather, rng: np.random.Generator) ->
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(picture, "RGBA")
     for _ in range(weather.rain):
-        x, y, length = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(8, 26)
-        draw.line((x, y, x + length * 0.25, y + length), fill=(215, 220, 230, 90))
+        left, top, length = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(8, 26)
+        draw.line((left, top, left + length * 0.25, top + length), fill=(215, 220, 230, 90))
     picture = picture.filter(ImageFilter.GaussianBlur(weather.blur))
     if weather.noise:
         noisy = np.asarray(picture, np.float32) + rng.normal(0, weather.noise, (height, width, 3))
@@ -224,33 +227,42 @@ def _expose(canvas: Float32Array, weather: Weather, rng: np.random.Generator) ->
     return np.asarray(picture).copy()
 
 
+def _stand(canvas: Float32Array, item: Placed, nearer_than: list[BoolArray]) -> BoolArray:
+    """Set a sign or decoy on its pole in front of what is there; returns its visible pixels."""
+    own = np.random.default_rng(item.seed)
+    patch = signs.face(item.name, own) if item.name else signs.decoy(own)
+    hidden = _pole(canvas, item)
+    visible = _over(canvas, _warp(_worn(patch, own), item))
+    _hide(nearer_than, hidden | visible)
+    if own.random() < 0.3:
+        layer = _occluder(own, item)
+        behind = np.asarray(layer)[..., 3] > 127
+        everything = [*nearer_than, visible]
+        if all((mask & ~behind).sum() >= _LEAST_VISIBLE * max(mask.sum(), 1) for mask in everything):
+            _over(canvas, layer)
+            _hide(everything, behind)
+    return visible
+
+
+def _hide(masks: list[BoolArray], behind: BoolArray) -> None:
+    """Take what is behind something out of the masks, in place."""
+    for mask in masks:
+        np.logical_and(mask, ~behind, out=mask)
+
+
 def draw(scene: Scene) -> Picture:
     """Draw a scene and its labels; the same scene always gives the same pixels."""
     rng = np.random.default_rng([scene.seed, 2])
     canvas = backgrounds.paint(rng, SIZE).astype(np.float32)
-    labels: list[tuple[str, BoolArray]] = []
+    names: list[str] = []
+    masks: list[BoolArray] = []
     for item in scene.placed:
-        own = np.random.default_rng(item.seed)
-        patch = signs.face(item.name, own) if item.name else signs.decoy(own)
-        _pole(canvas, item)
-        for _name, mask in labels:  # the pole stands in front of what is farther away
-            half = max(1.0, item.side * 0.035)
-            mask[math.ceil(item.y) :, max(0, math.ceil(item.x - half)) : max(0, int(item.x + half) + 1)] = False
-        visible = _over(canvas, _warp(_worn(patch, own), item))
-        for _name, mask in labels:
-            mask &= ~visible
-        if own.random() < 0.3:
-            layer = _occluder(own, item)
-            hidden = np.asarray(layer)[..., 3] > 127
-            everything = [*(mask for _, mask in labels), visible]
-            if all((mask & ~hidden).sum() >= _LEAST_VISIBLE * max(mask.sum(), 1) for mask in everything):
-                _over(canvas, layer)
-                for mask in everything:
-                    mask &= ~hidden
+        visible = _stand(canvas, item, masks)
         if item.name:
-            labels.append((item.name, visible))
+            names.append(item.name)
+            masks.append(visible)
     pixels = _expose(canvas, scene.weather, rng)
-    return Picture(pixels, tuple(Sign(name, mask) for name, mask in labels if mask.any()))
+    return Picture(pixels, tuple(Sign(name, mask) for name, mask in zip(names, masks, strict=True) if mask.any()))
 
 
 @dataclass(frozen=True)

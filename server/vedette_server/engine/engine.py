@@ -16,7 +16,9 @@ from vedette_server.repository.repository import ModelVersion
 class Engine:
     """Admits queries, finds the version that answers them, and tells the monitor what became of each."""
 
-    def __init__(self, models: Sequence[ModelVersion], settings: PoolSettings, monitor: Monitor, max_seconds: float) -> None:
+    def __init__(
+        self, models: Sequence[ModelVersion], settings: PoolSettings, monitor: Monitor, max_seconds: float
+    ) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self._monitor = monitor
         self._max_seconds = max_seconds

@@ -95,10 +95,13 @@ class ServedVersion:
             case State.UNAVAILABLE:
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
 
-    async def answer(self, spec: ImageSpec, image: SharedImage, threshold: float, seconds: float) -> tuple[Answer, float]:
+    async def answer(
+        self, spec: ImageSpec, image: SharedImage, threshold: float, seconds: float
+    ) -> tuple[Answer, float]:
         """Have one image answered within `seconds`; returns the answer and the seconds it waited for a worker.
 
-        Raises `Refused`: OVERLOADED, DEADLINE_EXCEEDED, IMAGE_POISONOUS, SHUTTING_DOWN, INTERNAL, or what is wrong with the image.
+        Raises `Refused`: OVERLOADED, DEADLINE_EXCEEDED, IMAGE_POISONOUS, SHUTTING_DOWN, INTERNAL, or what is wrong
+        with the image.
         """
         settings = self._settings
         if len(self._waiting) >= settings.max_queued or self._queued_bytes + image.size > settings.max_queued_bytes:

@@ -20,20 +20,33 @@ class Metrics:
     def __init__(self, models: Sequence[ModelVersion]) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "vedette_requests", "Requests by outcome: OK, or the reason of the refusal.", (*_VERSION, "outcome"), registry=self.registry
+            "vedette_requests",
+            "Requests by outcome: OK, or the reason of the refusal.",
+            (*_VERSION, "outcome"),
+            registry=self.registry,
         )
         self._total = Histogram(
-            "vedette_request_seconds", "Time from a request's admission to its answer.", _VERSION, buckets=_SECONDS, registry=self.registry
+            "vedette_request_seconds",
+            "Time from a request's admission to its answer.",
+            _VERSION,
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._stages = Histogram(
-            "vedette_stage_seconds", "Time that answered requests spent in each stage.", (*_VERSION, "stage"), buckets=_SECONDS, registry=self.registry
+            "vedette_stage_seconds",
+            "Time that answered requests spent in each stage.",
+            (*_VERSION, "stage"),
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._detections = Counter(
             "vedette_detections", "Detections in answers, by class.", (*_VERSION, "class"), registry=self.registry
         )
         self._empty = Counter("vedette_empty_answers", "Answers without a detection.", _VERSION, registry=self.registry)
         self._workers = Gauge("vedette_workers_ready", "Workers in rotation.", _VERSION, registry=self.registry)
-        self._queued = Gauge("vedette_queued_requests", "Requests that wait for a worker.", _VERSION, registry=self.registry)
+        self._queued = Gauge(
+            "vedette_queued_requests", "Requests that wait for a worker.", _VERSION, registry=self.registry
+        )
         self._restarts = Counter("vedette_worker_restarts", "Worker restarts.", _VERSION, registry=self.registry)
         self._restarts_seen: dict[tuple[str, str], int] = {}
         for model in models:

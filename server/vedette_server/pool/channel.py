@@ -95,9 +95,10 @@ class GatewayEnd:
         """Receive one message. Raises `ChannelClosedError` once the worker is gone."""
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            return self._decoder.decode(await self._reader.readexactly(length))
+            message: FromWorker = self._decoder.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError) as error:
             raise ChannelClosedError from error
+        return message
 
     def close(self) -> None:
         """Close this end."""

@@ -40,7 +40,7 @@ class Worker:
     async def spawn(cls, start: Start) -> "Worker":
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
+        ours.setblocking(False)  # noqa: FBT003  the standard library's own
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "vedette_server.pool.worker", str(theirs.fileno())),
@@ -93,8 +93,8 @@ class Worker:
                 return answer
             case Refusal(job_id=job.job_id, reason=reason, facts=facts):
                 raise Refused(reason, **facts)
-            case Failed(job_id=job.job_id, error=error):
-                raise WorkerBugError(error)
+            case Failed(job_id=job.job_id, error=trace):
+                raise WorkerBugError(trace)
             case other:
                 msg = f"worker {self.pid} answered job {job.job_id} with {type(other).__name__}"
                 raise self._lost(msg)

@@ -1,10 +1,10 @@
 """The model repository, laid out as users of Triton know it.
 
-    NAME/model.toml                  what the operator decides: description, threshold, limits
-    NAME/VERSION/config.yaml         the complete Detectron2 config
-    NAME/VERSION/model.safetensors   the weights
-    NAME/VERSION/manifest.json       class names and checksums
-    NAME/VERSION/golden/             pictures, and expected.json with what each must give
+NAME/model.toml                  what the operator decides: description, threshold, limits
+NAME/VERSION/config.yaml         the complete Detectron2 config
+NAME/VERSION/model.safetensors   the weights
+NAME/VERSION/manifest.json       class names and checksums
+NAME/VERSION/golden/             pictures, and expected.json with what each must give
 """
 
 import hashlib

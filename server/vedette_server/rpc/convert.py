@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
+
 from vedette_server.contract.answer import Answer, Detections, Evidence, Panoptic
 from vedette_server.contract.contract import ChannelOrder, InputContract, Output
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, PixelFormat, RawImage
@@ -55,7 +56,7 @@ def threshold(options: detection_service_pb2.DetectOptions) -> float | None:
     """The threshold asked for, as the decimal that the caller wrote; refuses options that are not served yet."""
     for field, _value in options.ListFields():
         if field.name not in ("threshold", "mask_format"):
-            raise _not_served(f"options.{field.name}", "set")
+            raise _not_served("options." + field.name, "set")
     if options.mask_format not in _SERVED_MASK_FORMATS:
         raise _not_served("options.mask_format", answer_pb2.MaskFormat.Name(options.mask_format))
     return float(f"{options.threshold:.7g}") if options.HasField("threshold") else None

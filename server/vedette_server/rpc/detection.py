@@ -3,14 +3,15 @@
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
 from grpc_status import rpc_status
-
 from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1.answer_pb2 import Answer
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
+
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
@@ -29,7 +30,7 @@ class DetectionService(DetectionServiceServicer):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  gRPC's name
+    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # noqa: N802  gRPC's name
         """Find objects in one image."""
         request_id = request.request_id[:_LONGEST_ID] or uuid.uuid4().hex
 
@@ -52,12 +53,12 @@ class DetectionService(DetectionServiceServicer):
 
         return await _guarded(context, request_id, detect)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # type: ignore[override]  # noqa: N802  gRPC's name
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802  gRPC's name
         """List every version of every model."""
         del request, context
         return pb.ListModelsResponse(models=[convert.model(served) for served in self._engine.served])
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # type: ignore[override]  # noqa: N802  gRPC's name
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802  gRPC's name
         """Describe one version of a model."""
 
         async def get() -> pb.GetModelResponse:
@@ -66,20 +67,26 @@ class DetectionService(DetectionServiceServicer):
 
         return await _guarded(context, uuid.uuid4().hex, get)
 
-    async def StreamDetect(  # type: ignore[override]  # noqa: N802  gRPC's name
+    async def StreamDetect(  # noqa: N802  gRPC's name
         self, request_iterator: AsyncIterator[pb.StreamDetectRequest], context: Context
-    ) -> pb.StreamDetectResponse:
+    ) -> AsyncIterator[pb.StreamDetectResponse]:
         """Not served yet."""
         del request_iterator
-        await _refuse(context, Refused(Reason.FEATURE_NOT_SERVED, field="StreamDetect", seen="called"), uuid.uuid4().hex)
+        await _refuse(context, _not_served("StreamDetect"), uuid.uuid4().hex)
+        yield pb.StreamDetectResponse()  # never reached; it makes this a stream
 
-    async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # type: ignore[override]  # noqa: N802  gRPC's name
+    async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # noqa: N802  gRPC's name
         """Not served yet."""
         del request
-        await _refuse(context, Refused(Reason.FEATURE_NOT_SERVED, field="Diagnose", seen="called"), uuid.uuid4().hex)
+        await _refuse(context, _not_served("Diagnose"), uuid.uuid4().hex)
+        raise AssertionError
 
 
-def _log_answer(request_id: str, given: Any) -> None:  # noqa: ANN401
+def _not_served(call: str) -> Refused:
+    return Refused(Reason.FEATURE_NOT_SERVED, field=call, seen="called")
+
+
+def _log_answer(request_id: str, given: Answer) -> None:
     log.info(
         "detect",
         request_id=request_id,
@@ -107,8 +114,9 @@ async def _guarded(context: Context, request_id: str, call: Callable[[], Awaitab
     except Exception:
         log.exception("bug", request_id=request_id)
         await _refuse(context, Refused(Reason.INTERNAL), request_id)
+    raise AssertionError
 
 
-async def _refuse(context: Context, refusal: Refused, request_id: str) -> NoReturn:
+async def _refuse(context: Context, refusal: Refused, request_id: str) -> None:
+    """End the call with the refusal's status, by an exception of gRPC's own."""
     await context.abort_with_status(rpc_status.to_status(errors.status(refusal, request_id)))
-    raise AssertionError  # abort_with_status always raises

@@ -96,7 +96,7 @@ TABLE: dict[Reason, Row] = {
     Reason.RAW_LENGTH_MISMATCH: Row(
         _INVALID,
         "image.raw.data",
-        "{bytes} bytes were sent; {width} x {height} pixels of {pixel_format} at {row_stride} bytes a row are {expected}.",
+        "{bytes} bytes were sent; {width} x {height} {pixel_format} pixels, {row_stride} bytes a row, are {expected}.",
         "Check width and height (are they exchanged?), the pixel format, and the dtype, which must be 8 bits.",
     ),
     Reason.THRESHOLD_OUT_OF_RANGE: Row(
@@ -137,7 +137,11 @@ TABLE: dict[Reason, Row] = {
         "Name one of: {served}; or leave model_version unset for the newest that is ready.",
     ),
     Reason.MODEL_NOT_READY: Row(
-        _BUSY, None, "Model {model!r} does not answer now: {why}.", "Try again; watch grpc.health.v1 or /readyz.", retry=True
+        _BUSY,
+        None,
+        "Model {model!r} does not answer now: {why}.",
+        "Try again; watch grpc.health.v1 or /readyz.",
+        retry=True,
     ),
     Reason.OVERLOADED: Row(
         Code.RESOURCE_EXHAUSTED,
@@ -160,7 +164,10 @@ TABLE: dict[Reason, Row] = {
     ),
     Reason.SHUTTING_DOWN: Row(_BUSY, None, "The server is shutting down.", "Try again, on another server.", retry=True),
     Reason.INTERNAL: Row(
-        Code.INTERNAL, None, "Something went wrong in the server.", "Report the request id {request_id} to whoever operates it."
+        Code.INTERNAL,
+        None,
+        "Something went wrong in the server.",
+        "Report the request id {request_id} to whoever operates it.",
     ),
 }
 
@@ -173,7 +180,9 @@ def status(refusal: Refused, request_id: str) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=facts)
     details = [_pack(info)]
     if row.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=row.field, description=message, reason=refusal.reason)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=row.field, description=message, reason=refusal.reason
+        )
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     if row.retry:
         delay = duration_pb2.Duration(nanos=int(_RETRY_SECONDS * 1e9))
@@ -189,7 +198,9 @@ class _Facts(dict[str, str]):
         return "?"
 
 
-def _pack(detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo) -> any_pb2.Any:
+def _pack(
+    detail: error_details_pb2.ErrorInfo | error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed

@@ -3,9 +3,9 @@
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from vedette.v1 import detection_service_pb2
 from vedette.v1.detection_service_pb2_grpc import add_DetectionServiceServicer_to_server
+
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc.detection import DetectionService
 
@@ -19,7 +19,11 @@ class RpcServer:
     def __init__(self, engine: Engine, max_image_bytes: int) -> None:
         most = max_image_bytes + _SPARE_BYTES
         self._server = grpc.aio.server(
-            options=[("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
+            options=[
+                ("grpc.max_receive_message_length", most),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ]
         )
         self._health = health.aio.HealthServicer()
         add_DetectionServiceServicer_to_server(DetectionService(engine), self._server)

@@ -1,4 +1,7 @@
-"""What the server needs of its surroundings, checked one by one for `vedette-server doctor`."""
+"""What the server needs of its surroundings, checked one by one for `vedette-server doctor`.
+
+torch and detectron2 are imported by name, in their checks alone: without them there is still a doctor.
+"""
 
 import importlib
 import os
@@ -27,7 +30,11 @@ def checks() -> Iterator[Check]:
     for name, look, fix in (
         ("Python", _python, "use Python 3.11 or newer"),
         ("torch", _torch, _INSTALL),
-        ("torchvision's operators", _torchvision, "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0"),
+        (
+            "torchvision's operators",
+            _torchvision,
+            "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0",
+        ),
         ("detectron2", _detectron2, _INSTALL),
         ("shared memory", _memory, "run on Linux 3.17 or newer: images travel in memfd_create's anonymous files"),
         ("model repository", _repository, "see the README on the repository's layout, and VEDETTE_REPOSITORY"),

@@ -1,0 +1,216 @@
+"""The `vedette` command. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from vedette_client import drawing
+from vedette_client.client import DEFAULT_ADDRESS, Client
+from vedette_client.errors import LocalError, ServerError, VedetteError
+from vedette_client.results import Detection, Empty, Model, Result
+
+_LOCAL_FAILURE, _CALL_FAILURE = 1, 64
+
+
+def _server(command: Callable[..., Any]) -> Callable[..., Any]:
+    option = click.option(
+        "--server", metavar="HOST:PORT", default=DEFAULT_ADDRESS, show_default=True, envvar="VEDETTE_SERVER"
+    )
+    return option(command)
+
+
+def _json(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vedette")
+def main() -> None:
+    """Call a Vedette server."""
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_server
+@click.option("--model", default="", help="Name of the model; not needed where one is served.")
+@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
+@_json
+@click.option("--save", type=click.Path(path_type=Path), help="Save annotated pictures in this folder.")
+def detect(
+    images: tuple[Path, ...], server: str, model: str, threshold: float | None, *, as_json: bool, save: Path | None
+) -> None:
+    """Find objects in IMAGES. One that fails does not keep the others from being looked at."""
+    results: list[tuple[Path, Result]] = []
+    failures: list[VedetteError] = []
+    with Client(server) as client:
+        for path in images:
+            try:
+                result = client.detect(path, model=model, threshold=threshold)
+                if as_json:
+                    click.echo(json.dumps(_record(path, result)))
+                if save:
+                    click.echo(f"saved {drawing.save(path, result, save)}", err=True)
+            except VedetteError as error:
+                _say(error, f"{path}: ")
+                failures.append(error)
+            else:
+                results.append((path, result))
+    if results and not as_json:
+        _print(_detections(results))
+    if failures:
+        sys.exit(_status(failures[0]))
+
+
+def _record(path: Path, result: Result) -> dict[str, Any]:
+    return {
+        "image": str(path),
+        "model": result.model,
+        "version": result.version,
+        "detections": [_detection_record(item) for item in result],
+        "empty": _empty_record(result.empty),
+        "request_id": result.request_id,
+    }
+
+
+def _detection_record(item: Detection) -> dict[str, Any]:
+    mask = item.mask and {"size": [item.mask.height, item.mask.width], "counts": item.mask.counts.decode()}
+    record = {
+        "class": item.class_name,
+        "class_id": item.class_id,
+        "score": round(item.score, 4),
+        "box": [round(edge, 2) for edge in item.box],
+        "mask": mask,
+    }
+    if item.keypoints:
+        record["keypoints"] = [[point.x, point.y, point.score] for point in item.keypoints]
+    return record
+
+
+def _empty_record(empty: Empty | None) -> dict[str, Any] | None:
+    if empty is None:
+        return None
+    return {
+        "reason": empty.reason,
+        "best_score": empty.best_score,
+        "best_class": empty.best_class,
+        "suppressed": empty.suppressed,
+        "threshold": empty.threshold,
+    }
+
+
+def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
+    table = Table("image", "class", "score", "box (x0, y0, x1, y1)", "mask")
+    for path, result in results:
+        for item in result:
+            box = ", ".join(f"{edge:.0f}" for edge in item.box)
+            mask = f"{item.mask.decode().sum()} px" if item.mask else ""
+            table.add_row(path.name, item.class_name, f"{item.score:.2f}", box, mask)
+        if result.empty:
+            table.add_row(path.name, f"[dim]nothing: {_why(result.empty)}[/dim]")
+    return table
+
+
+def _why(empty: Empty) -> str:
+    if empty.reason == "BELOW_THRESHOLD":
+        return f"{empty.suppressed} below {empty.threshold:g}, best {empty.best_class} {empty.best_score:.2f}"
+    return "no candidates"
+
+
+@main.command()
+@_server
+@_json
+def models(server: str, *, as_json: bool) -> None:
+    """List what is served."""
+    with Client(server) as client:
+        listed = _or_exit(client.models)
+    if as_json:
+        for item in listed:
+            click.echo(json.dumps(_model_record(item)))
+        return
+    table = Table("model", "version", "state", "outputs", "classes", "threshold", "contract")
+    for item in listed:
+        state = item.state.lower() + (f": {item.state_reason}" if item.state_reason else "")
+        outputs, names = ", ".join(item.outputs), ", ".join(item.class_names)
+        table.add_row(
+            item.name,
+            item.version,
+            state,
+            outputs,
+            names,
+            f"{item.default_threshold:g}",
+            item.contract_fingerprint[:12],
+        )
+    _print(table)
+
+
+def _model_record(item: Model) -> dict[str, Any]:
+    return {
+        "model": item.name,
+        "version": item.version,
+        "description": item.description,
+        "state": item.state,
+        "state_reason": item.state_reason,
+        "outputs": item.outputs,
+        "classes": item.class_names,
+        "default_threshold": item.default_threshold,
+        "floor": item.floor,
+        "contract_fingerprint": item.contract_fingerprint,
+    }
+
+
+@main.command()
+@_server
+@_json
+def health(server: str, *, as_json: bool) -> None:
+    """Say whether every model answers; exits with 1 if not."""
+    with Client(server) as client:
+        healthy = _or_exit(client.healthy)
+    status = "SERVING" if healthy else "NOT_SERVING"
+    click.echo(json.dumps({"server": server, "status": status}) if as_json else status)
+    sys.exit(0 if healthy else _LOCAL_FAILURE)
+
+
+def _print(table: Table) -> None:
+    """Print a table; on no terminal, as wide as it needs to be."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    console.print(table)
+
+
+def _or_exit(call: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever the call gives
+    try:
+        return call()
+    except VedetteError as error:
+        _say(error)
+        _exit(error)
+
+
+def _say(error: VedetteError, prefix: str = "") -> None:
+    """One readable line."""
+    line = " ".join(str(error).split())
+    click.echo(f"vedette: {prefix}{line}", err=True)
+
+
+def _exit(error: VedetteError) -> NoReturn:
+    sys.exit(_status(error))
+
+
+def _status(error: VedetteError) -> int:
+    match error:
+        case ServerError(code=code):
+            number: int = code.value[0]
+            return _CALL_FAILURE + number
+        case LocalError():
+            return _LOCAL_FAILURE
+        case _:
+            raise error
