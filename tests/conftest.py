@@ -1,0 +1,44 @@
+"""Fixtures that several tests share; the servers live as long as the whole run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import running
+from vedette_client import Client
+from vedette_server.contract.types import UInt8Array
+from vedette_server.demo import scenes
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Iterator[running.Server]:
+    """A server with the bundled model."""
+    with running.server("--threads", "1") as server:
+        yield server
+
+
+@pytest.fixture
+def client(bundled: running.Server) -> Iterator[Client]:
+    with Client(bundled.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of the five families, random."""
+    from tests.families import write  # imports torch, which most tests need not wait for
+
+    return write(tmp_path_factory.mktemp("families"))
+
+
+@pytest.fixture(scope="session")
+def scene() -> scenes.Picture:
+    """A held-out picture with signs."""
+    return scenes.draw(scenes.describe(3_000_001, quiet=False))
+
+
+@pytest.fixture(scope="session")
+def bgr(scene: scenes.Picture) -> UInt8Array:
+    return np.ascontiguousarray(scene.pixels[:, :, ::-1])

@@ -1,0 +1,83 @@
+"""The five families of the model zoo, built small with random weights from the zoo's own configs."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from vedette_server import importer
+from vedette_server.demo import scenes
+
+ZOO = {
+    "faster_rcnn": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "mask_rcnn": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+    "keypoint_rcnn": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    "retinanet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+    "panoptic_fpn": "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+}
+CLASSES = ("cat", "dog", "cup", "car", "sun")
+STUFF = ("things", "sky", "grass", "road")
+
+
+def config(family: str) -> CfgNode:
+    """The zoo's config of a family, with a narrow backbone, few classes and small images."""
+    cfg = model_zoo.get_config(ZOO[family])
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.PIXEL_STD = [58.0, 58.0, 58.0]
+    cfg.MODEL.FPN.OUT_CHANNELS = 32
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(STUFF)
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 16
+    cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = [16, 16]
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(class_names(family))
+    cfg.MODEL.RETINANET.NUM_CLASSES = len(class_names(family))
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 160, 240
+    if family == "faster_rcnn":
+        cfg.INPUT.FORMAT = "RGB"  # so that both channel orders are held to the reference
+    return cfg
+
+
+def class_names(family: str) -> tuple[str, ...]:
+    return ("person",) if family == "keypoint_rcnn" else CLASSES
+
+
+def model(family: str) -> torch.nn.Module:
+    """A model with random weights whose activations and scores are as spread out as a trained one's."""
+    torch.manual_seed(17)
+    built: torch.nn.Module = build_model(config(family))
+    pixels = torch.as_tensor(scenes.draw(scenes.describe(1)).pixels.astype(np.float32).transpose(2, 0, 1))
+    with torch.no_grad():
+        built.backbone(((pixels - 110) / 58)[None])  # in training mode: sets the running statistics of BatchNorm
+        for name, parameter in built.named_parameters():
+            if name.endswith(("cls_score.weight", "bbox_pred.weight")):
+                parameter.mul_(2000 if family == "retinanet" else 8)
+            if name == "head.cls_score.bias":  # RetinaNet's prior would leave every answer empty
+                parameter.zero_()
+    return built
+
+
+def write(root: Path) -> Path:
+    """Write all five as a model repository."""
+    for family in ZOO:
+        (root / family).mkdir(parents=True)
+        importer.write_version(
+            root / family,
+            1,
+            config(family),
+            model(family),
+            class_names=class_names(family),
+            stuff_class_names=STUFF if family == "panoptic_fpn" else (),
+            keypoint_names=tuple(f"point{index}" for index in range(17)) if family == "keypoint_rcnn" else (),
+            pictures={},
+        )
+    return root

@@ -1,0 +1,183 @@
+"""Starting, serving, losing workers, draining, stopping: real processes, real signals."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests import running
+from vedette_client import Client, NotFound, ServerError, Unavailable
+from vedette_server.demo.publish import jpeg
+from vedette_server.demo.scenes import Picture
+from vedette_server.settings import BUNDLED_REPOSITORY
+
+SERVICE = "vedette.v1.DetectionService"
+
+
+def http(server: running.Server, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(server.http + path) as response:  # noqa: S310  our own server
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def sample(server: running.Server, series: str) -> float:
+    lines = [line for line in http(server, "/metrics")[1].splitlines() if line.startswith(series + " ")]
+    return float(lines[0].split()[-1]) if lines else 0.0
+
+
+def test_reflection_lists_the_services(bundled: running.Server) -> None:
+    with grpc.insecure_channel(bundled.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        (reply,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+    listed = {service.name for service in reply.list_services_response.service}
+    assert listed == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+
+def test_health_turns_serving_only_after_the_golden_images_passed() -> None:
+    with running.server(serving=False) as server, grpc.insecure_channel(server.address) as channel:
+        states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        first = next(states).status
+        assert first == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert http(server, "/readyz") == (503, "not ready\n")
+        assert http(server, "/livez") == (200, "alive\n")
+        with Client(server.address) as client:
+            assert client.model("roadsigns").state == "LOADING"
+            with pytest.raises(Unavailable) as caught:
+                client.detect(b"anything")
+        assert caught.value.reason == "MODEL_NOT_READY"
+        assert caught.value.retry_after is not None
+        assert next(states).status == health_pb2.HealthCheckResponse.SERVING
+        assert server.events("worker_ready"), "the log says so only after the golden images were answered"
+        assert http(server, "/readyz") == (200, "ready\n")
+        states.cancel()
+
+
+def test_a_model_that_answers_its_golden_images_wrongly_never_serves(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_REPOSITORY, tmp_path / "repository")
+    path = tmp_path / "repository" / "roadsigns" / "1" / "golden" / "expected.json"
+    golden = json.loads(path.read_text())
+    name = next(name for name, objects in golden.items() if objects)
+    golden[name][0]["class_id"] ^= 1
+    path.write_text(json.dumps(golden))
+    with running.server("--repository", str(tmp_path / "repository"), serving=False) as server:
+        (failed, *_) = running.wait_for(lambda: server.events("worker_failed_to_start"), "the golden image to fail")
+        assert name in failed["error"]
+        with Client(server.address) as client:
+            assert not client.healthy()
+            assert client.model().state == "UNAVAILABLE"
+            with pytest.raises(Unavailable):
+                client.detect(b"anything")
+        assert http(server, "/readyz")[0] == 503
+
+
+def test_a_changed_weight_file_is_refused_at_the_start(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_REPOSITORY, tmp_path / "repository")
+    weights = tmp_path / "repository" / "roadsigns" / "1" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(AssertionError, match=r"model\.safetensors has SHA-256"):
+        with running.server("--repository", str(tmp_path / "repository"), serving=False):
+            pass
+
+
+@pytest.fixture
+def two_workers() -> Iterator[running.Server]:
+    with running.server("--workers", "2", "--threads", "1") as server:
+        running.wait_for(lambda: sample(server, WORKERS) == 2, "both workers")
+        yield server
+
+
+WORKERS = 'vedette_workers_ready{model="roadsigns",version="1"}'
+RESTARTS = 'vedette_worker_restarts_total{model="roadsigns",version="1"}'
+
+
+def test_a_killed_worker_is_replaced_and_loses_nothing(two_workers: running.Server, scene: Picture) -> None:
+    data = jpeg(scene.pixels)
+    with Client(two_workers.address) as client, ThreadPoolExecutor(8) as threads:
+        expected = [found.class_name for found in client.detect(data)]
+        answers = [threads.submit(client.detect, data) for _ in range(40)]
+        before = two_workers.worker_pids()
+        os.kill(before[0], signal.SIGKILL)
+        assert all([found.class_name for found in answer.result()] == expected for answer in answers)
+        running.wait_for(lambda: sample(two_workers, RESTARTS) == 1 and sample(two_workers, WORKERS) == 2, "a new worker")
+    after = two_workers.worker_pids()
+    assert len(after) == 2
+    assert before[0] not in after
+
+
+def test_sigterm_answers_what_was_admitted_and_refuses_the_rest(two_workers: running.Server, scene: Picture) -> None:
+    data = jpeg(scene.pixels)
+    first = threading.Event()
+    outcomes: list[str] = []
+
+    def call() -> None:
+        with Client(two_workers.address) as client:
+            for _ in range(200):
+                try:
+                    client.detect(data)
+                    outcomes.append("answered")
+                    first.set()
+                except Unavailable:
+                    outcomes.append("unavailable")
+                    return
+                except ServerError as error:
+                    outcomes.append(str(error))
+                    return
+
+    workers = two_workers.worker_pids()
+    callers = [threading.Thread(target=call) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    assert first.wait(running.PATIENCE)
+    assert two_workers.stop() == 0
+    for caller in callers:
+        caller.join()
+    assert set(outcomes) == {"answered", "unavailable"}
+    assert outcomes.count("unavailable") == len(callers)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_end_by_themselves_when_the_gateway_is_killed(two_workers: running.Server) -> None:
+    workers = two_workers.worker_pids()
+    before = set(Path("/dev/shm").iterdir())
+    two_workers.stop(signal.SIGKILL)
+    running.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers to end")
+    assert set(Path("/dev/shm").iterdir()) == before
+
+
+def test_metrics_count_what_happened(bundled: running.Server, client: Client, scene: Picture) -> None:
+    ok = 'vedette_requests_total{model="roadsigns",outcome="OK",version="1"}'
+    forward = 'vedette_stage_seconds_count{model="roadsigns",stage="forward",version="1"}'
+    before = {series: sample(bundled, series) for series in (ok, forward)}
+    result = client.detect(jpeg(scene.pixels))
+    series = f'vedette_detections_total{{class="{result[0].class_name}",model="roadsigns",version="1"}}'
+    assert sample(bundled, ok) == before[ok] + 1
+    assert sample(bundled, forward) == before[forward] + 1
+    assert sample(bundled, series) >= 1
+    missing = 'vedette_requests_total{model="",outcome="MODEL_NOT_FOUND",version=""}'
+    count = sample(bundled, missing)
+    with pytest.raises(NotFound):
+        client.detect(b"x", model="nobody")
+    assert sample(bundled, missing) == count + 1
+
+
+def test_the_log_has_one_line_for_a_request_with_its_id(bundled: running.Server, client: Client, scene: Picture) -> None:
+    result = client.detect(jpeg(scene.pixels), request_id="a-caller-s-own-id")
+    assert result.request_id == "a-caller-s-own-id"
+    lines = [line for line in bundled.log_path.read_text().splitlines() if "a-caller-s-own-id" in line]
+    assert len(lines) == 1
+    assert json.loads(lines[0])["detections"] == len(result)

@@ -1,0 +1,81 @@
+"""Real servers for tests: started as users start them, on free ports, ended by the signals that users send."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vedette_client import Client
+
+BIN = Path(sys.executable).parent
+PATIENCE = 120.0  # seconds that a condition may take on a slow machine before a test gives up
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until `condition` gives something true; returns that."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+@dataclass
+class Server:
+    """A running `vedette-server serve`."""
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    address: str = field(init=False)
+    http: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        listening = wait_for(lambda: self.events("listening") or self.process.poll() is not None, "the server to listen")
+        assert listening is not True, self.log_path.read_text()
+        self.address, self.http = listening[0]["grpc"], listening[0]["http"]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        lines = [line for line in self.log_path.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+    def wait_until_serving(self) -> None:
+        with Client(self.address) as client:
+            wait_for(client.healthy, f"SERVING; log:\n{self.log_path.read_text()}")
+
+    def worker_pids(self) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def server(*flags: str, serving: bool = True) -> Iterator[Server]:
+    """Start a server, wait until it serves, and end it after the test if the test did not."""
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
+        command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
+        process = subprocess.Popen([*command, "--log-format", "json", *flags], stderr=log, env=environment)
+        try:
+            running = Server(process, Path(log.name))
+            if serving:
+                running.wait_until_serving()
+            yield running
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
