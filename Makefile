@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := build/installed
+INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test serve lint type fmt proto bench card train-demo lock clean
@@ -15,12 +15,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Installed once, and again only when what is to be installed changes.
-$(INSTALLED): requirements.lock pyproject.toml protos/generate.py $(wildcard protos/vedette/v1/*.proto deploy/detectron2/*) | $(BIN)/python
+$(INSTALLED): requirements.lock pyproject.toml protos/generate.py $(wildcard protos/vedette/v1/*.proto deploy/detectron2/*.*) | $(BIN)/python
 	@echo "Installing; torch alone is several GB, this takes a few minutes."
 	$(BIN)/python -m pip --disable-pip-version-check install --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python deploy/detectron2/build.py
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
-	@mkdir -p build && touch $(INSTALLED)
+	@touch $(INSTALLED)
 
 demo: $(INSTALLED) ## start the server with the bundled model and send it pictures
 	@$(BIN)/python deploy/demo/demo.py

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tests import running
 from vedette_client import Client
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
+
+from tests import running
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-
 from vedette_server import importer
 from vedette_server.demo import scenes
 

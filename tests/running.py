@@ -39,7 +39,9 @@ class Server:
     http: str = field(init=False)
 
     def __post_init__(self) -> None:
-        listening = wait_for(lambda: self.events("listening") or self.process.poll() is not None, "the server to listen")
+        listening = wait_for(
+            lambda: self.events("listening") or self.process.poll() is not None, "the server to listen"
+        )
         assert listening is not True, self.log_path.read_text()
         self.address, self.http = listening[0]["grpc"], listening[0]["http"]
 
@@ -52,7 +54,10 @@ class Server:
             wait_for(client.healthy, f"SERVING; log:\n{self.log_path.read_text()}")
 
     def worker_pids(self) -> list[int]:
-        return [int(child) for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        return [
+            int(child)
+            for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)

@@ -77,7 +77,6 @@ def _record(path: Path, result: Result) -> dict[str, Any]:
         "version": result.version,
         "detections": [_detection_record(item) for item in result],
         "empty": _empty_record(result.empty),
-        "request_id": result.request_id,
     }
 
 
@@ -86,8 +85,8 @@ def _detection_record(item: Detection) -> dict[str, Any]:
     record = {
         "class": item.class_name,
         "class_id": item.class_id,
-        "score": round(item.score, 4),
-        "box": [round(edge, 2) for edge in item.box],
+        "score": round(item.score, 6),
+        "box": [round(edge, 3) for edge in item.box],
         "mask": mask,
     }
     if item.keypoints:

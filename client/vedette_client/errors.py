@@ -101,6 +101,8 @@ def from_rpc(error: grpc.RpcError, address: str) -> ServerError:
     if status is None:
         if code is grpc.StatusCode.UNAVAILABLE:
             failure.message = f"no server answers at {address} ({failure.message})"
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own: the message is over the server's limit
+            return InvalidRequest(f"the request is larger than the server takes ({failure.message})", code)
         return failure
     for detail in status.details:
         _read_detail(failure, detail)

@@ -60,7 +60,7 @@ class App:
         host, _, port = self._settings.listen.rpartition(":")
         bound = await self._rpc.start(self._settings.listen)
         http_host, _, http_port = self._settings.http.rpartition(":")
-        http_bound = await self._http.start(http_host, int(http_port))
+        http_bound = await self._http.start(http_host.strip("[]"), int(http_port))
         log.info("listening", grpc=f"{host}:{bound or port}", http=f"http://{http_host}:{http_bound}")
         self._engine.run()
 

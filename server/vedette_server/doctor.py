@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vedette_server import settings
 from vedette_server.repository import repository
 
-_INSTALL = "make build/installed, or see deploy/detectron2/ for an environment of your own"
+_INSTALL = "run `make demo` once, which installs everything, or see deploy/detectron2/"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> list[str]:
     """Environment variables that look like ours and are not."""
-    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config")}
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config", "server")}  # the last is the client's
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 

@@ -1,21 +1,21 @@
 """The first promise: a served answer equals `DefaultPredictor`'s on the same weights and pixels."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import io
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from tests import running
-from tests.families import ZOO
 from vedette_client import Client, Result
 from vedette_server.demo import scenes
 from vedette_server.predictor.reference import default_predictor
 from vedette_server.settings import BUNDLED_REPOSITORY
+
+from tests import running
+from tests.families import ZOO
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,7 @@ def test_a_requests_threshold_is_exact(family: str, key: str, families: Path, se
 
 
 def test_the_bundled_model_answers_as_detectron2_does(bundled: running.Server) -> None:
-    reference = default_predictor(
-        BUNDLED_REPOSITORY / "roadsigns" / "1", {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.5}
-    )
+    reference = default_predictor(BUNDLED_REPOSITORY / "roadsigns" / "1", {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.5})
     with Client(bundled.address) as client:
         for seed in range(3_000_000, 3_000_010):
             bgr = np.ascontiguousarray(scenes.draw(scenes.describe(seed)).pixels[:, :, ::-1])
@@ -100,15 +98,15 @@ def test_the_bundled_model_answers_as_detectron2_does(bundled: running.Server) -
 
 
 @pytest.mark.parametrize("codec", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_a_file_is_read_as_detectron2_reads_it(codec: str, bundled: running.Server, scene: scenes.Picture, tmp_path: Path) -> None:
+def test_a_file_is_read_as_detectron2_reads_it(
+    codec: str, bundled: running.Server, scene: scenes.Picture, tmp_path: Path
+) -> None:
     from detectron2.data.detection_utils import read_image
 
     path = tmp_path / f"picture.{codec.lower()}"
     exif = Image.Exif()
     exif[0x0112] = 3  # stored upside down
     Image.fromarray(scene.pixels).rotate(180).save(path, codec, exif=exif)
-    reference = default_predictor(
-        BUNDLED_REPOSITORY / "roadsigns" / "1", {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.5}
-    )
+    reference = default_predictor(BUNDLED_REPOSITORY / "roadsigns" / "1", {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.5})
     with Client(bundled.address) as client:
         assert_equal(client.detect(path), reference(read_image(str(path), format="BGR"))["instances"])

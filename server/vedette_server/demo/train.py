@@ -59,14 +59,14 @@ def _render(seed: int, folder: Path) -> dict[str, Any]:
     return {"file_name": str(path), "image_id": seed, "height": height, "width": width, "annotations": annotations}
 
 
-def training_scenes(folder: Path) -> list[dict[str, Any]]:
+def training_scenes(folder: Path, seeds: range) -> list[dict[str, Any]]:
     """Draw the training scenes into `folder`, or find them there."""
     index = folder / "index.json"
     if not index.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool, _progress() as progress:
-            drawing = pool.map(_render, TRAINING_SEEDS, [folder] * len(TRAINING_SEEDS), chunksize=20)
-            records = list(progress.track(drawing, len(TRAINING_SEEDS), description="drawing scenes"))
+            drawing = pool.map(_render, seeds, [folder] * len(seeds), chunksize=20)
+            records = list(progress.track(drawing, len(seeds), description="drawing scenes"))
         index.write_text(json.dumps(records), encoding="utf-8")
     found: list[dict[str, Any]] = json.loads(index.read_text(encoding="utf-8"))
     return found
@@ -106,10 +106,11 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]  # detectron2 is untyped
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), default=Path("build/train-demo"), show_default=True)
 @click.option("--iterations", type=int, default=recipe.ITERATIONS, show_default=True)
-def main(output: Path, iterations: int) -> None:
+@click.option("--scenes", "count", type=int, default=len(TRAINING_SEEDS), show_default=True)
+def main(output: Path, iterations: int, count: int) -> None:
     """Train the bundled model and leave it in the repository OUTPUT/repository."""
     logging.getLogger("detectron2").setLevel(logging.INFO)  # else Detectron2 sets up logging of its own
-    records = training_scenes(output / "scenes")
+    records = training_scenes(output / "scenes", TRAINING_SEEDS[:count])
     DatasetCatalog.register("roadsigns_train", lambda: records)
     cfg = recipe.config()
     cfg.OUTPUT_DIR = str(output)

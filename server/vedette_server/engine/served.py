@@ -45,7 +45,7 @@ class PoolSettings:
     max_queued_bytes: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     spec: ImageSpec
     image: SharedImage
@@ -121,6 +121,7 @@ class ServedVersion:
         if item in self._waiting:
             self._waiting.remove(item)
             self._queued_bytes -= item.image.size
+            self._note()
 
     async def _lane(self) -> None:
         """Serve one item after another, each with the first worker that is idle; there is a lane for each worker."""
@@ -144,6 +145,7 @@ class ServedVersion:
             await self._arrival.wait()
         item = self._waiting.popleft()
         self._queued_bytes -= item.image.size
+        self._note()
         return item
 
     async def _serve(self, worker: Worker, item: _Waiting) -> None:

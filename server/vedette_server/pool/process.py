@@ -41,14 +41,19 @@ class Worker:
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "vedette_server.pool.worker", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
-            )
-        worker = cls(process, await GatewayEnd.open(ours))
+        channel = await GatewayEnd.open(ours)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "vedette_server.pool.worker", str(theirs.fileno())),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
+                )
+        except BaseException:
+            channel.close()
+            raise
+        worker = cls(process, channel)
         try:
             await worker._load(start)
         except BaseException:
@@ -116,10 +121,11 @@ class Worker:
         """End the process: close its channel, and kill it if it does not go by itself."""
         self.alive = False
         self._channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
                 await self._process.wait()
+        except (TimeoutError, asyncio.CancelledError) as error:
+            self._lost("")
+            await self._process.wait()
+            if isinstance(error, asyncio.CancelledError):
+                raise

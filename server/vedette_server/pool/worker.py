@@ -36,7 +36,7 @@ class Factory(Protocol):
 def _load(start: Start) -> Predictor:
     module, _, name = start.factory.partition(":")
     factory: Factory = getattr(importlib.import_module(module), name)
-    return factory(Path(start.folder), start.contract, start.device, start.threads)
+    return factory(folder=Path(start.folder), contract=start.contract, device=start.device, threads=start.threads)
 
 
 def _answer(predictor: Predictor, job: Job, data: memoryview) -> FromWorker:

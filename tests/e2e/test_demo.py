@@ -1,0 +1,106 @@
+"""What a newcomer does first: the demonstration and the README, to the letter."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from vedette_server.demo import scenes
+
+from tests import running
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demonstration has run."""
+    folder = tmp_path_factory.mktemp("demo")
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "deploy/demo/demo.py")], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return folder
+
+
+def test_the_demonstration_names_the_right_classes_for_every_picture(demo: Path) -> None:
+    lines = (demo / "build/demo/detections.jsonl").read_text().splitlines()
+    assert len(lines) == 6
+    for line in map(json.loads, lines):
+        seed = 3_000_000 + int(Path(line["image"]).stem.rpartition("-")[2])
+        truth = sorted(sign.name for sign in scenes.draw(scenes.describe(seed)).signs)
+        assert sorted(item["class"] for item in line["detections"]) == truth
+        assert (demo / line["image"]).exists()
+
+
+def test_the_demonstration_draws_what_it_found(demo: Path) -> None:
+    with Image.open(demo / "build/demo/annotated.png") as sheet:
+        assert sheet.size == (3 * scenes.SIZE[0], 2 * scenes.SIZE[1])
+
+
+def test_the_readmes_commands_and_code_run(demo: Path, bundled: running.Server) -> None:
+    """Every block: `make` targets exist, `vedette` commands succeed, Python runs, against a running server."""
+    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+    targets = subprocess.run(["make", "--directory", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "VEDETTE_SERVER": bundled.address, "PATH": f"{running.BIN}:{os.environ['PATH']}"}
+    ran = 0
+    for language, text in blocks:
+        if language == "python":
+            script = text.replace("127.0.0.1:8001", bundled.address)
+            subprocess.run([sys.executable, "-c", script], cwd=demo, env=environment, check=True, capture_output=True)
+            ran += 1
+        if language != "sh":
+            continue
+        for line in text.splitlines():
+            command = line.partition(" #")[0].split()
+            if command[0] == "make":
+                assert f"make {command[1]} " in targets
+            elif command[0] == "vedette":
+                subprocess.run(command, cwd=demo, env=environment, check=True, capture_output=True)
+            elif command[0] == "vedette-server":
+                subprocess.run([*command, "--help"], env=environment, check=True, capture_output=True)
+            else:
+                assert command[0] in ("git", "cd", "python"), f"no test runs {line!r}"
+                continue
+            ran += 1
+    assert ran >= 5
+
+
+def test_the_models_card_says_what_one_command_measures() -> None:
+    """The whole measurement takes minutes; `make card` makes it, this holds the same code to a small part of it."""
+    from vedette_server.demo import evaluate
+    from vedette_server.repository import repository
+    from vedette_server.settings import BUNDLED_REPOSITORY
+
+    (model,) = repository.read(BUNDLED_REPOSITORY)
+    right, swapped, unit, normalised = (
+        evaluate.answers(model, distort, range(24)) for distort in evaluate.INPUTS.values()
+    )
+    assert evaluate.average_precision(right, 0.5, "bbox") > 0.9
+    assert evaluate.recall(right, 0.5) > 0.9
+    assert evaluate.empty_share(right, 0.5) < 0.1
+    assert evaluate.recall(swapped, 0.5) < 0.6
+    for scored in (unit, normalised):
+        assert evaluate.recall(scored, 0.5) < 0.1
+        assert evaluate.empty_share(scored, 0.5) > 0.9
+    card = (BUNDLED_REPOSITORY / "roadsigns" / "MODEL_CARD.md").read_text()
+    assert card.count("| 0.5 (the product's default) |") == 1
+    size = sum(path.stat().st_size for path in (BUNDLED_REPOSITORY / "roadsigns" / "1").glob("model.safetensors"))
+    assert size <= 10_000_000
+
+
+def test_the_training_recipe_runs_and_resumes(tmp_path: Path) -> None:
+    """Two steps, then two more from the checkpoint: what `make train-demo` does thousands of times."""
+    command = [sys.executable, "-m", "vedette_server.demo.train", "--output", str(tmp_path), "--scenes", "8"]
+    subprocess.run([*command, "--iterations", "2"], check=True, capture_output=True)
+    shutil.rmtree(tmp_path / "repository")
+    subprocess.run([*command, "--iterations", "4"], check=True, capture_output=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [1, 3]
+    assert (tmp_path / "repository/roadsigns/1/model.safetensors").exists()

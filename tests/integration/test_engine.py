@@ -1,0 +1,168 @@
+"""The engine and its pool with predictors that misbehave: real processes, no model."""
+
+import asyncio
+import dataclasses
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
+from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.query import Outcome, Query
+from vedette_server.engine.served import PoolSettings, State
+from vedette_server.repository.repository import ModelVersion
+
+from tests.unit.test_contract import contract
+
+KILL, RAISE, REFUSE, SLEEP = 1, 2, 3, 4
+
+
+class Scripted:
+    """Does what the first byte of an image says; else it answers with nothing found and the sum of the bytes."""
+
+    def predict(self, image: ImageSpec, data: Buffer, threshold: float) -> Answer:
+        del image
+        match data[0]:
+            case 1:
+                os.kill(os.getpid(), 9)
+            case 2:
+                raise ValueError("a secret of the model's")
+            case 3:
+                raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
+            case 4:
+                time.sleep(0.5)
+        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        evidence = Evidence(float(np.frombuffer(data, np.uint8).sum()), None, 0)
+        return Answer(1, 1, threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
+
+
+def scripted(**_start: object) -> Scripted:
+    return Scripted()
+
+
+def unloadable(**_start: object) -> Scripted:
+    raise RuntimeError("a tensor is missing")
+
+
+class Silent:
+    def answered(self, outcome: Outcome) -> None: ...
+    def refused(self, model: str, version: str, reason: Reason) -> None: ...
+    def state(self, model: ModelVersion, workers: int, queued: int, restarts: int) -> None: ...
+
+
+MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
+SETTINGS = PoolSettings(
+    "tests.integration.test_engine:scripted", 2, 1, "cpu", max_queued=4, max_queued_bytes=10_000_000
+)
+
+
+def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
+    data = bytes([first]) + bytes([7]) * (size - 1)
+    width = min(size // 3, 1000)
+    return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, None, seconds)
+
+
+async def started(settings: PoolSettings, until: State = State.READY) -> Engine:
+    engine = Engine([MODEL], settings, Silent(), max_seconds=60)
+    engine.run()
+    while engine.served[0].state is not until:
+        engine.changed.clear()
+        await engine.changed.wait()
+    return engine
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    running = await started(SETTINGS)
+    yield running
+    await running.stop()
+
+
+@pytest.mark.parametrize("size", [3, 300, 6_000_000])
+async def test_bytes_arrive_as_they_were_sent(engine: Engine, size: int) -> None:
+    outcome = await engine.detect(query(0, size))
+    assert outcome.answer.evidence.best_score == 7 * (size - 1)
+
+
+async def test_an_image_that_kills_two_workers_is_poisonous(engine: Engine) -> None:
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(KILL))
+    assert caught.value.reason is Reason.IMAGE_POISONOUS
+    assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
+
+
+async def test_an_exception_is_that_images_alone_and_kept_from_callers(engine: Engine) -> None:
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(RAISE))
+    assert (caught.value.reason, caught.value.facts) == (Reason.INTERNAL, {})
+    assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
+
+
+async def test_a_refusal_arrives_with_its_facts(engine: Engine) -> None:
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(REFUSE))
+    assert (caught.value.reason, caught.value.facts) == (Reason.IMAGE_TRUNCATED, {"bytes": "300", "codec": "TEST"})
+
+
+async def test_a_full_queue_refuses_and_loses_nothing(engine: Engine) -> None:
+    results = await asyncio.gather(*(engine.detect(query(SLEEP)) for _ in range(12)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert {refusal.reason for refusal in refused} == {Reason.OVERLOADED}
+    assert len(results) - len(refused) >= SETTINGS.max_queued
+    assert all(isinstance(result, Outcome | Refused) for result in results)
+
+
+async def test_a_deadline_ends_the_waiting_and_the_worker_goes_on(engine: Engine) -> None:
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(SLEEP, seconds=0.05))
+    assert caught.value.reason is Reason.DEADLINE_EXCEEDED
+    assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_cancelled_callers_leave_nothing_behind(engine: Engine) -> None:
+    before = open_files()
+    callers = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(5)]
+    await asyncio.sleep(0)
+    for caller in callers:
+        caller.cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert open_files() == before
+    assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
+
+
+async def test_draining_answers_what_was_admitted_and_refuses_the_rest(engine: Engine) -> None:
+    admitted = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(4)]
+    await asyncio.sleep(0)
+    drain = asyncio.create_task(engine.drain(60))
+    await asyncio.sleep(0)
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(0))
+    assert caught.value.reason is Reason.SHUTTING_DOWN
+    assert await drain
+    assert len(await asyncio.gather(*admitted)) == 4
+
+
+async def test_a_drain_has_a_limit(engine: Engine) -> None:
+    task = asyncio.create_task(engine.detect(query(SLEEP)))
+    await asyncio.sleep(0)
+    assert not await engine.drain(0.01)
+    await task
+
+
+async def test_a_model_that_cannot_be_loaded_is_unavailable_with_its_reason() -> None:
+    engine = await started(
+        dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:unloadable"), State.UNAVAILABLE
+    )
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(0))
+    assert caught.value.reason is Reason.MODEL_NOT_READY
+    await engine.stop()

@@ -1,0 +1,107 @@
+"""What the client does before and after the network."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import vedette_client
+from PIL import Image
+from pycocotools import mask as rle
+from vedette.v1 import answer_pb2, image_pb2
+from vedette.v1 import detection_service_pb2 as pb
+from vedette_client import LocalError, drawing, images, results
+
+PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+
+
+def test_the_public_names_are_these() -> None:
+    assert vedette_client.__all__ == sorted(vedette_client.__all__)
+    assert all(hasattr(vedette_client, name) for name in vedette_client.__all__)
+
+
+def test_an_array_is_sent_with_its_format_alone() -> None:
+    sent = images.message(PIXELS[:, ::-1], "BGR8").raw
+    assert (sent.height, sent.width, sent.pixel_format) == (4, 5, image_pb2.PIXEL_FORMAT_BGR8)
+    assert sent.data == PIXELS[:, ::-1].tobytes()
+
+
+def test_a_pil_image_says_itself_what_it_is() -> None:
+    sent = images.message(Image.fromarray(PIXELS), None).raw
+    assert (sent.pixel_format, sent.data) == (image_pb2.PIXEL_FORMAT_RGB8, PIXELS.tobytes())
+
+
+def test_a_path_and_bytes_are_sent_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"file")
+    assert images.message(tmp_path / "x", None).encoded.data == b"file"
+    assert images.message(str(tmp_path / "x"), None).encoded.data == b"file"
+    assert images.message(b"file", None).encoded.data == b"file"
+
+
+@pytest.mark.parametrize(("image", "pixel_format", "said"), [
+    (PIXELS, None, "pixel_format=None"),
+    (PIXELS, "bgr", "pixel_format='bgr'"),
+    (PIXELS.astype(np.float32) / 255, "RGB8", "float32"),
+    (PIXELS[:, :, 0], "RGB8", r"\(4, 5\)"),
+    (b"file", "RGB8", "says itself"),
+    ("no/such/file", None, "No such file"),
+    (7, None, "cannot send a int"),
+])  # fmt: skip
+def test_what_cannot_be_sent_is_refused_before_it_is(image: Any, pixel_format: Any, said: str) -> None:
+    with pytest.raises(LocalError, match=said):
+        images.message(image, pixel_format)
+
+
+@pytest.fixture
+def result() -> results.Result:
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:5] = True
+    counts = rle.encode(np.asfortranarray(mask, np.uint8))["counts"]
+    detection = answer_pb2.Detection(
+        box=answer_pb2.Box(x0=2, y0=1, x1=5, y1=3),
+        score=0.75,
+        class_id=1,
+        class_name="dog",
+        mask=answer_pb2.Mask(height=4, width=5, counts=counts),
+        keypoints=[answer_pb2.Keypoint(x=3, y=2, score=0.5)],
+    )
+    size = image_pb2.ImageSize(height=4, width=5)
+    return results.result(
+        pb.DetectResponse(answer=answer_pb2.Answer(detections=[detection], image_size=size, threshold=0.3))
+    )
+
+
+def test_a_result_is_frozen_and_a_sequence(result: results.Result) -> None:
+    assert (len(result), result[0].class_name, [found.score for found in result]) == (1, "dog", [0.75])
+    assert result.threshold == 0.3
+    assert result.empty is None
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.height = 1  # type: ignore[misc]
+
+
+def test_masks_are_decoded_when_asked(result: results.Result) -> None:
+    assert result[0].mask is not None
+    assert result[0].mask.decode().sum() == 6
+
+
+def test_a_result_becomes_coco_records(result: results.Result) -> None:
+    (record,) = result.to_coco(image_id=9)
+    assert (record["image_id"], record["category_id"], record["bbox"]) == (9, 1, [2, 1, 3, 2])
+    assert rle.decode(record["segmentation"]).sum() == 6
+    assert record["keypoints"] == [3, 2, 0.5]
+
+
+def test_a_result_becomes_supervision_detections(result: results.Result) -> None:
+    found = result.to_supervision()
+    assert found.xyxy.tolist() == [[2, 1, 5, 3]]
+    assert found.mask is not None
+    assert found.mask.sum() == 6
+    assert found.data["class_name"].tolist() == ["dog"]
+
+
+def test_drawing_changes_the_picture_where_the_box_is(result: results.Result) -> None:
+    blank = Image.new("RGB", (5, 4))
+    drawn = np.asarray(drawing.annotate(blank, result))
+    assert drawn.any()
+    assert not np.asarray(blank).any()

@@ -1,0 +1,169 @@
+"""The input contract: what is refused by the header, what pixels come out, what changes the fingerprint."""
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from vedette_server.contract.contract import ChannelOrder, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.derive import UnservableConfigError, derive
+from vedette_server.contract.image import EncodedImage, PixelFormat, RawImage, check, decode
+from vedette_server.contract.refusal import Reason, Refused
+
+LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
+
+
+def picture(seed: int = 5, size: tuple[int, int] = (20, 30)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def saved(codec: str, image: Image.Image, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, codec, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("codec", ["PNG", "BMP"])
+def test_a_lossless_file_gives_its_pixels_in_bgr(codec: str) -> None:
+    rgb = picture()
+    np.testing.assert_array_equal(decode(EncodedImage(), saved(codec, Image.fromarray(rgb))), rgb[:, :, ::-1])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_other_modes_are_converted_as_pillow_does(mode: str) -> None:
+    image = Image.fromarray(picture()).convert(mode)
+    data = saved("JPEG" if mode == "CMYK" else "PNG", image)
+    wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[:, :, ::-1]
+    np.testing.assert_array_equal(decode(EncodedImage(), data), wanted)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved("PNG", Image.fromarray(picture()), exif=exif)
+    turns = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # of PIL.Image.Transpose, by the EXIF standard
+    upright = Image.fromarray(picture())
+    if (turn := turns[orientation]) is not None:
+        upright = upright.transpose(Image.Transpose(turn))
+    np.testing.assert_array_equal(decode(EncodedImage(), data), np.asarray(upright)[:, :, ::-1])
+
+
+@pytest.mark.parametrize("stride", [None, 90, 96])
+@pytest.mark.parametrize("pixel_format", PixelFormat)
+def test_raw_pixels_come_out_in_bgr(pixel_format: PixelFormat, stride: int | None) -> None:
+    sent = picture()
+    rows = np.zeros((20, stride or 90), np.uint8)
+    rows[:, :90] = sent.reshape(20, 90)
+    spec = RawImage(pixel_format, 20, 30, stride)
+    check(spec, rows.tobytes(), LIMITS)
+    wanted = sent if pixel_format is PixelFormat.BGR8 else sent[:, :, ::-1]
+    np.testing.assert_array_equal(decode(spec, rows.tobytes()), wanted)
+
+
+def test_the_last_row_needs_no_padding() -> None:
+    data = bytes(96 * 19 + 90)
+    spec = RawImage(PixelFormat.BGR8, 20, 30, 96)
+    check(spec, data, LIMITS)
+    assert decode(spec, data).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("size", [(101, 100), (1, 201)])
+def test_size_is_refused_by_the_header_alone(size: tuple[int, int]) -> None:
+    data = saved("PNG", Image.new("RGB", size))[:60]  # what follows the header is not even there
+    with pytest.raises(Refused) as caught:
+        check(EncodedImage(), data, LIMITS)
+    assert caught.value.reason is Reason.IMAGE_TOO_LARGE
+    assert (caught.value.facts["width"], caught.value.facts["height"]) == (str(size[0]), str(size[1]))
+
+
+def read(data: bytes) -> None:
+    check(EncodedImage(), data, LIMITS)
+    decode(EncodedImage(), data)
+
+
+@pytest.mark.parametrize("codec", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_a_file_cut_anywhere_is_refused(codec: str) -> None:
+    data = saved(codec, Image.fromarray(picture(size=(60, 60))))
+    end = len(data) - 20  # beyond it nothing but a trailer is missing
+    for length in range(1, end, end // 60):
+        with pytest.raises(Refused) as caught:
+            read(data[:length])
+        assert caught.value.reason in (Reason.IMAGE_UNREADABLE, Reason.IMAGE_TRUNCATED)
+
+
+def config(**model: Any) -> dict[str, Any]:
+    base = {
+        "META_ARCHITECTURE": "GeneralizedRCNN",
+        "MASK_ON": True,
+        "KEYPOINT_ON": False,
+        "PIXEL_MEAN": [103.53, 116.28, 123.675],
+        "PIXEL_STD": [1, 1, 1],
+        "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
+        "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
+        "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True}},
+    }
+    return {
+        "MODEL": {**base, **model},
+        "INPUT": {"FORMAT": "BGR", "MIN_SIZE_TEST": 800, "MAX_SIZE_TEST": 1333},
+        "TEST": {"DETECTIONS_PER_IMAGE": 100},
+    }
+
+
+def contract(**changes: Any) -> InputContract:
+    return derive(config(), **{"class_names": ("a", "b"), "source_digest": "1", **changes})
+
+
+def test_a_contract_is_derived_from_the_config() -> None:
+    derived = contract()
+    assert derived.channel_order is ChannelOrder.BGR
+    assert derived.resize == ResizeRule(800, 1333)
+    assert derived.outputs == (Output.BOXES, Output.MASKS)
+    assert (derived.default_threshold, derived.floor, derived.max_detections) == (0.05, 0.05, 100)
+
+
+def test_the_operators_threshold_is_the_default_and_may_lie_below_the_configs() -> None:
+    assert (contract(threshold=0.5).default_threshold, contract(threshold=0.5).floor) == (0.5, 0.05)
+    assert contract(threshold=0.01).floor == 0.01
+
+
+def test_retinanet_and_panoptic_have_keys_of_their_own() -> None:
+    retinanet = derive(config(META_ARCHITECTURE="RetinaNet"), class_names="abc", source_digest="1")
+    assert (retinanet.default_threshold, retinanet.outputs) == (0.3, (Output.BOXES,))
+    panoptic = derive(config(META_ARCHITECTURE="PanopticFPN"), class_names="ab", source_digest="1")
+    assert Output.PANOPTIC in panoptic.outputs
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [config(META_ARCHITECTURE="ProposalNetwork"), config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 3})],
+)
+def test_what_cannot_be_served_is_refused(broken: dict[str, Any]) -> None:
+    with pytest.raises(UnservableConfigError):
+        derive(broken, class_names=("a", "b"), source_digest="1")
+
+
+def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:
+    one = contract()
+    assert one.fingerprint == contract().fingerprint
+    assert one.fingerprint == dataclasses.replace(one, limits=LIMITS).fingerprint
+    changes: dict[str, Any] = {
+        "channel_order": ChannelOrder.RGB,
+        "resize": ResizeRule(640, 1333),
+        "pixel_mean": (0.0, 0.0, 0.0),
+        "pixel_std": (2.0, 2.0, 2.0),
+        "outputs": (Output.BOXES,),
+        "class_names": ("b", "a"),
+        "stuff_class_names": ("c",),
+        "keypoint_names": ("nose",),
+        "floor": 0.01,
+        "default_threshold": 0.4,
+        "max_detections": None,
+        "precision": "bfloat16",
+        "source_digest": "2",
+    }
+    assert set(changes) == {field.name for field in dataclasses.fields(InputContract)} - {"limits"}
+    prints = {dataclasses.replace(one, **{name: value}).fingerprint for name, value in changes.items()}
+    assert len(prints | {one.fingerprint}) == len(changes) + 1
