@@ -19,7 +19,7 @@ def annotate(picture: Image.Image, result: Result) -> Image.Image:
     canvas = ImageOps.exif_transpose(picture).convert("RGB")
     labels = [f"{item.class_name} {item.score:.2f}" for item in result]
     if found.mask is not None:
-        canvas = supervision.MaskAnnotator(opacity=0.45).annotate(canvas, found)
+        canvas = supervision.MaskAnnotator(opacity=0.3).annotate(canvas, found)
     canvas = supervision.BoxAnnotator(thickness=2).annotate(canvas, found)
     drawn: Image.Image = supervision.LabelAnnotator(text_scale=0.4, text_padding=3).annotate(canvas, found, labels)
     return drawn

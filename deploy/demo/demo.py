@@ -22,7 +22,7 @@ from vedette_server.demo import scenes
 
 OUTPUT = Path("build/demo")
 BIN = Path(sys.executable).parent
-SEEDS = (3_000_001, 3_000_004, 3_000_009, 3_000_013, 3_000_023, 3_000_024)  # no scene of the training has them
+SEEDS = (3_000_001, 3_000_022, 3_000_026, 3_000_023, 3_000_034, 3_000_005)  # no scene of the training has them
 START_SECONDS = 120
 
 console = Console(stderr=True)
@@ -119,7 +119,7 @@ def main() -> None:
     with server() as address:
         vedette("detect", *names, "--server", address)
         vedette("detect", *names, "--server", address, "--json", "--save", str(OUTPUT / "annotated"), stdout=lines)
-        console.print("\nNow the first picture with its red and blue swapped: no error, and most of it unseen.")
+        console.print("\nNow the first picture with its red and blue swapped: no error, and nothing right.")
         vedette("detect", str(swap(pictures[0])), "--server", address)
     montage([OUTPUT / "annotated" / path.name for path in pictures], OUTPUT / "annotated.png")
     found = sum(len(json.loads(line)["detections"]) for line in lines.read_text().splitlines())

@@ -155,7 +155,7 @@ async def test_a_drain_has_a_limit(engine: Engine) -> None:
     task = asyncio.create_task(engine.detect(query(SLEEP)))
     await asyncio.sleep(0)
     assert not await engine.drain(0.01)
-    await task
+    assert isinstance(await task, Outcome)
 
 
 async def test_a_model_that_cannot_be_loaded_is_unavailable_with_its_reason() -> None:

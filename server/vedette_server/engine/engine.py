@@ -12,6 +12,8 @@ from vedette_server.engine.served import PoolSettings, ServedVersion, State
 from vedette_server.pool.channel import SharedImage
 from vedette_server.repository.repository import ModelVersion
 
+_LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come any more
+
 
 class Engine:
     """Admits queries, finds the version that answers them, and tells the monitor what became of each."""
@@ -24,7 +26,7 @@ class Engine:
         self._max_seconds = max_seconds
         self._served = [ServedVersion(model, settings, monitor, self.changed) for model in models]
         self._in_flight = 0
-        self._emptied = asyncio.Event()
+        self._arrivals = 0
         self._draining = False
 
     def run(self) -> None:
@@ -72,6 +74,7 @@ class Engine:
         started = time.monotonic()
         served: ServedVersion | None = None
         self._in_flight += 1
+        self._arrivals += 1
         try:
             served = self.find(query.model, query.version)
             threshold = self._admit(query, served)
@@ -86,8 +89,6 @@ class Engine:
             raise
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
-                self._emptied.set()
         outcome = Outcome(answer, served.model, waited, time.monotonic() - started)
         self._monitor.answered(outcome)
         return outcome
@@ -106,17 +107,21 @@ class Engine:
         return self._max_seconds if query.seconds is None else min(query.seconds, self._max_seconds)
 
     async def drain(self, seconds: float) -> bool:
-        """Refuse what is new and wait for what was admitted; returns whether all of it was settled in time."""
+        """Refuse what is new and wait for what was admitted; returns whether all of it was settled within `seconds`.
+
+        It goes on refusing until callers have noticed: a request that reaches a transport while that closes is cut
+        off without the status that tells its caller to try elsewhere.
+        """
         self._draining = True
         self.changed.set()
-        self._emptied.clear()
         try:
             async with asyncio.timeout(seconds):
-                while self._in_flight:
-                    self._emptied.clear()
-                    await self._emptied.wait()
+                seen = -1
+                while self._in_flight or seen != self._arrivals:
+                    seen = self._arrivals
+                    await asyncio.sleep(_LINGER_SECONDS)
         except TimeoutError:
-            return False
+            return not self._in_flight
         return True
 
     async def stop(self) -> None:
