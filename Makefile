@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto bench card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ fmt: $(INSTALLED) ## format the code
 
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
+
+docs: $(INSTALLED) ## write the page of errors from its table
+	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench

@@ -6,6 +6,7 @@
 ...         print(found.class_name, found.score, found.box)
 """
 
+from vedette_client.asking import Ask, MaskFormat, OutputKind
 from vedette_client.client import AsyncClient, Client
 from vedette_client.errors import (
     DeadlineExceeded,
@@ -20,31 +21,51 @@ from vedette_client.errors import (
     Unavailable,
     VedetteError,
 )
-from vedette_client.images import ImageLike, PixelFormat
-from vedette_client.results import Detection, Empty, Keypoint, Mask, Model, Panoptic, Result, Segment, Timings
+from vedette_client.images import File, ImageLike, PixelFormat, Raw, Tensor
+from vedette_client.results import (
+    Contract,
+    Detection,
+    Empty,
+    Finding,
+    Keypoint,
+    Mask,
+    Model,
+    Panoptic,
+    Result,
+    Segment,
+    Timings,
+)
 
 __all__ = [
+    "Ask",
     "AsyncClient",
     "Client",
+    "Contract",
     "DeadlineExceeded",
     "Detection",
     "Empty",
     "FieldViolation",
+    "File",
+    "Finding",
     "ImageLike",
     "InternalError",
     "InvalidRequest",
     "Keypoint",
     "LocalError",
     "Mask",
+    "MaskFormat",
     "Model",
     "NotFound",
     "NotServed",
+    "OutputKind",
     "Overloaded",
     "Panoptic",
     "PixelFormat",
+    "Raw",
     "Result",
     "Segment",
     "ServerError",
+    "Tensor",
     "Timings",
     "Unavailable",
     "VedetteError",

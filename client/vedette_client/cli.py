@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable
@@ -81,7 +82,7 @@ def _record(path: Path, result: Result) -> dict[str, Any]:
 
 
 def _detection_record(item: Detection) -> dict[str, Any]:
-    mask = item.mask and {"size": [item.mask.height, item.mask.width], "counts": item.mask.counts.decode()}
+    mask = item.mask and item.mask.record()
     record = {
         "class": item.class_name,
         "class_id": item.class_id,
@@ -121,6 +122,8 @@ def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
 def _why(empty: Empty) -> str:
     if empty.reason == "BELOW_THRESHOLD":
         return f"{empty.suppressed} below {empty.threshold:g}, best {empty.best_class} {empty.best_score:.2f}"
+    if empty.reason == "CLASS_FILTER":
+        return "only classes that were not asked for"
     return "no candidates"
 
 
@@ -138,15 +141,16 @@ def models(server: str, *, as_json: bool) -> None:
     table = Table("model", "version", "state", "outputs", "classes", "threshold", "contract")
     for item in listed:
         state = item.state.lower() + (f": {item.state_reason}" if item.state_reason else "")
-        outputs, names = ", ".join(item.outputs), ", ".join(item.class_names)
+        terms = item.contract
+        outputs, names = ", ".join(terms.outputs), ", ".join(terms.class_names)
         table.add_row(
             item.name,
             item.version,
             state,
             outputs,
             names,
-            f"{item.default_threshold:g}",
-            item.contract_fingerprint[:12],
+            f"{terms.default_threshold:g}",
+            terms.fingerprint[:12],
         )
     _print(table)
 
@@ -158,12 +162,32 @@ def _model_record(item: Model) -> dict[str, Any]:
         "description": item.description,
         "state": item.state,
         "state_reason": item.state_reason,
-        "outputs": item.outputs,
-        "classes": item.class_names,
-        "default_threshold": item.default_threshold,
-        "floor": item.floor,
-        "contract_fingerprint": item.contract_fingerprint,
+        "outputs": item.contract.outputs,
+        "classes": item.contract.class_names,
+        "default_threshold": item.contract.default_threshold,
+        "floor": item.contract.floor,
+        "contract_fingerprint": item.contract.fingerprint,
     }
+
+
+@main.command()
+@click.argument("model")
+@click.option("--version", "number", default="", help="The version.  [default: the newest that is ready]")
+@_server
+@_json
+def contract(model: str, number: str, server: str, *, as_json: bool) -> None:
+    """Print the input contract of MODEL: what it takes and what it gives."""
+    with Client(server) as client:
+        found = _or_exit(lambda: client.model(model, number))
+    terms = {"model": found.name, "version": found.version, **dataclasses.asdict(found.contract)}
+    if as_json:
+        click.echo(json.dumps(terms))
+        return
+    table = Table("term", "value")
+    for name, value in terms.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+        table.add_row(name.replace("_", " "), "none" if shown is None else str(shown))
+    _print(table)
 
 
 @main.command()

@@ -3,14 +3,15 @@
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 
-from vedette_client import errors, images, results
+from vedette_client import asking, errors, results
+from vedette_client.asking import Ask
 from vedette_client.images import ImageLike, PixelFormat
 from vedette_client.results import Model, Result
 
@@ -21,23 +22,6 @@ DEFAULT_TIMEOUT = 30.0  # seconds
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 T = TypeVar("T")
-
-
-def _detect_request(
-    image: ImageLike,
-    pixel_format: PixelFormat | None,
-    model: str,
-    version: str,
-    threshold: float | None,
-    request_id: str,
-) -> pb.DetectRequest:
-    return pb.DetectRequest(
-        model_name=model,
-        model_version=version,
-        image=images.message(image, pixel_format),
-        options=pb.DetectOptions(threshold=threshold),
-        request_id=request_id,
-    )
 
 
 def _serving(response: health_pb2.HealthCheckResponse) -> bool:
@@ -71,22 +55,13 @@ class Client:
         """Close the connection."""
         self._channel.close()
 
-    def detect(
-        self,
-        image: ImageLike,
-        *,
-        pixel_format: PixelFormat | None = None,
-        model: str = "",
-        version: str = "",
-        threshold: float | None = None,
-        request_id: str = "",
-    ) -> Result:
-        """Find objects in one image: a path, a file's bytes, a PIL image, or an array with its `pixel_format`.
+    def detect(self, image: ImageLike, *, pixel_format: PixelFormat | None = None, **ask: Unpack[Ask]) -> Result:
+        """Find objects in one image.
 
-        Unset, `model` is the only one served, `version` the newest ready, `threshold` the model's own.
-        Raises `LocalError` for an image that cannot be sent.
+        It is a path, a file's bytes, a PIL image, an array with its `pixel_format`, or a `File`, `Raw` or `Tensor`,
+        which say more about it. `Ask` lists what can be asked. Raises `LocalError` for an image that cannot be sent.
         """
-        request = _detect_request(image, pixel_format, model, version, threshold, request_id)
+        request = asking.request(image, pixel_format, ask)
         return results.result(self._call(self._stub.Detect, request))
 
     def models(self) -> list[Model]:
@@ -135,18 +110,9 @@ class AsyncClient:
         """Close the connection."""
         await self._channel.close()
 
-    async def detect(
-        self,
-        image: ImageLike,
-        *,
-        pixel_format: PixelFormat | None = None,
-        model: str = "",
-        version: str = "",
-        threshold: float | None = None,
-        request_id: str = "",
-    ) -> Result:
+    async def detect(self, image: ImageLike, *, pixel_format: PixelFormat | None = None, **ask: Unpack[Ask]) -> Result:
         """Find objects in one image; see `Client.detect`."""
-        request = _detect_request(image, pixel_format, model, version, threshold, request_id)
+        request = asking.request(image, pixel_format, ask)
         return results.result(await self._call(DetectionServiceStub(self._channel).Detect, request))
 
     async def models(self) -> list[Model]:

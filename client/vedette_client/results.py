@@ -1,14 +1,16 @@
 """What a server answered, as frozen values. Boxes are XYXY in absolute pixels of the image as sent, upright."""
 
 import functools
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as rle
-from vedette.v1 import answer_pb2, detection_service_pb2, model_pb2
+from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
 from vedette_client.errors import LocalError
 
@@ -18,20 +20,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask in COCO's compressed RLE, decoded only when asked."""
+    """A mask of the image's size, in the format that was asked for, decoded only when asked."""
 
     height: int
     width: int
-    counts: bytes
+    counts: bytes | None = None  # of a COCO compressed RLE
+    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y in turn, pixels, one for each connected part
+    png: bytes | None = None
 
     def decode(self) -> NDArray[np.bool_]:
         """The mask: bool, shape (height, width)."""
+        if self.png is not None:
+            return np.asarray(Image.open(io.BytesIO(self.png)), bool)
         decoded: NDArray[np.uint8] = rle.decode(self.coco())
         return decoded.astype(bool)
 
     def coco(self) -> dict[str, Any]:
-        """The mask as COCO's tools take it."""
-        return {"size": [self.height, self.width], "counts": self.counts}
+        """The mask as an RLE that COCO's tools take."""
+        if self.counts is not None:
+            return {"size": [self.height, self.width], "counts": self.counts}
+        if self.png is not None:
+            encoded: dict[str, Any] = rle.encode(np.asfortranarray(self.decode(), np.uint8))
+            return encoded
+        outlines = [list(line) for line in self.polygons or ()]
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(outlines, self.height, self.width))
+        return merged
+
+    def record(self) -> dict[str, Any]:
+        """The same, as JSON can hold it."""
+        encoded = self.coco()
+        return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
 @dataclass(frozen=True)
@@ -79,11 +97,19 @@ class Panoptic:
 class Empty:
     """Why there is no detection."""
 
-    reason: str  # NO_CANDIDATES or BELOW_THRESHOLD
+    reason: str  # NO_CANDIDATES, BELOW_THRESHOLD or CLASS_FILTER
     best_score: float | None  # of any candidate; None when the model scored none
     best_class: str
     suppressed: int  # candidates from the floor up to the threshold
     threshold: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something unusual about the image."""
+
+    code: str
+    evidence: str
 
 
 @dataclass(frozen=True)
@@ -107,6 +133,8 @@ class Result:
     width: int
     empty: Empty | None
     panoptic: Panoptic | None
+    class_map_png: bytes | None  # the class of every pixel, for semantic answers
+    findings: tuple[Finding, ...]
     model: str
     version: str
     contract_fingerprint: str
@@ -171,10 +199,35 @@ def _coco(item: Detection, image_id: int) -> dict[str, Any]:
         "score": item.score,
     }
     if item.mask:
-        record["segmentation"] = {**item.mask.coco(), "counts": item.mask.counts.decode()}
+        record["segmentation"] = item.mask.record()
     if item.keypoints:
         record["keypoints"] = [value for point in item.keypoints for value in (point.x, point.y, point.score)]
     return record
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a model takes and what it gives."""
+
+    fingerprint: str
+    channel_order: str  # in which the model itself takes its channels; callers need not match it
+    shortest_edge: int  # to which images are resized, in pixels; 0: not at all
+    longest_edge: int
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    outputs: tuple[str, ...]
+    class_names: tuple[str, ...]
+    stuff_class_names: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    floor: float
+    default_threshold: float
+    panoptic_threshold: float | None
+    max_detections: int | None
+    inputs: tuple[str, ...]  # what may be sent
+    max_bytes: int
+    max_pixels: int
+    max_edge: int
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -186,11 +239,7 @@ class Model:
     description: str
     state: str  # LOADING, READY or UNAVAILABLE
     state_reason: str
-    class_names: tuple[str, ...]
-    outputs: tuple[str, ...]
-    default_threshold: float
-    floor: float
-    contract_fingerprint: str
+    contract: Contract
 
 
 def result(response: detection_service_pb2.DetectResponse) -> Result:
@@ -203,6 +252,8 @@ def result(response: detection_service_pb2.DetectResponse) -> Result:
         width=answer.image_size.width,
         empty=_empty(answer.empty) if answer.HasField("empty") else None,
         panoptic=_panoptic(answer.panoptic) if answer.HasField("panoptic") else None,
+        class_map_png=answer.semantic.class_map_png if answer.HasField("semantic") else None,
+        findings=tuple(Finding(item.code, item.evidence) for item in answer.findings),
         model=answer.model_name,
         version=answer.model_version,
         contract_fingerprint=answer.contract_fingerprint,
@@ -231,8 +282,20 @@ def _detection(item: answer_pb2.Detection) -> Detection:
         score=item.score,
         class_id=item.class_id,
         class_name=item.class_name,
-        mask=Mask(mask.height, mask.width, mask.counts) if item.HasField("mask") else None,
+        mask=_mask(mask) if item.HasField("mask") else None,
         keypoints=tuple(Keypoint(point.x, point.y, point.score) for point in item.keypoints),
+    )
+
+
+def _mask(item: answer_pb2.Mask) -> Mask:
+    encoding = item.WhichOneof("encoding")
+    outlines = tuple(tuple(line.coordinates) for line in item.polygons.polygons)
+    return Mask(
+        item.height,
+        item.width,
+        counts=item.counts if encoding == "counts" else None,
+        polygons=outlines if encoding == "polygons" else None,
+        png=item.png if encoding == "png" else None,
     )
 
 
@@ -263,18 +326,39 @@ def _panoptic(item: answer_pb2.Panoptic) -> Panoptic:
 
 def model(item: model_pb2.Model) -> Model:
     """Read a model's description."""
-    contract = item.contract
     return Model(
         name=item.name,
         version=item.version,
         description=item.description,
         state=model_pb2.ModelState.Name(item.state).removeprefix("MODEL_STATE_"),
         state_reason=item.state_reason,
-        class_names=tuple(contract.class_names),
-        outputs=tuple(
-            answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in contract.outputs
-        ),
-        default_threshold=decimal(contract.default_threshold),
-        floor=decimal(contract.floor),
-        contract_fingerprint=contract.fingerprint,
+        contract=_contract(item.contract),
+    )
+
+
+def _contract(item: model_pb2.Contract) -> Contract:
+    formats = [image_pb2.PixelFormat.Name(kind).removeprefix("PIXEL_FORMAT_") for kind in item.accepted_pixel_formats]
+    encoded, tensors = ["encoded"] * item.accepts_encoded, ["tensor"] * item.accepts_tensors
+    outputs = (answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in item.outputs)
+    order = image_pb2.PixelFormat.Name(item.model_pixel_format)
+    return Contract(
+        fingerprint=item.fingerprint,
+        channel_order=order.removeprefix("PIXEL_FORMAT_").removesuffix("8"),
+        shortest_edge=item.resize.shortest_edge,
+        longest_edge=item.resize.longest_edge,
+        pixel_mean=tuple(map(decimal, item.pixel_mean)),
+        pixel_std=tuple(map(decimal, item.pixel_std)),
+        outputs=tuple(outputs),
+        class_names=tuple(item.class_names),
+        stuff_class_names=tuple(item.stuff_class_names),
+        keypoint_names=tuple(item.keypoint_names),
+        floor=decimal(item.floor),
+        default_threshold=decimal(item.default_threshold),
+        panoptic_threshold=decimal(item.panoptic_threshold) if item.HasField("panoptic_threshold") else None,
+        max_detections=item.max_detections if item.HasField("max_detections") else None,
+        inputs=(*encoded, *formats, *tensors),
+        max_bytes=item.limits.max_bytes,
+        max_pixels=item.limits.max_pixels,
+        max_edge=item.limits.max_edge,
+        precision=item.precision,
     )

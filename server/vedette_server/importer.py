@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.options import defaults
 from vedette_server.predictor.export import export
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
@@ -57,8 +58,8 @@ def _infer(root: Path, pictures: Mapping[str, bytes]) -> list[Golden]:
     (version,) = repository.read(root)
     threads = len(os.sched_getaffinity(0))
     predictor = load(version.folder, version.contract, device="cpu", threads=threads)
-    threshold = version.contract.default_threshold
+    options = defaults(version.contract)
     return [
-        Golden(name, data, describe(predictor.predict(EncodedImage(), data, threshold).detections))
+        Golden(name, data, describe(predictor.predict(EncodedImage(), data, options).detections))
         for name, data in pictures.items()
     ]

@@ -106,6 +106,16 @@ def test_models_and_health(bundled: running.Server) -> None:
     assert json.loads(run("health", *at, "--json").stdout) == {"server": bundled.address, "status": "SERVING"}
 
 
+def test_contract_is_printed(bundled: running.Server) -> None:
+    printed = json.loads(run("contract", "roadsigns", "--server", bundled.address, "--json").stdout)
+    assert (printed["model"], printed["channel_order"], printed["shortest_edge"]) == ("roadsigns", "BGR", 272)
+    assert printed["class_names"][0] == "stop"
+    assert "GRAY8" not in printed["inputs"]
+    table = run("contract", "roadsigns", "--server", bundled.address)
+    assert printed["fingerprint"] in table.stdout
+    assert run("contract", "nobody", "--server", bundled.address).returncode == 69
+
+
 def test_doctor_finds_everything_in_order() -> None:
     ran = run("doctor", command="vedette-server")
     assert ran.returncode == 0, ran.stdout

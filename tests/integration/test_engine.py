@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
 from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.options import Asked, Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
@@ -25,7 +26,7 @@ KILL, RAISE, REFUSE, SLEEP = 1, 2, 3, 4
 class Scripted:
     """Does what the first byte of an image says; else it answers with nothing found and the sum of the bytes."""
 
-    def predict(self, image: ImageSpec, data: Buffer, threshold: float) -> Answer:
+    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
         del image
         match data[0]:
             case 1:
@@ -38,7 +39,7 @@ class Scripted:
                 time.sleep(0.5)
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
         evidence = Evidence(float(np.frombuffer(data, np.uint8).sum()), None, 0)
-        return Answer(1, 1, threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
+        return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
 
 
 def scripted(**_start: object) -> Scripted:
@@ -64,7 +65,7 @@ SETTINGS = PoolSettings(
 def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     data = bytes([first]) + bytes([7]) * (size - 1)
     width = min(size // 3, 1000)
-    return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, None, seconds)
+    return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, Asked(), seconds)
 
 
 async def started(settings: PoolSettings, until: State = State.READY) -> Engine:

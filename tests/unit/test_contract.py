@@ -7,12 +7,37 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from vedette_server.contract.contract import ChannelOrder, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.contract import Input, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.convert import check, decode
 from vedette_server.contract.derive import UnservableConfigError, derive
-from vedette_server.contract.image import EncodedImage, PixelFormat, RawImage, check, decode
+from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
 from vedette_server.contract.refusal import Reason, Refused
 
+
+def config(**model: Any) -> dict[str, Any]:
+    base = {
+        "META_ARCHITECTURE": "GeneralizedRCNN",
+        "MASK_ON": True,
+        "KEYPOINT_ON": False,
+        "PIXEL_MEAN": [103.53, 116.28, 123.675],
+        "PIXEL_STD": [1, 1, 1],
+        "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
+        "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
+        "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True, "INSTANCES_CONFIDENCE_THRESH": 0.5}},
+    }
+    return {
+        "MODEL": {**base, **model},
+        "INPUT": {"FORMAT": "BGR", "MIN_SIZE_TEST": 800, "MAX_SIZE_TEST": 1333},
+        "TEST": {"DETECTIONS_PER_IMAGE": 100},
+    }
+
+
+def contract(**changes: Any) -> InputContract:
+    return derive(config(), **{"class_names": ("a", "b"), "source_digest": "1", **changes})
+
+
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
+SMALL = contract(limits=LIMITS)
 
 
 def picture(seed: int = 5, size: tuple[int, int] = (20, 30)) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -31,7 +56,7 @@ def test_a_lossless_file_gives_its_pixels_in_bgr(codec: str) -> None:
     np.testing.assert_array_equal(decode(EncodedImage(), saved(codec, Image.fromarray(rgb))), rgb[:, :, ::-1])
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])  # alpha is opaque here
 def test_other_modes_are_converted_as_pillow_does(mode: str) -> None:
     image = Image.fromarray(picture()).convert(mode)
     data = saved("JPEG" if mode == "CMYK" else "PNG", image)
@@ -52,13 +77,13 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("stride", [None, 90, 96])
-@pytest.mark.parametrize("pixel_format", PixelFormat)
+@pytest.mark.parametrize("pixel_format", [PixelFormat.BGR8, PixelFormat.RGB8])
 def test_raw_pixels_come_out_in_bgr(pixel_format: PixelFormat, stride: int | None) -> None:
     sent = picture()
     rows = np.zeros((20, stride or 90), np.uint8)
     rows[:, :90] = sent.reshape(20, 90)
     spec = RawImage(pixel_format, 20, 30, stride)
-    check(spec, rows.tobytes(), LIMITS)
+    check(spec, rows.tobytes(), SMALL)
     wanted = sent if pixel_format is PixelFormat.BGR8 else sent[:, :, ::-1]
     np.testing.assert_array_equal(decode(spec, rows.tobytes()), wanted)
 
@@ -66,7 +91,7 @@ def test_raw_pixels_come_out_in_bgr(pixel_format: PixelFormat, stride: int | Non
 def test_the_last_row_needs_no_padding() -> None:
     data = bytes(96 * 19 + 90)
     spec = RawImage(PixelFormat.BGR8, 20, 30, 96)
-    check(spec, data, LIMITS)
+    check(spec, data, SMALL)
     assert decode(spec, data).shape == (20, 30, 3)
 
 
@@ -74,13 +99,13 @@ def test_the_last_row_needs_no_padding() -> None:
 def test_size_is_refused_by_the_header_alone(size: tuple[int, int]) -> None:
     data = saved("PNG", Image.new("RGB", size))[:60]  # what follows the header is not even there
     with pytest.raises(Refused) as caught:
-        check(EncodedImage(), data, LIMITS)
+        check(EncodedImage(), data, SMALL)
     assert caught.value.reason is Reason.IMAGE_TOO_LARGE
     assert (caught.value.facts["width"], caught.value.facts["height"]) == (str(size[0]), str(size[1]))
 
 
 def read(data: bytes) -> None:
-    check(EncodedImage(), data, LIMITS)
+    check(EncodedImage(), data, SMALL)
     decode(EncodedImage(), data)
 
 
@@ -92,28 +117,6 @@ def test_a_file_cut_anywhere_is_refused(codec: str) -> None:
         with pytest.raises(Refused) as caught:
             read(data[:length])
         assert caught.value.reason in (Reason.IMAGE_UNREADABLE, Reason.IMAGE_TRUNCATED)
-
-
-def config(**model: Any) -> dict[str, Any]:
-    base = {
-        "META_ARCHITECTURE": "GeneralizedRCNN",
-        "MASK_ON": True,
-        "KEYPOINT_ON": False,
-        "PIXEL_MEAN": [103.53, 116.28, 123.675],
-        "PIXEL_STD": [1, 1, 1],
-        "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
-        "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
-        "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True}},
-    }
-    return {
-        "MODEL": {**base, **model},
-        "INPUT": {"FORMAT": "BGR", "MIN_SIZE_TEST": 800, "MAX_SIZE_TEST": 1333},
-        "TEST": {"DETECTIONS_PER_IMAGE": 100},
-    }
-
-
-def contract(**changes: Any) -> InputContract:
-    return derive(config(), **{"class_names": ("a", "b"), "source_digest": "1", **changes})
 
 
 def test_a_contract_is_derived_from_the_config() -> None:
@@ -133,7 +136,8 @@ def test_retinanet_and_panoptic_have_keys_of_their_own() -> None:
     retinanet = derive(config(META_ARCHITECTURE="RetinaNet"), class_names="abc", source_digest="1")
     assert (retinanet.default_threshold, retinanet.outputs) == (0.3, (Output.BOXES,))
     panoptic = derive(config(META_ARCHITECTURE="PanopticFPN"), class_names="ab", source_digest="1")
-    assert Output.PANOPTIC in panoptic.outputs
+    assert panoptic.outputs[-2:] == (Output.PANOPTIC, Output.SEMANTIC)
+    assert (panoptic.panoptic_threshold, retinanet.panoptic_threshold) == (0.5, None)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def test_what_cannot_be_served_is_refused(broken: dict[str, Any]) -> None:
 def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:
     one = contract()
     assert one.fingerprint == contract().fingerprint
-    assert one.fingerprint == dataclasses.replace(one, limits=LIMITS).fingerprint
+    assert one.fingerprint == dataclasses.replace(one, limits=LIMITS, inputs=(Input.BGR8,)).fingerprint
     changes: dict[str, Any] = {
         "channel_order": ChannelOrder.RGB,
         "resize": ResizeRule(640, 1333),
@@ -163,7 +167,8 @@ def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> Non
         "max_detections": None,
         "precision": "bfloat16",
         "source_digest": "2",
+        "panoptic_threshold": 0.5,
     }
-    assert set(changes) == {field.name for field in dataclasses.fields(InputContract)} - {"limits"}
+    assert set(changes) == {field.name for field in dataclasses.fields(InputContract)} - {"inputs", "limits"}
     prints = {dataclasses.replace(one, **{name: value}).fingerprint for name, value in changes.items()}
     assert len(prints | {one.fingerprint}) == len(changes) + 1

@@ -1,12 +1,14 @@
 """The one table of errors is complete and well-formed."""
 
 import re
+from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc.errors import TABLE, status
+from vedette_server.rpc.errors_page import page
 
 
 def test_every_reason_has_a_row() -> None:
@@ -25,6 +27,11 @@ def test_a_row_is_told_in_full(reason: Reason) -> None:
     assert kinds.count("ErrorInfo") == 1
     assert ("BadRequest" in kinds) == (row.code is grpc.StatusCode.INVALID_ARGUMENT)
     assert ("RetryInfo" in kinds) == (row.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED))
+
+
+def test_the_page_for_users_is_the_table() -> None:
+    assert Path("deploy/docs/errors.md").read_text() == page(), "run `make docs`"
+    assert all(f"## {reason}\n" in page() for reason in Reason)
 
 
 def test_a_bug_shows_an_id_and_nothing_else() -> None:

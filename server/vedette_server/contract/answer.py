@@ -9,13 +9,22 @@ from vedette_server.contract.types import Float32Array, Int32Array
 
 
 @dataclass(frozen=True)
+class Mask:
+    """One mask of the image's size, in exactly one of the formats."""
+
+    counts: bytes | None = None  # of a COCO compressed RLE
+    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y in turn, pixels, one for each connected part
+    png: bytes | None = None  # 1 bit
+
+
+@dataclass(frozen=True)
 class Detections:
     """The objects found, best score first."""
 
     boxes: Float32Array  # (N, 4), XYXY, pixels
     scores: Float32Array  # (N,), 0 to 1
     class_ids: Int32Array  # (N,), from 0
-    masks: tuple[bytes, ...] | None = None  # N times the `counts` of a COCO RLE of the image's size
+    masks: tuple[Mask, ...] | None = None  # N masks
     keypoints: Float32Array | None = None  # (N, K, 3): x and y in pixels, and the model's score
 
     def __len__(self) -> int:
@@ -49,6 +58,7 @@ class Evidence:
     best_score: float | None  # of any candidate and any class; None: nothing was scored
     best_class_id: int | None
     suppressed: int  # candidates above the floor and not above the threshold, after non-maximum suppression
+    filtered: int = 0  # detections above the threshold of classes that were not asked for
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,14 @@ class StageTimes:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something unusual about an image, which is no error."""
+
+    code: str
+    evidence: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """Everything a worker says about one image."""
 
@@ -72,3 +90,5 @@ class Answer:
     evidence: Evidence
     times: StageTimes
     panoptic: Panoptic | None = None
+    class_map_png: bytes | None = None  # the class of every pixel: 8-bit grey, the image's size
+    notes: tuple[Note, ...] = ()  # what is unusual about the pixels

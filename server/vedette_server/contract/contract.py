@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from vedette_server.contract.image import ChannelOrder
+
 
 class Output(StrEnum):
     """What a model can answer with."""
@@ -17,11 +19,22 @@ class Output(StrEnum):
     SEMANTIC = "semantic"
 
 
-class ChannelOrder(StrEnum):
-    """The order in which a model takes its channels (`INPUT.FORMAT`)."""
+class Input(StrEnum):
+    """A way to send an image: a file, raw samples of a format, or a float tensor."""
 
-    BGR = "BGR"
-    RGB = "RGB"
+    ENCODED = "encoded"
+    BGR8 = "BGR8"
+    RGB8 = "RGB8"
+    GRAY8 = "GRAY8"
+    BGRA8 = "BGRA8"
+    RGBA8 = "RGBA8"
+    NV12 = "NV12"
+    I420 = "I420"
+    TENSOR = "tensor"
+
+
+# Grey is expanded to colour only where the operator allows it: a model trained on colour may be blind to it.
+DEFAULT_INPUTS = tuple(item for item in Input if item is not Input.GRAY8)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ class Limits:
 class InputContract:
     """Immutable, derived from a model's Detectron2 config and its operator's settings."""
 
-    channel_order: ChannelOrder
+    channel_order: ChannelOrder  # in which the model itself takes its channels (`INPUT.FORMAT`)
     resize: ResizeRule
     pixel_mean: tuple[float, ...]  # in channel_order, of values 0 to 255; subtracted inside the model
     pixel_std: tuple[float, ...]  # in channel_order; divided by inside the model
@@ -58,10 +71,13 @@ class InputContract:
     max_detections: int | None  # None: any number
     precision: str
     source_digest: str  # of the config and the weights
+    panoptic_threshold: float | None = None  # score that a thing needs to enter the map; None: not a panoptic model
+    inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what the operator lets callers send
     limits: Limits = field(default_factory=Limits)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that changes an answer: all fields but the limits, as sorted JSON."""
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "limits"}
+        """SHA-256 over everything that changes an answer: all fields but what may be sent, as sorted JSON."""
+        sent = ("inputs", "limits")
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in sent}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vedette_server.contract.contract import ChannelOrder, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.image import ChannelOrder
 
 FLOOR = 0.05  # Detectron2's own default threshold: low enough for evidence, high enough to cost nothing
 
@@ -19,6 +20,7 @@ def derive(
     stuff_class_names: Sequence[str] = (),
     keypoint_names: Sequence[str] = (),
     threshold: float | None = None,
+    inputs: Sequence[Input] = DEFAULT_INPUTS,
     limits: Limits | None = None,
     source_digest: str,
 ) -> InputContract:
@@ -27,12 +29,12 @@ def derive(
     `threshold` is the operator's default for requests that set none; None takes the config's own.
     Raises `UnservableConfigError` for a meta-architecture that is not served, or a class list of the wrong length.
     """
-    model, inputs = config["MODEL"], config["INPUT"]
+    model, preprocessing = config["MODEL"], config["INPUT"]
     configured = _configured_threshold(model)
     _check_class_names(model, class_names)
     return InputContract(
-        channel_order=ChannelOrder(inputs["FORMAT"]),
-        resize=ResizeRule(int(inputs["MIN_SIZE_TEST"]), int(inputs["MAX_SIZE_TEST"])),
+        channel_order=ChannelOrder(preprocessing["FORMAT"]),
+        resize=ResizeRule(int(preprocessing["MIN_SIZE_TEST"]), int(preprocessing["MAX_SIZE_TEST"])),
         pixel_mean=tuple(float(value) for value in model["PIXEL_MEAN"]),
         pixel_std=tuple(float(value) for value in model["PIXEL_STD"]),
         outputs=_outputs(model),
@@ -44,6 +46,8 @@ def derive(
         max_detections=_max_detections(config),
         precision="exact",
         source_digest=source_digest,
+        panoptic_threshold=_panoptic_threshold(model),
+        inputs=tuple(inputs),
         limits=limits or Limits(),
     )
 
@@ -53,9 +57,16 @@ def _outputs(model: Mapping[str, Any]) -> tuple[Output, ...]:
     if model["META_ARCHITECTURE"] != "RetinaNet":
         outputs += [Output.MASKS] if model["MASK_ON"] else []
         outputs += [Output.KEYPOINTS] if model["KEYPOINT_ON"] else []
-    if model["META_ARCHITECTURE"] == "PanopticFPN" and model["PANOPTIC_FPN"]["COMBINE"]["ENABLED"]:
-        outputs.append(Output.PANOPTIC)
+    if model["META_ARCHITECTURE"] == "PanopticFPN":
+        outputs += [Output.PANOPTIC] if model["PANOPTIC_FPN"]["COMBINE"]["ENABLED"] else []
+        outputs.append(Output.SEMANTIC)
     return tuple(outputs)
+
+
+def _panoptic_threshold(model: Mapping[str, Any]) -> float | None:
+    if Output.PANOPTIC not in _outputs(model):
+        return None
+    return float(model["PANOPTIC_FPN"]["COMBINE"]["INSTANCES_CONFIDENCE_THRESH"])
 
 
 def _configured_threshold(model: Mapping[str, Any]) -> float:

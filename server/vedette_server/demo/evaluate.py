@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from vedette_server.contract.answer import Detections
+from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 from vedette_server.demo.signs import CLASSES
@@ -76,7 +77,8 @@ def answers(model: ModelVersion, distort: Distort, seeds: Sequence[int] = HELD_O
     for seed in track(seeds, label or "scenes", console=Console(stderr=True)):
         picture = scenes.draw(scenes.describe(seed))
         pixels = distort(np.ascontiguousarray(picture.pixels[:, :, ::-1]), model)
-        scored.append(Scored(picture.signs, detections(predictor(pixels)["instances"].to("cpu"))))
+        found = detections(predictor(pixels)["instances"].to("cpu"), defaults(model.contract))
+        scored.append(Scored(picture.signs, found))
     return scored
 
 
@@ -117,7 +119,7 @@ def average_precision(scored: Sequence[Scored], threshold: float, kind: str) -> 
                     "category_id": int(scene.found.class_ids[index]),
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "score": float(scene.found.scores[index]),
-                    "segmentation": {"size": [height, width], "counts": masks[index]},
+                    "segmentation": {"size": [height, width], "counts": masks[index].counts},
                 }
             )
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes

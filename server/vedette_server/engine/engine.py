@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from vedette_server.contract import image
-from vedette_server.contract.contract import InputContract
+from vedette_server.contract import convert
+from vedette_server.contract.options import Options, resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
@@ -77,10 +77,10 @@ class Engine:
         self._arrivals += 1
         try:
             served = self.find(query.model, query.version)
-            threshold = self._admit(query, served)
+            options = self._admit(query, served)
             shared = SharedImage(query.data)
             try:
-                answer, waited = await served.answer(query.image, shared, threshold, self._seconds(query))
+                answer, waited = await served.answer(query.image, shared, options, self._seconds(query))
             finally:
                 shared.close()
         except Refused as refusal:
@@ -93,15 +93,16 @@ class Engine:
         self._monitor.answered(outcome)
         return outcome
 
-    def _admit(self, query: Query, served: ServedVersion) -> float:
-        """Check everything that can be checked without a worker; returns the threshold to apply."""
+    def _admit(self, query: Query, served: ServedVersion) -> Options:
+        """Check everything that can be checked without a worker; returns what a worker is to do."""
         if self._draining:
             raise Refused(Reason.SHUTTING_DOWN)
         if served.state is not State.READY:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
         contract = served.model.contract
-        image.check(query.image, query.data, contract.limits)
-        return _threshold(query.threshold, contract)
+        options = resolve(query.asked, contract)
+        convert.check(query.image, query.data, contract)
+        return options
 
     def _seconds(self, query: Query) -> float:
         return self._max_seconds if query.seconds is None else min(query.seconds, self._max_seconds)
@@ -127,13 +128,3 @@ class Engine:
     async def stop(self) -> None:
         """End every worker."""
         await asyncio.gather(*(version.stop() for version in self._served))
-
-
-def _threshold(asked: float | None, contract: InputContract) -> float:
-    if asked is None:
-        return contract.default_threshold
-    if not 0 <= asked <= 1:  # which a NaN is not either
-        raise Refused(Reason.THRESHOLD_OUT_OF_RANGE, threshold=asked)
-    if asked < contract.floor:
-        raise Refused(Reason.THRESHOLD_BELOW_FLOOR, threshold=asked, floor=contract.floor)
-    return asked

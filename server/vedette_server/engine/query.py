@@ -5,6 +5,7 @@ from typing import Protocol
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason
 from vedette_server.repository.repository import ModelVersion
 
@@ -17,7 +18,7 @@ class Query:
     version: str  # empty: the newest that is ready
     image: ImageSpec
     data: Buffer
-    threshold: float | None  # None: the model's default
+    asked: Asked
     seconds: float | None  # until the caller gives up; None: the server's own maximum
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import EncodedImage, ImageSpec
+from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Monitor
 from vedette_server.pool.channel import SharedImage
@@ -49,7 +50,7 @@ class PoolSettings:
 class _Waiting:
     spec: ImageSpec
     image: SharedImage
-    threshold: float
+    options: Options
     answer: asyncio.Future[Answer]
     queued: float = field(default_factory=time.monotonic)
     queue_seconds: float = 0.0
@@ -96,7 +97,7 @@ class ServedVersion:
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
 
     async def answer(
-        self, spec: ImageSpec, image: SharedImage, threshold: float, seconds: float
+        self, spec: ImageSpec, image: SharedImage, options: Options, seconds: float
     ) -> tuple[Answer, float]:
         """Have one image answered within `seconds`; returns the answer and the seconds it waited for a worker.
 
@@ -106,7 +107,7 @@ class ServedVersion:
         settings = self._settings
         if len(self._waiting) >= settings.max_queued or self._queued_bytes + image.size > settings.max_queued_bytes:
             raise Refused(Reason.OVERLOADED, model=self.model.name, queued=len(self._waiting))
-        item = _Waiting(spec, image, threshold, asyncio.get_running_loop().create_future())
+        item = _Waiting(spec, image, options, asyncio.get_running_loop().create_future())
         self._enqueue(item, self._waiting.append)
         try:
             async with asyncio.timeout(seconds):
@@ -152,7 +153,7 @@ class ServedVersion:
         """Have one item answered; nothing that happens to it ends the lane."""
         item.queue_seconds = time.monotonic() - item.queued
         try:
-            answer = await worker.predict(item.spec, item.image, item.threshold)
+            answer = await worker.predict(item.spec, item.image, item.options)
         except WorkerLostError:
             self._lost_with(item)
         except Refused as refusal:
@@ -180,7 +181,7 @@ class ServedVersion:
         for golden in self.model.golden:
             image = SharedImage(golden.data)
             try:
-                answer = await worker.predict(EncodedImage(), image, self.model.contract.default_threshold)
+                answer = await worker.predict(EncodedImage(), image, defaults(self.model.contract))
             except (Refused, WorkerBugError, WorkerLostError) as error:
                 msg = f"golden image {golden.name} was not answered: {error}"
                 raise ProbationError(msg) from error

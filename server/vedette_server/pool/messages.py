@@ -6,7 +6,8 @@ import msgspec
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
-from vedette_server.contract.image import EncodedImage, ImageSpec, RawImage
+from vedette_server.contract.image import ImageSpec
+from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason
 
 
@@ -34,13 +35,8 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     """Gateway to worker: answer the image whose shared memory comes with this message."""
 
     job_id: int
-    raw: RawImage | None  # None: an encoded file
-    threshold: float
-
-    @property
-    def image(self) -> ImageSpec:
-        """What is declared about the image."""
-        return self.raw or EncodedImage()
+    image: ImageSpec
+    options: Options
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

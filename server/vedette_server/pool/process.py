@@ -7,7 +7,8 @@ import socket
 import sys
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import ImageSpec, RawImage
+from vedette_server.contract.image import ImageSpec
+from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
 from vedette_server.pool.channel import ChannelClosedError, GatewayEnd, SharedImage
 from vedette_server.pool.messages import Done, Failed, Job, LoadFailed, Ready, Refusal, Start
@@ -77,13 +78,13 @@ class Worker:
             raise WorkerStartError(reply.error)
         assert isinstance(reply, Ready)  # noqa: S101  the protocol's only other reply
 
-    async def predict(self, spec: ImageSpec, image: SharedImage, threshold: float) -> Answer:
+    async def predict(self, spec: ImageSpec, image: SharedImage, options: Options) -> Answer:
         """Have one image answered.
 
         Raises `Refused` for what is wrong with the image, `WorkerBugError` for what is wrong with the predictor,
         `WorkerLostError` if the process ends meanwhile.
         """
-        job = Job(next(self._job_ids), spec if isinstance(spec, RawImage) else None, threshold)
+        job = Job(next(self._job_ids), spec, options)
         try:
             self._channel.send(job, image)
             reply = await self._channel.receive()

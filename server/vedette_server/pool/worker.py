@@ -14,6 +14,7 @@ from typing import Protocol
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
 from vedette_server.pool.messages import Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
@@ -22,7 +23,7 @@ from vedette_server.pool.messages import Done, Failed, FromWorker, Job, LoadFail
 class Predictor(Protocol):
     """What a worker needs of a model."""
 
-    def predict(self, image: ImageSpec, data: Buffer, threshold: float) -> Answer:
+    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
         """Answer one image. Raises `Refused`."""
 
 
@@ -41,7 +42,7 @@ def _load(start: Start) -> Predictor:
 
 def _answer(predictor: Predictor, job: Job, data: memoryview) -> FromWorker:
     try:
-        return Done(job.job_id, predictor.predict(job.image, data, job.threshold))
+        return Done(job.job_id, predictor.predict(job.image, data, job.options))
     except Refused as refusal:
         return Refusal(job.job_id, refusal.reason, refusal.facts)
     except Exception:  # noqa: BLE001  whatever a model raises is that job's failure, reported and survived

@@ -4,38 +4,70 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as rle
 
-from vedette_server.contract.answer import Detections, Panoptic, Segment
+from vedette_server.contract.answer import Detections, Mask, Panoptic, Segment
+from vedette_server.contract.contract import Output
+from vedette_server.contract.options import MaskFormat, Options
+from vedette_server.contract.types import BoolArray, UInt8Array
+
+_LEAST_POINTS = 3  # of a polygon
 
 
-def detections(instances: Any) -> Detections:  # noqa: ANN401  detectron2 is untyped
+def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401  detectron2 is untyped
     """Convert `Instances` on the CPU, already scaled to the sent image, in their own order (best score first)."""
+    masks = options.masks and instances.has("pred_masks")
+    keypoints = Output.KEYPOINTS in options.outputs and instances.has("pred_keypoints")
     return Detections(
         boxes=instances.pred_boxes.tensor.float().numpy(),
         scores=instances.scores.float().numpy(),
         class_ids=instances.pred_classes.to(torch.int32).numpy(),
-        masks=_rle(instances.pred_masks) if instances.has("pred_masks") else None,
-        keypoints=instances.pred_keypoints.float().numpy() if instances.has("pred_keypoints") else None,
+        # One by one, so that one more copy of one mask exists at a time.
+        masks=tuple(_mask(mask.numpy(), options.mask_format) for mask in instances.pred_masks) if masks else None,
+        keypoints=instances.pred_keypoints.float().numpy() if keypoints else None,
     )
 
 
-def _rle(masks: torch.Tensor) -> tuple[bytes, ...]:
-    """Encode bool masks of shape (N, height, width), one by one, so that one transposed copy exists at a time."""
-    return tuple(rle.encode(np.asfortranarray(mask.numpy(), np.uint8))["counts"] for mask in masks)
+def _mask(mask: BoolArray, mask_format: MaskFormat) -> Mask:
+    """Encode one mask, bool, shape (height, width)."""
+    match mask_format:
+        case MaskFormat.POLYGONS:
+            return Mask(polygons=_polygons(mask))
+        case MaskFormat.PNG:
+            return Mask(png=_png(Image.fromarray(mask)))
+        case _:
+            return Mask(counts=rle.encode(np.asfortranarray(mask, np.uint8))["counts"])
+
+
+def _polygons(mask: BoolArray) -> tuple[tuple[float, ...], ...]:
+    """The outer outline of each connected part, through the middles of its border pixels."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # A pixel's middle lies half a pixel from its corner, where COCO's coordinates begin.
+    return tuple(tuple((line.ravel() + 0.5).tolist()) for line in outlines if len(line) >= _LEAST_POINTS)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def class_map(scores: torch.Tensor) -> bytes:
+    """Encode a semantic answer, scores of shape (classes, height, width), as a PNG of each pixel's best class."""
+    best: UInt8Array = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return _png(Image.fromarray(best))
 
 
 def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> Panoptic:
     """Convert `panoptic_seg`: an int32 map of shape (height, width), and what each of its ids is."""
     ids = segment_map.cpu().numpy()
     areas = np.bincount(ids.ravel())
-    buffer = io.BytesIO()
-    Image.fromarray(ids.astype(np.uint16)).save(buffer, "PNG")
     return Panoptic(
-        buffer.getvalue(),
+        _png(Image.fromarray(ids.astype(np.uint16))),
         tuple(
             Segment(
                 id=int(segment["id"]),

@@ -1,12 +1,16 @@
-"""Set a model's threshold for one request, and see what it scored below that.
+"""Apply a request's options where Detectron2 itself selects, and see what it scored below the threshold.
 
 Detectron2 drops what does not pass the threshold deep inside the model. An observer stands at that place: it lets the
-model select at the request's threshold, which makes the answer, then once more at the floor, which makes the evidence.
+model select at the request's threshold, keeps the wanted classes up to the wanted number, and so decides what the
+mask and keypoint heads run on. That selection is the answer. Then the model selects once more at the floor, for the
+evidence.
 The answer is thus Detectron2's own, and does not depend on being observed.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +18,7 @@ from detectron2.modeling.meta_arch import RetinaNet
 from torch import Tensor, nn
 
 from vedette_server.contract.answer import Evidence
+from vedette_server.contract.options import Options
 
 _ANY_NUMBER = 1_000_000  # negative numbers, which R-CNN takes to mean that, mean something else to RetinaNet
 
@@ -21,18 +26,14 @@ _ANY_NUMBER = 1_000_000  # negative numbers, which R-CNN takes to mean that, mea
 class Observer(Protocol):
     """What stands at a model's final selection."""
 
-    threshold: float
+    options: Options
     evidence: Evidence
 
-    def attach(self) -> None:
-        """Take the place in the model."""
 
-
-def observer(model: nn.Module, floor: float) -> Observer:
-    """The observer for a model's family, attached to it."""
-    watcher: Observer = RetinaNetObserver(model, floor) if isinstance(model, RetinaNet) else RcnnObserver(model, floor)
-    watcher.attach()
-    return watcher
+def observer(model: nn.Module, floor: float, options: Options) -> Observer:
+    """The observer for a model's family, in its place."""
+    family = RetinaNetObserver if isinstance(model, RetinaNet) else RcnnObserver
+    return family(model, floor, options)
 
 
 def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
@@ -47,68 +48,77 @@ def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
     return best
 
 
-def _suppressed(scores: Tensor, threshold: float) -> int:
-    return int((scores <= threshold).sum())
-
-
 NOTHING_SCORED = Evidence(best_score=None, best_class_id=None, suppressed=0)
 
 
-class RcnnObserver:
-    """Stands at `FastRCNNOutputLayers.inference`, before the mask and keypoint heads run on what it keeps."""
+class _Selection:
+    """A model's final selection, with its threshold and its number of detections as attributes of `owner`."""
 
-    def __init__(self, model: nn.Module, floor: float) -> None:
-        self.threshold = floor
+    number: str  # the attribute that holds the number of detections
+
+    def __init__(self, owner: Any, floor: float, options: Options) -> None:  # noqa: ANN401  detectron2 is untyped
+        self.options = options
         self.evidence = NOTHING_SCORED
+        self._owner = owner
         self._floor = floor
-        self._layers: Any = model.roi_heads.box_predictor  # type: ignore[union-attr]  # detectron2 is untyped
 
-    def attach(self) -> None:
-        """Take the place of the layers' own `inference`."""
-        self._original = self._layers.inference
-        self._layers.inference = self._inference
+    @contextmanager
+    def _at(self, threshold: float) -> Iterator[None]:
+        """Let the model select everything above `threshold`, however much that is."""
+        self._owner.test_score_thresh = threshold
+        setattr(self._owner, self.number, _ANY_NUMBER)
+        yield
 
-    def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
-        self._layers.test_score_thresh = self.threshold
-        kept: tuple[list[Any], list[Tensor]] = self._original(predictions, proposals)
-        self.evidence = self._observe(predictions, proposals)
-        return kept
+    def _wanted(self, instances: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
+        """Indices of the instances to answer with, best first: of the classes asked for, up to the number asked for."""
+        options, indices = self.options, torch.arange(len(instances), device=instances.scores.device)
+        if options.class_ids is not None:
+            classes = torch.tensor(options.class_ids, device=indices.device)
+            indices = indices[torch.isin(instances.pred_classes, classes)]
+        self.evidence = dataclasses.replace(self.evidence, filtered=len(instances) - len(indices))
+        return indices if options.max_detections is None else indices[: options.max_detections]
 
-    def _observe(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> Evidence:
-        (scores,) = self._layers.predict_probs(predictions, proposals)  # one image: (R, K + 1), background last
-        score, class_id = _best([scores[:, :-1]])
+    def _evidence(self, scores: Sequence[Tensor], select: Callable[[], Any]) -> Evidence:
+        score, class_id = _best(scores)
         if score is None or score <= self._floor:
             return Evidence(score, class_id, suppressed=0)
-        most = self._layers.test_topk_per_image
-        self._layers.test_score_thresh, self._layers.test_topk_per_image = self._floor, _ANY_NUMBER
-        (low,), _indices = self._original(predictions, proposals)
-        self._layers.test_topk_per_image = most
-        return Evidence(score, class_id, _suppressed(low.scores, self.threshold))
+        with self._at(self._floor):
+            low = select()
+        return Evidence(score, class_id, int((low.scores <= self.options.threshold).sum()))
 
 
-class RetinaNetObserver:
+class RcnnObserver(_Selection):
+    """Stands at `FastRCNNOutputLayers.inference`, before the mask and keypoint heads run on what it keeps."""
+
+    number = "test_topk_per_image"
+
+    def __init__(self, model: nn.Module, floor: float, options: Options) -> None:
+        layers: Any = model.roi_heads.box_predictor  # type: ignore[union-attr]  # detectron2 is untyped
+        super().__init__(layers, floor, options)
+        self._original = layers.inference
+        layers.inference = self._inference
+
+    def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
+        with self._at(self.options.threshold):
+            (instances,), (indices,) = self._original(predictions, proposals)
+        (scores,) = self._owner.predict_probs(predictions, proposals)  # one image: (R, K + 1), background last
+        self.evidence = self._evidence([scores[:, :-1]], lambda: self._original(predictions, proposals)[0][0])
+        wanted = self._wanted(instances)
+        return [instances[wanted]], [indices[wanted]]
+
+
+class RetinaNetObserver(_Selection):
     """Stands at `RetinaNet.inference_single_image`."""
 
-    def __init__(self, model: nn.Module, floor: float) -> None:
-        self.threshold = floor
-        self.evidence = NOTHING_SCORED
-        self._floor = floor
-        self._model: Any = model
+    number = "max_detections_per_image"
 
-    def attach(self) -> None:
-        """Take the place of the model's own `inference_single_image`."""
-        self._original = self._model.inference_single_image
-        self._model.inference_single_image = self._inference
+    def __init__(self, model: nn.Module, floor: float, options: Options) -> None:
+        super().__init__(model, floor, options)
+        self._original = self._owner.inference_single_image
+        self._owner.inference_single_image = self._inference
 
     def _inference(self, anchors: Any, scores: list[Tensor], deltas: list[Tensor], size: tuple[int, int]) -> Any:  # noqa: ANN401  detectron2 is untyped
-        self._model.test_score_thresh = self.threshold
-        kept = self._original(anchors, scores, deltas, size)
-        score, class_id = _best(scores)
-        suppressed = 0
-        if score is not None and score > self._floor:
-            most = self._model.max_detections_per_image
-            self._model.test_score_thresh, self._model.max_detections_per_image = self._floor, _ANY_NUMBER
-            suppressed = _suppressed(self._original(anchors, scores, deltas, size).scores, self.threshold)
-            self._model.max_detections_per_image = most
-        self.evidence = Evidence(score, class_id, suppressed)
-        return kept
+        with self._at(self.options.threshold):
+            instances = self._original(anchors, scores, deltas, size)
+        self.evidence = self._evidence(scores, lambda: self._original(anchors, scores, deltas, size))
+        return instances[self._wanted(instances)]

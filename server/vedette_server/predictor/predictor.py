@@ -14,10 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vedette_server.contract.answer import Answer, StageTimes
-from vedette_server.contract.contract import ChannelOrder, InputContract
-from vedette_server.contract.image import Buffer, ImageSpec, decode
+from vedette_server.contract.contract import InputContract, Output
+from vedette_server.contract.convert import decode
+from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
+from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import UInt8Array
-from vedette_server.predictor.encode import detections, panoptic
+from vedette_server.contract.unusual import unusual
+from vedette_server.predictor.encode import class_map, detections, panoptic
 from vedette_server.predictor.observe import NOTHING_SCORED, observer
 
 
@@ -27,13 +30,13 @@ class Predictor:
     def __init__(self, model: nn.Module, contract: InputContract) -> None:
         self._model = model
         self._contract = contract
-        self._observer = observer(model, contract.floor)
+        self._observer = observer(model, contract.floor, defaults(contract))
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
     @torch.inference_mode()
-    def predict(self, image: ImageSpec, data: Buffer, threshold: float) -> Answer:
-        """Answer one image, as Detectron2's `DefaultPredictor` would at that threshold.
+    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
+        """Answer one image, as Detectron2's `DefaultPredictor` would if it were configured so.
 
         `data` must have passed `contract.image.check`. Raises `Refused` if decoding it fails.
         """
@@ -42,15 +45,28 @@ class Predictor:
         decoded = time.perf_counter()
         prepared = self._prepare(pixels)
         ready = time.perf_counter()
-        self._observer.threshold = threshold
-        self._observer.evidence = NOTHING_SCORED
+        self._set(options)
         height, width = pixels.shape[:2]
         (output,) = self._model([{"image": prepared, "height": height, "width": width}])
         inferred = time.perf_counter()
-        found = detections(output["instances"].to("cpu"))
-        segments = panoptic(*output["panoptic_seg"]) if "panoptic_seg" in output else None
+        wanted = options.outputs
+        found = detections(output["instances"].to("cpu"), options)
+        segments = panoptic(*output["panoptic_seg"]) if Output.PANOPTIC in wanted else None
+        classes = class_map(output["sem_seg"]) if Output.SEMANTIC in wanted else None
         times = StageTimes(decoded - started, ready - decoded, inferred - ready, time.perf_counter() - inferred)
-        return Answer(height, width, threshold, found, self._observer.evidence, times, segments)
+        notes = unusual(pixels)
+        return Answer(height, width, options.threshold, found, self._observer.evidence, times, segments, classes, notes)
+
+    def _set(self, options: Options) -> None:
+        """Make the model do what is asked, and nothing that is not: heads that are not wanted do not run."""
+        self._observer.options = options
+        self._observer.evidence = NOTHING_SCORED
+        heads: Any = getattr(self._model, "roi_heads", None)
+        if heads is not None and Output.SEMANTIC not in self._contract.outputs:  # a panoptic model always needs masks
+            heads.mask_on = options.masks
+            heads.keypoint_on = Output.KEYPOINTS in options.outputs
+        if options.panoptic_threshold is not None:
+            self._model.combine_instances_score_thresh = options.panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
 
     def _prepare(self, pixels: UInt8Array) -> torch.Tensor:
         """BGR, HWC, uint8 to what the model takes: its own channel order, resized, CHW, float32, 0 to 255."""

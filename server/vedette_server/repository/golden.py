@@ -36,7 +36,7 @@ class Golden:
 
 def describe(found: Detections) -> tuple[ExpectedObject, ...]:
     """Write down detections as what a picture must give from now on."""
-    masks = [None] * len(found) if found.masks is None else [counts.decode() for counts in found.masks]
+    masks = [None] * len(found) if found.masks is None else [(mask.counts or b"").decode() for mask in found.masks]
     rows = zip(found.class_ids, found.scores, found.boxes, masks, strict=True)
     return tuple(
         ExpectedObject(int(class_id), float(score), tuple(map(float, box)), mask)  # type: ignore[arg-type]  # four of them

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from vedette_server.contract.contract import InputContract, Limits
+from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits
 from vedette_server.contract.derive import UnservableConfigError, derive
 from vedette_server.repository.golden import ExpectedObject, Golden
 
@@ -39,6 +39,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     description: str = ""
     threshold: float | None = None  # of requests that set none; unset: the config's own
+    inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what callers may send
     limits: LimitSettings = LimitSettings()
 
 
@@ -90,6 +91,7 @@ def _read_version(folder: Path) -> ModelVersion:
             stuff_class_names=manifest.stuff_class_names,
             keypoint_names=manifest.keypoint_names,
             threshold=settings.threshold,
+            inputs=settings.inputs,
             limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
             source_digest=" ".join(manifest.checksums[name] for name in SEALED_FILES),
         )

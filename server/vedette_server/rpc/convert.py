@@ -1,17 +1,33 @@
 """Between protobuf messages and the engine's own objects: pure functions, no decisions."""
 
 from collections.abc import Iterable
+from enum import StrEnum
+from typing import TypeVar
 
+from google.protobuf.message import Message
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
-from vedette_server.contract.answer import Answer, Detections, Evidence, Panoptic
-from vedette_server.contract.contract import ChannelOrder, InputContract, Output
-from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, Note, Panoptic
+from vedette_server.contract.contract import Input, InputContract, Output
+from vedette_server.contract.image import (
+    Buffer,
+    ChannelOrder,
+    EncodedImage,
+    ImageSpec,
+    Orientation,
+    PixelFormat,
+    RawImage,
+    TensorImage,
+    TensorLayout,
+    ValueRange,
+    YuvMatrix,
+    YuvRange,
+)
+from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Outcome
 from vedette_server.engine.served import ServedVersion, State
 
-_PIXEL_FORMATS = {image_pb2.PIXEL_FORMAT_BGR8: PixelFormat.BGR8, image_pb2.PIXEL_FORMAT_RGB8: PixelFormat.RGB8}
 _OUTPUTS = {
     Output.BOXES: answer_pb2.OUTPUT_KIND_BOXES,
     Output.MASKS: answer_pb2.OUTPUT_KIND_MASKS,
@@ -24,46 +40,91 @@ _STATES = {
     State.READY: model_pb2.MODEL_STATE_READY,
     State.UNAVAILABLE: model_pb2.MODEL_STATE_UNAVAILABLE,
 }
-_SERVED_MASK_FORMATS = (answer_pb2.MASK_FORMAT_UNSPECIFIED, answer_pb2.MASK_FORMAT_COCO_RLE)
-_SERVED_ORIENTATIONS = (image_pb2.ORIENTATION_UNSPECIFIED, image_pb2.ORIENTATION_APPLY)
+_OUTPUT_OF = {kind: output for output, kind in _OUTPUTS.items()}
+_EMPTY = {
+    True: answer_pb2.EMPTY_REASON_BELOW_THRESHOLD,
+    False: answer_pb2.EMPTY_REASON_NO_CANDIDATES,
+}
 
 
 def image(message: image_pb2.Image) -> tuple[ImageSpec, Buffer]:
     """What is declared about an image, and its bytes. Raises `Refused`."""
     match message.WhichOneof("content"):
         case "encoded":
-            if message.encoded.orientation not in _SERVED_ORIENTATIONS:
-                raise _not_served("image.encoded.orientation", image_pb2.Orientation.Name(message.encoded.orientation))
-            return EncodedImage(), message.encoded.data
+            return _encoded(message.encoded), message.encoded.data
         case "raw":
             return _raw(message.raw), message.raw.data
         case "tensor":
-            raise _not_served("image.tensor", "float pixels")
+            return _tensor(message.tensor), message.tensor.data
         case None:
             raise Refused(Reason.IMAGE_MISSING)
 
 
+def _encoded(message: image_pb2.EncodedImage) -> EncodedImage:
+    orientation = _named(Orientation, message, "orientation") or Orientation.APPLY
+    return EncodedImage(orientation, message.drop_alpha)
+
+
 def _raw(message: image_pb2.RawImage) -> RawImage:
-    if message.pixel_format not in image_pb2.PixelFormat.values() or not message.pixel_format:
+    pixel_format = _named(PixelFormat, message, "pixel_format")
+    if pixel_format is None:
         raise Refused(Reason.PIXEL_FORMAT_MISSING, seen=message.pixel_format)
-    if message.pixel_format not in _PIXEL_FORMATS:
-        raise _not_served("image.raw.pixel_format", image_pb2.PixelFormat.Name(message.pixel_format))
-    stride = message.row_stride if message.HasField("row_stride") else None
-    return RawImage(_PIXEL_FORMATS[message.pixel_format], message.height, message.width, stride)
+    return RawImage(
+        pixel_format,
+        message.height,
+        message.width,
+        message.row_stride if message.HasField("row_stride") else None,
+        _named(YuvMatrix, message, "yuv_matrix"),
+        _named(YuvRange, message, "yuv_range"),
+        message.drop_alpha,
+    )
 
 
-def threshold(options: detection_service_pb2.DetectOptions) -> float | None:
-    """The threshold asked for, as the decimal that the caller wrote; refuses options that are not served yet."""
-    for field, _value in options.ListFields():
-        if field.name not in ("threshold", "mask_format"):
-            raise _not_served("options." + field.name, "set")
-    if options.mask_format not in _SERVED_MASK_FORMATS:
-        raise _not_served("options.mask_format", answer_pb2.MaskFormat.Name(options.mask_format))
-    return float(f"{options.threshold:.7g}") if options.HasField("threshold") else None
+def _tensor(message: image_pb2.TensorImage) -> TensorImage:
+    order = _named(ChannelOrder, message, "channel_order")
+    layout = _named(TensorLayout, message, "layout")
+    value_range = _VALUE_RANGES.get(message.value_range)
+    if order is None:
+        raise Refused(Reason.TENSOR_UNDECLARED, field="channel_order", seen=message.channel_order)
+    if layout is None:
+        raise Refused(Reason.TENSOR_UNDECLARED, field="layout", seen=message.layout)
+    if value_range is None:
+        raise Refused(Reason.TENSOR_UNDECLARED, field="value_range", seen=message.value_range)
+    return TensorImage(order, layout, value_range, message.height, message.width)
 
 
-def _not_served(field: str, seen: str) -> Refused:
-    return Refused(Reason.FEATURE_NOT_SERVED, field=field, seen=seen)
+_VALUE_RANGES = {image_pb2.VALUE_RANGE_0_255: ValueRange.TO_255, image_pb2.VALUE_RANGE_0_1: ValueRange.TO_1}
+Named = TypeVar("Named", bound=StrEnum)
+
+
+def _named(kind: type[Named], message: Message, field: str) -> Named | None:
+    """Our value for an enum field, by its name; None for the unspecified and for one that is not known."""
+    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
+    value = enum.values_by_number.get(getattr(message, field)) if enum else None
+    return next((member for member in kind if value and value.name.endswith(f"_{member.name}")), None)
+
+
+def asked(options: detection_service_pb2.DetectOptions) -> Asked:
+    """What a request asks. Raises `Refused` for an output that is not known."""
+    for kind in options.outputs:
+        if kind not in _OUTPUT_OF:
+            raise Refused(Reason.OUTPUT_NOT_PRODUCED, output=kind, produced="what GetModel lists", key="its family")
+    mask_format = _named(MaskFormat, options, "mask_format")
+    return Asked(
+        threshold=_decimal(options.threshold) if options.HasField("threshold") else None,
+        outputs=tuple(_OUTPUT_OF[kind] for kind in options.outputs),
+        mask_format=mask_format or MaskFormat.COCO_RLE,
+        class_names=tuple(options.class_names),
+        class_ids=tuple(options.class_ids),
+        max_detections=options.max_detections if options.HasField("max_detections") else None,
+        panoptic_threshold=_decimal(options.panoptic_threshold) if options.HasField("panoptic_threshold") else None,
+        contract_fingerprint=options.contract_fingerprint,
+    )
+
+
+def _decimal(value: float) -> float:
+    """A 32-bit float as the decimal that the caller wrote: 0.3, not 0.30000001192092896."""
+    return float(f"{value:.7g}")
 
 
 def answer(outcome: Outcome) -> answer_pb2.Answer:
@@ -73,7 +134,9 @@ def answer(outcome: Outcome) -> answer_pb2.Answer:
     return answer_pb2.Answer(
         detections=_detections(given, contract),
         panoptic=_panoptic(given.panoptic, contract) if given.panoptic else None,
+        semantic=answer_pb2.Semantic(class_map_png=given.class_map_png) if given.class_map_png else None,
         image_size=size,
+        findings=[_finding(note) for note in given.notes],
         empty=None if len(given.detections) else _empty(given.evidence, given.threshold, contract),
         model_name=outcome.model.name,
         model_version=str(outcome.model.version),
@@ -95,28 +158,43 @@ def _detections(given: Answer, contract: InputContract) -> Iterable[answer_pb2.D
     for index, (box, score, class_id) in enumerate(
         zip(found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
     ):
-        mask = found.masks and answer_pb2.Mask(height=given.height, width=given.width, counts=found.masks[index])
         points = () if found.keypoints is None else found.keypoints[index].tolist()
         yield answer_pb2.Detection(
             box=answer_pb2.Box(x0=box[0], y0=box[1], x1=box[2], y1=box[3]),
             score=score,
             class_id=class_id,
             class_name=contract.class_names[class_id],
-            mask=mask or None,
+            mask=_mask(found.masks[index], given) if found.masks else None,
             keypoints=[answer_pb2.Keypoint(x=x, y=y, score=certainty) for x, y, certainty in points],
         )
 
 
+def _mask(mask: Mask, given: Answer) -> answer_pb2.Mask:
+    outlines = [answer_pb2.Polygon(coordinates=line) for line in mask.polygons or ()]
+    told = answer_pb2.Mask(height=given.height, width=given.width)
+    if mask.counts is not None:
+        told.counts = mask.counts
+    elif mask.png is not None:
+        told.png = mask.png
+    else:
+        told.polygons.CopyFrom(answer_pb2.Polygons(polygons=outlines))
+    return told
+
+
 def _empty(evidence: Evidence, applied: float, contract: InputContract) -> answer_pb2.EmptyAnswer:
-    below = answer_pb2.EMPTY_REASON_BELOW_THRESHOLD
     best = evidence.best_class_id
+    filtered = answer_pb2.EMPTY_REASON_CLASS_FILTER
     return answer_pb2.EmptyAnswer(
-        reason=below if evidence.suppressed else answer_pb2.EMPTY_REASON_NO_CANDIDATES,
+        reason=filtered if evidence.filtered else _EMPTY[bool(evidence.suppressed)],
         best_score=evidence.best_score,
         best_class_name="" if best is None else contract.class_names[best],
         suppressed_count=evidence.suppressed,
         threshold=applied,
     )
+
+
+def _finding(note: Note) -> answer_pb2.Finding:
+    return answer_pb2.Finding(code=note.code, confidence=answer_pb2.CONFIDENCE_CERTAIN, evidence=note.evidence)
 
 
 def _panoptic(given: Panoptic, contract: InputContract) -> answer_pb2.Panoptic:
@@ -162,7 +240,14 @@ def _contract(given: InputContract) -> model_pb2.Contract:
         floor=given.floor,
         default_threshold=given.default_threshold,
         max_detections=given.max_detections,
-        accepted_pixel_formats=list(_PIXEL_FORMATS),
+        accepted_pixel_formats=[
+            image_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{kind}")
+            for kind in given.inputs
+            if kind.name in PixelFormat.__members__
+        ],
+        accepts_encoded=Input.ENCODED in given.inputs,
+        accepts_tensors=Input.TENSOR in given.inputs,
+        panoptic_threshold=given.panoptic_threshold,
         limits=model_pb2.Limits(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, max_edge=limits.max_edge),
         precision=given.precision,
     )

@@ -43,7 +43,7 @@ class DetectionService(DetectionServiceServicer):
                 version=request.model_version,
                 image=spec,
                 data=data,
-                threshold=convert.threshold(request.options),
+                asked=convert.asked(request.options),
                 seconds=context.time_remaining(),
             )
             outcome = await self._engine.detect(query)
@@ -83,7 +83,7 @@ class DetectionService(DetectionServiceServicer):
 
 
 def _not_served(call: str) -> Refused:
-    return Refused(Reason.FEATURE_NOT_SERVED, field=call, seen="called")
+    return Refused(Reason.FEATURE_NOT_SERVED, feature=call)
 
 
 def _log_answer(request_id: str, given: Answer) -> None:

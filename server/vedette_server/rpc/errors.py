@@ -24,7 +24,7 @@ class Row:
     """How one reason is told."""
 
     code: Code
-    field: str | None  # of the request; set exactly with INVALID_ARGUMENT
+    field: str | None  # of the request, or the name of the fact that holds it; set exactly with INVALID_ARGUMENT
     message: str
     remedy: str
     retry: bool = False  # with RetryInfo
@@ -57,11 +57,17 @@ TABLE: dict[Reason, Row] = {
         "The {codec} file is broken: its header can be read, its {bytes} bytes cannot be decoded to the end.",
         "Send the whole file; compare its size with the original's.",
     ),
-    Reason.IMAGE_MODE_UNSUPPORTED: Row(
+    Reason.IMAGE_TOO_DEEP: Row(
         _INVALID,
         "image.encoded.data",
-        "The file has more than 8 bits a sample (mode {mode}); there is no single right way to reduce them.",
+        "The {codec} file has more than 8 bits a sample; there is no single right way to reduce them.",
         "Convert it to 8 bits a sample the way the model's training images were converted.",
+    ),
+    Reason.IMAGE_NOT_UPRIGHT: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The picture is not stored upright (EXIF orientation {orientation}), and the request refuses such pictures.",
+        "Turn the pixels before saving, or send ORIENTATION_APPLY to have it turned by its EXIF data.",
     ),
     Reason.IMAGE_ANIMATED: Row(
         _INVALID,
@@ -79,12 +85,12 @@ TABLE: dict[Reason, Row] = {
         _INVALID,
         "image.raw.pixel_format",
         "Raw pixels were sent without their format, or with one that is not known ({seen}).",
-        "Say PIXEL_FORMAT_BGR8 (what OpenCV reads) or PIXEL_FORMAT_RGB8 (what Pillow reads).",
+        "Say PIXEL_FORMAT_BGR8 (what OpenCV reads), PIXEL_FORMAT_RGB8 (what Pillow reads), or what else they are.",
     ),
-    Reason.RAW_SIZE_INVALID: Row(
+    Reason.SIZE_INVALID: Row(
         _INVALID,
-        "image.raw.height",
-        "Raw pixels were sent with width {width} and height {height}.",
+        "image",
+        "The pixels were sent with width {width} and height {height}.",
         "Set both to the image's size in pixels, each at least 1.",
     ),
     Reason.ROW_STRIDE_INVALID: Row(
@@ -99,9 +105,93 @@ TABLE: dict[Reason, Row] = {
         "{bytes} bytes were sent; {width} x {height} {pixel_format} pixels, {row_stride} bytes a row, are {expected}.",
         "Check width and height (are they exchanged?), the pixel format, and the dtype, which must be 8 bits.",
     ),
+    Reason.YUV_UNDECLARED: Row(
+        _INVALID,
+        "image.raw.yuv_matrix",
+        "The format is {pixel_format}: yuv_matrix and yuv_range must both be set for NV12 and I420, and for no other.",
+        "Say what the decoder or the stream's header says; high-definition video is mostly BT709, LIMITED.",
+    ),
+    Reason.ALPHA_NOT_DROPPED: Row(
+        _INVALID,
+        "{field}",
+        "The image is {format} with an alpha channel, which the model cannot see.",
+        "Set drop_alpha to have it ignored, or lay the image over the background that it belongs to.",
+    ),
+    Reason.INPUT_NOT_ALLOWED: Row(
+        _INVALID,
+        "image",
+        "The image was sent as {kind}, which this model's contract does not allow.",
+        "Send one of {allowed}, or have the operator add it to inputs in model.toml.",
+    ),
+    Reason.TENSOR_UNDECLARED: Row(
+        _INVALID,
+        "image.tensor.{field}",
+        "A tensor was sent without its {field}, or with one that is not known ({seen}).",
+        "Say the channel order, the layout and the value range: there are no defaults.",
+    ),
+    Reason.TENSOR_LENGTH_MISMATCH: Row(
+        _INVALID,
+        "image.tensor.data",
+        "{bytes} bytes were sent; {width} x {height} pixels of three 32-bit floats are {expected}.",
+        "Check width and height (are they exchanged?) and the dtype, which must be 32-bit floats.",
+    ),
+    Reason.VALUES_NOT_FINITE: Row(
+        _INVALID,
+        "image.tensor.data",
+        "{count} values are NaN or infinite.",
+        "Find where they come from; a model drops what it computes from them without a word.",
+    ),
+    Reason.VALUES_NORMALISED: Row(
+        _INVALID,
+        "image.tensor.data",
+        "Values reach from {lowest} to {highest}, below the declared {value_range}: a mean seems to be subtracted.",
+        "Send the pixels as they are: the model itself subtracts its mean and divides by its standard deviation.",
+    ),
+    Reason.VALUES_IN_UNIT_RANGE: Row(
+        _INVALID,
+        "image.tensor.value_range",
+        "All values lie in {lowest} to {highest}; {value_range} was declared: they seem to be scaled to [0, 1].",
+        "Declare VALUE_RANGE_0_1, or send the pixels unscaled.",
+    ),
+    Reason.VALUES_OUT_OF_RANGE: Row(
+        _INVALID,
+        "image.tensor.value_range",
+        "Values reach from {lowest} to {highest}, beyond the declared range of {value_range}.",
+        "Declare VALUE_RANGE_0_255, or scale the values to what is declared.",
+    ),
+    Reason.LAYOUT_CONTRADICTED: Row(
+        _INVALID,
+        "{field}",
+        "The pixels were declared as {declared}, and neighbouring values say that they are {seen}.",
+        "Declare the layout that they have (height, width, channel is HWC), or transpose them.",
+    ),
+    Reason.CONTRACT_CHANGED: Row(
+        Code.FAILED_PRECONDITION,
+        None,
+        "The request asks for the contract {asked}; served is {served}.",
+        "See what changed with GetModel; then ask for the new fingerprint, or for the version that has the old one.",
+    ),
+    Reason.OUTPUT_NOT_PRODUCED: Row(
+        _INVALID,
+        "options.outputs",
+        "This model does not produce {output}; it produces {produced}.",
+        "Ask for what it produces; its config decides that, by {key}.",
+    ),
+    Reason.CLASS_UNKNOWN: Row(
+        _INVALID,
+        "options.class_names",
+        "This model has no class {asked!r}.",
+        "Its classes are {classes}.",
+    ),
+    Reason.MAX_DETECTIONS_INVALID: Row(
+        _INVALID,
+        "options.max_detections",
+        "{asked} detections were asked for; this model gives 1 to {most}.",
+        "Ask for a number within, or for none.",
+    ),
     Reason.THRESHOLD_OUT_OF_RANGE: Row(
         _INVALID,
-        "options.threshold",
+        "{field}",
         "The threshold is {threshold}; scores lie between 0 and 1.",
         "Send a fraction, such as 0.5 for 50 %, or leave it unset for the model's own.",
     ),
@@ -120,8 +210,8 @@ TABLE: dict[Reason, Row] = {
     Reason.FEATURE_NOT_SERVED: Row(
         Code.UNIMPLEMENTED,
         None,
-        "{field} asks for something that this version of the server does not serve yet ({seen}).",
-        "Leave it unset.",
+        "This version of the server does not serve {feature} yet.",
+        "Use Detect.",
     ),
     Reason.MODEL_NAME_MISSING: Row(
         _INVALID,
@@ -181,7 +271,7 @@ def status(refusal: Refused, request_id: str) -> status_pb2.Status:
     details = [_pack(info)]
     if row.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=row.field, description=message, reason=refusal.reason
+            field=row.field.format_map(facts), description=message, reason=refusal.reason
         )
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     if row.retry:

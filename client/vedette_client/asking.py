@@ -1,0 +1,50 @@
+"""What can be asked about an image, and the request that asks it."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, TypedDict
+
+from vedette.v1 import answer_pb2
+from vedette.v1 import detection_service_pb2 as pb
+
+from vedette_client import images
+from vedette_client.images import ImageLike, PixelFormat
+
+OutputKind: TypeAlias = Literal["boxes", "masks", "keypoints", "panoptic", "semantic"]
+MaskFormat: TypeAlias = Literal["COCO_RLE", "POLYGONS", "PNG", "NONE"]
+
+
+class Ask(TypedDict, total=False):
+    """What `detect` takes beside the image; what is left out takes the model's own value."""
+
+    model: str  # left out: the only one that is served
+    version: str  # left out: the newest that is ready
+    threshold: float | None  # operating score, 0 to 1
+    outputs: Sequence[OutputKind]  # left out: everything that the model produces
+    mask_format: MaskFormat  # left out: COCO_RLE
+    classes: Sequence[str | int]  # names or ids; left out: all
+    max_detections: int | None
+    panoptic_threshold: float | None  # score that a thing needs to enter the panoptic map
+    contract: str  # refuse to be answered under any other contract than the one with this fingerprint
+    request_id: str  # for the server's log
+
+
+def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> pb.DetectRequest:
+    """The request. Raises `LocalError` for an image that cannot be sent."""
+    classes = ask.get("classes", ())
+    options = pb.DetectOptions(
+        threshold=ask.get("threshold"),
+        outputs=[answer_pb2.OutputKind.Value(f"OUTPUT_KIND_{kind.upper()}") for kind in ask.get("outputs", ())],
+        mask_format=answer_pb2.MaskFormat.Value(f"MASK_FORMAT_{ask.get('mask_format', 'COCO_RLE')}"),
+        class_names=[name for name in classes if isinstance(name, str)],
+        class_ids=[number for number in classes if isinstance(number, int)],
+        max_detections=ask.get("max_detections"),
+        panoptic_threshold=ask.get("panoptic_threshold"),
+        contract_fingerprint=ask.get("contract", ""),
+    )
+    return pb.DetectRequest(
+        model_name=ask.get("model", ""),
+        model_version=ask.get("version", ""),
+        image=images.message(image, pixel_format),
+        options=options,
+        request_id=ask.get("request_id", ""),
+    )

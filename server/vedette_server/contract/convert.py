@@ -1,0 +1,68 @@
+"""From what a caller sent to pixels, each converted exactly once."""
+
+from vedette_server.contract import encoded, raw, tensor
+from vedette_server.contract.contract import Input, InputContract, Limits
+from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, RawImage, TensorImage
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.contract.types import UInt8Array
+
+
+def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> None:
+    """Refuse what the declaration, the header or the length shows to be wrong; nothing is decoded.
+
+    Raises `Refused` with one of the IMAGE_*, RAW_*, TENSOR_* and INPUT_* reasons.
+    """
+    kind = _kind(spec)
+    if kind not in contract.inputs:
+        raise Refused(Reason.INPUT_NOT_ALLOWED, kind=kind, allowed=", ".join(contract.inputs))
+    if not len(data):
+        raise Refused(Reason.IMAGE_MISSING)
+    limits = contract.limits
+    if len(data) > limits.max_bytes:
+        raise Refused(Reason.IMAGE_TOO_MANY_BYTES, bytes=len(data), max_bytes=limits.max_bytes)
+    match spec:
+        case EncodedImage():
+            _check_size(*encoded.size(data), limits)
+        case RawImage():
+            _check_size(spec.height, spec.width, limits)
+            raw.check(spec, data)
+        case TensorImage():
+            _check_size(spec.height, spec.width, limits)
+            tensor.check(spec, data)
+
+
+def _kind(spec: ImageSpec) -> Input:
+    match spec:
+        case EncodedImage():
+            return Input.ENCODED
+        case RawImage():
+            return Input(spec.pixel_format)
+        case TensorImage():
+            return Input.TENSOR
+
+
+def _check_size(height: int, width: int, limits: Limits) -> None:
+    if height <= 0 or width <= 0:
+        raise Refused(Reason.SIZE_INVALID, height=height, width=width)
+    if height * width > limits.max_pixels or max(height, width) > limits.max_edge:
+        raise Refused(
+            Reason.IMAGE_TOO_LARGE,
+            height=height,
+            width=width,
+            max_pixels=limits.max_pixels,
+            max_edge=limits.max_edge,
+        )
+
+
+def decode(spec: ImageSpec, data: Buffer) -> UInt8Array:
+    """The pixels of an image that `check` has passed: BGR, uint8, shape (height, width, 3).
+
+    Raises `Refused` for what only the pixels show to be wrong.
+    """
+    match spec:
+        case EncodedImage():
+            return encoded.decode(spec, data)
+        case RawImage():
+            return raw.decode(spec, data)
+        case TensorImage():
+            return tensor.decode(spec, data)

@@ -1,0 +1,67 @@
+"""Floating-point pixels: taken only where their values agree with what is declared about them.
+
+They become 8 bits, rounded to the nearest, as that is what the models were trained on and what Detectron2's own resize
+treats as a picture (for floats it leaves the antialiasing out).
+"""
+
+import numpy as np
+
+from vedette_server.contract import planes
+from vedette_server.contract.image import Buffer, ChannelOrder, TensorImage, TensorLayout, ValueRange
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.contract.types import Float32Array, UInt8Array
+
+_BYTES = 3 * 4  # of a pixel
+_HIGHEST = {ValueRange.TO_255: 255.0, ValueRange.TO_1: 1.0}
+_SLACK = 0.5 / 255  # of the range: what rounds to it
+
+
+def check(spec: TensorImage, data: Buffer) -> None:
+    """Refuse a length that is not the size's. Raises `Refused`: TENSOR_LENGTH_MISMATCH."""
+    expected = spec.height * spec.width * _BYTES
+    if len(data) != expected:
+        raise Refused(
+            Reason.TENSOR_LENGTH_MISMATCH, bytes=len(data), expected=expected, height=spec.height, width=spec.width
+        )
+
+
+def decode(spec: TensorImage, data: Buffer) -> UInt8Array:
+    """The pixels of a tensor that `check` has passed: BGR, uint8, shape (height, width, 3).
+
+    Raises `Refused`: VALUES_NOT_FINITE, VALUES_NORMALISED, VALUES_IN_UNIT_RANGE, VALUES_OUT_OF_RANGE,
+    LAYOUT_CONTRADICTED.
+    """
+    values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+    _check_values(spec, values)
+    _check_layout(spec, values)
+    if spec.layout is TensorLayout.CHW:
+        pixels = values.reshape(3, spec.height, spec.width).transpose(1, 2, 0)
+    else:
+        pixels = values.reshape(spec.height, spec.width, 3)
+    if spec.channel_order is ChannelOrder.RGB:
+        pixels = pixels[:, :, ::-1]
+    scale = np.float32(255 / _HIGHEST[spec.value_range])
+    rounded: Float32Array = np.clip(np.rint(pixels * scale), 0, 255)
+    return rounded.astype(np.uint8, order="C")
+
+
+def _check_values(spec: TensorImage, values: Float32Array) -> None:
+    lowest, highest = float(values.min()), float(values.max())
+    facts = {"lowest": f"{lowest:g}", "highest": f"{highest:g}", "value_range": spec.value_range}
+    if not np.isfinite(lowest + highest):  # NaN and both infinities carry over to the sum
+        raise Refused(Reason.VALUES_NOT_FINITE, count=int((~np.isfinite(values)).sum()))
+    full = _HIGHEST[spec.value_range]
+    if lowest < -_SLACK * full:
+        raise Refused(Reason.VALUES_NORMALISED, **facts)
+    if spec.value_range is ValueRange.TO_255 and 0 < highest <= 1 and (values % 1).any():
+        raise Refused(Reason.VALUES_IN_UNIT_RANGE, **facts)
+    if highest > full * (1 + _SLACK):
+        raise Refused(Reason.VALUES_OUT_OF_RANGE, **facts)
+
+
+def _check_layout(spec: TensorImage, values: Float32Array) -> None:
+    interleaved = spec.layout is TensorLayout.HWC
+    contradicted = planes.look_planar if interleaved else planes.look_interleaved
+    if contradicted(values, spec.height, spec.width):
+        seen = TensorLayout.CHW if interleaved else TensorLayout.HWC
+        raise Refused(Reason.LAYOUT_CONTRADICTED, field="image.tensor.layout", declared=spec.layout, seen=seen)
