@@ -74,9 +74,11 @@ def write(root: Path) -> Path:
             1,
             config(family),
             model(family),
-            class_names=class_names(family),
-            stuff_class_names=STUFF if family == "panoptic_fpn" else (),
-            keypoint_names=tuple(f"point{index}" for index in range(17)) if family == "keypoint_rcnn" else (),
+            names=importer.Names(
+                classes=class_names(family),
+                stuff=STUFF if family == "panoptic_fpn" else (),
+                keypoints=tuple(f"point{index}" for index in range(17)) if family == "keypoint_rcnn" else (),
+            ),
             pictures={},
         )
     return root

@@ -62,6 +62,29 @@ async def _run(chosen: settings.Settings) -> None:
     await App(chosen).run()
 
 
+@main.command("import")
+@click.argument("name")
+@click.option("--config", required=True, help="A Detectron2 config in YAML, or a path within its model zoo.")
+@click.option("--weights", required=True, type=click.Path(path_type=Path), help="A .safetensors, .pth or .pkl file.")
+@click.option("--repository", required=True, type=click.Path(path_type=Path), help="The model repository to write to.")
+@click.option("--classes", help="Class names, separated by commas.  [default: those of the config's dataset]")
+@click.option("--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures.")
+@click.option("--weights-key", help="The entry to take of a checkpoint with several, such as ema_state.")
+def import_(name: str, config: str, weights: Path, repository: Path, classes: str | None, **rest: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Check a model and write it into a repository as the next version of NAME; nothing in it is run."""
+    from vedette_server.contract.loading import LoadRefusedError
+    from vedette_server.importer import import_model  # imports torch, which serving must not
+
+    names = classes.split(",") if classes is not None else None
+    try:
+        folder = import_model(repository, name, config, weights, classes=names, **rest)
+    except (LoadRefusedError, RepositoryError, OSError) as error:
+        _fail(" ".join(str(error).split()), _FAILURE)
+    click.echo(folder)
+    if rest["golden"] is None:
+        click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
+
+
 @main.command()
 def doctor() -> None:
     """Check that everything the server needs is there; one line for each check, with its fix."""

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from vedette_server.contract.contract import Input, InputContract, Limits, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
-from vedette_server.contract.derive import UnservableConfigError, derive
+from vedette_server.contract.derive import derive
 from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
+from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.refusal import Reason, Refused
 
 
@@ -140,13 +141,35 @@ def test_retinanet_and_panoptic_have_keys_of_their_own() -> None:
     assert (panoptic.panoptic_threshold, retinanet.panoptic_threshold) == (0.5, None)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [config(META_ARCHITECTURE="ProposalNetwork"), config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 3})],
-)
-def test_what_cannot_be_served_is_refused(broken: dict[str, Any]) -> None:
-    with pytest.raises(UnservableConfigError):
+def with_most(most: int, **model: Any) -> dict[str, Any]:
+    return {**config(**model), "TEST": {"DETECTIONS_PER_IMAGE": most}}
+
+
+UNSERVABLE = {
+    "another architecture": (config(META_ARCHITECTURE="ProposalNetwork"), Check.CONFIG_UNSERVABLE),
+    "a class too many": (config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 3}), Check.CLASS_COUNT),
+    "a threshold that nothing exceeds": (
+        config(ROI_HEADS={"SCORE_THRESH_TEST": 1.0, "NUM_CLASSES": 2}),
+        Check.ALWAYS_EMPTY,
+    ),
+    "no detections": (with_most(0), Check.ALWAYS_EMPTY),
+    "all but the last": (
+        with_most(-1, META_ARCHITECTURE="RetinaNet", RETINANET={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 2}),
+        Check.ALWAYS_EMPTY,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSERVABLE)
+def test_what_cannot_be_served_is_refused(case: str) -> None:
+    broken, check = UNSERVABLE[case]
+    with pytest.raises(LoadRefusedError) as caught:
         derive(broken, class_names=("a", "b"), source_digest="1")
+    assert caught.value.check is check
+
+
+def test_any_number_of_detections_is_r_cnns_negative() -> None:
+    assert derive(with_most(-1), class_names=("a", "b"), source_digest="1").max_detections is None
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:

@@ -5,12 +5,9 @@ from typing import Any
 
 from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Output, ResizeRule
 from vedette_server.contract.image import ChannelOrder
+from vedette_server.contract.loading import Check, LoadRefusedError
 
 FLOOR = 0.05  # Detectron2's own default threshold: low enough for evidence, high enough to cost nothing
-
-
-class UnservableConfigError(ValueError):
-    """The config describes a model that this server does not know how to serve."""
 
 
 def derive(
@@ -27,11 +24,12 @@ def derive(
     """Derive the contract.
 
     `threshold` is the operator's default for requests that set none; None takes the config's own.
-    Raises `UnservableConfigError` for a meta-architecture that is not served, or a class list of the wrong length.
+    Raises `LoadRefusedError`: CONFIG_UNSERVABLE, CLASS_COUNT, ALWAYS_EMPTY.
     """
     model, preprocessing = config["MODEL"], config["INPUT"]
     configured = _configured_threshold(model)
     _check_class_names(model, class_names)
+    _check_not_always_empty(config, configured if threshold is None else threshold)
     return InputContract(
         channel_order=ChannelOrder(preprocessing["FORMAT"]),
         resize=ResizeRule(int(preprocessing["MIN_SIZE_TEST"]), int(preprocessing["MAX_SIZE_TEST"])),
@@ -77,15 +75,28 @@ def _configured_threshold(model: Mapping[str, Any]) -> float:
             return float(model["RETINANET"]["SCORE_THRESH_TEST"])
         case other:
             msg = f"MODEL.META_ARCHITECTURE is {other!r}; served are GeneralizedRCNN, RetinaNet and PanopticFPN"
-            raise UnservableConfigError(msg)
+            raise LoadRefusedError(Check.CONFIG_UNSERVABLE, msg)
 
 
 def _check_class_names(model: Mapping[str, Any], class_names: Sequence[str]) -> None:
     key = "RETINANET" if model["META_ARCHITECTURE"] == "RetinaNet" else "ROI_HEADS"
     expected = int(model[key]["NUM_CLASSES"])
     if len(class_names) != expected:
-        msg = f"{len(class_names)} class names for MODEL.{key}.NUM_CLASSES = {expected}"
-        raise UnservableConfigError(msg)
+        msg = f"{len(class_names)} class names were given for MODEL.{key}.NUM_CLASSES = {expected}; give one for each"
+        raise LoadRefusedError(Check.CLASS_COUNT, msg)
+
+
+def _check_not_always_empty(config: Mapping[str, Any], threshold: float) -> None:
+    """Refuse settings under which no answer could ever hold a detection (a score must exceed its threshold)."""
+    if not 0 <= threshold < 1:
+        msg = f"the threshold is {threshold}, and no score exceeds 1; set it within 0 to 1, in model.toml or the config"
+        raise LoadRefusedError(Check.ALWAYS_EMPTY, msg)
+    most = int(config["TEST"]["DETECTIONS_PER_IMAGE"])
+    retinanet = config["MODEL"]["META_ARCHITECTURE"] == "RetinaNet"
+    if most == 0 or (retinanet and most < 0):
+        meaning = "the last ones are dropped" if most < 0 else "none is ever given"
+        msg = f"TEST.DETECTIONS_PER_IMAGE is {most}: {meaning}; set it to 100, Detectron2's default"
+        raise LoadRefusedError(Check.ALWAYS_EMPTY, msg)
 
 
 def _max_detections(config: Mapping[str, Any]) -> int | None:

@@ -66,4 +66,4 @@ def publish(checkpoint: Path, root: Path) -> Path:
     for parameter in predictor.model.parameters():
         if parameter.ndim > 1:  # halves the file; loading makes them 32 bits again, and the card measures the result
             parameter.data = parameter.data.half()
-    return importer.write_version(folder, 1, config, predictor.model, class_names=CLASSES, pictures=pictures)
+    return importer.write_version(folder, 1, config, predictor.model, names=importer.Names(CLASSES), pictures=pictures)

@@ -22,6 +22,7 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.contract.unusual import unusual
 from vedette_server.predictor.encode import class_map, detections, panoptic
 from vedette_server.predictor.observe import NOTHING_SCORED, observer
+from vedette_server.predictor.strict import load_strictly
 
 
 class Predictor:
@@ -79,14 +80,14 @@ class Predictor:
 def load(folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
-    Raises `RuntimeError` when a tensor is missing, unexpected or of another shape than the config says.
+    Raises `LoadRefusedError` when a tensor is missing, unexpected, of another shape than the config says, or no number.
     """
     torch.set_num_threads(threads)
     config = CfgNode(read_config(folder))
     config.MODEL.DEVICE = device
     config.MODEL.WEIGHTS = ""
     model: nn.Module = build_model(config)
-    model.load_state_dict(load_file(folder / "model.safetensors", device=device), strict=True)
+    load_strictly(model, load_file(folder / "model.safetensors", device=device))
     return Predictor(model.eval(), contract)
 
 

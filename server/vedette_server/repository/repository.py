@@ -16,7 +16,8 @@ import msgspec
 import yaml
 
 from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits
-from vedette_server.contract.derive import UnservableConfigError, derive
+from vedette_server.contract.derive import derive
+from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.repository.golden import ExpectedObject, Golden
 
 SEALED_FILES = ("config.yaml", "model.safetensors")
@@ -96,7 +97,7 @@ def _read_version(folder: Path) -> ModelVersion:
             source_digest=" ".join(manifest.checksums[name] for name in SEALED_FILES),
         )
         golden = _read_golden(folder / "golden")
-    except (OSError, ValueError, KeyError, msgspec.DecodeError, yaml.YAMLError, UnservableConfigError) as error:
+    except (OSError, ValueError, KeyError, msgspec.DecodeError, yaml.YAMLError, LoadRefusedError) as error:
         msg = f"{folder}: {type(error).__name__}: {error}"
         raise RepositoryError(msg) from error
     return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, golden)

@@ -1,0 +1,92 @@
+"""Compare tensors with the model that they are to become: nothing is skipped, nothing stays random.
+
+Detectron2's own loader logs what does not fit and goes on; a head that stays random then answers nothing for weeks.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vedette_server.contract.loading import Check, LoadRefusedError
+
+_SHOWN = 5  # names in a message
+# Constants of older checkpoints, which today's models make from their config, and counters that inference never reads.
+_DERIVED = ("pixel_mean", "pixel_std")
+_DERIVED_PARTS = ("anchor_generator.cell_anchors", "num_batches_tracked")
+_SWITCHES = {"roi_heads.mask_": "MODEL.MASK_ON", "roi_heads.keypoint_": "MODEL.KEYPOINT_ON"}
+_CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor")
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load `tensors` into `model`.
+
+    Raises `LoadRefusedError`: BACKBONE_ONLY, SWITCH_DISAGREES, CLASS_COUNT, TENSORS_MISSHAPEN, TENSORS_MISSING,
+    TENSORS_UNEXPECTED, VALUES_NOT_FINITE.
+    """
+    wanted = {name: value for name, value in model.state_dict().items() if not _derived(name)}
+    given = {name: value for name, value in tensors.items() if not _derived(name)}
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    _check_backbone_only(wanted, missing)
+    _check_switches(missing, "missing from the weights, and the config asks for them: set {key} to False")
+    _check_switches(unexpected, "in the weights, and the config does not ask for them: set {key} to True")
+    _check_shapes(wanted, given)
+    if missing:
+        msg = f"{_names(missing)} missing: they would stay random; give the checkpoint of this very config"
+        raise LoadRefusedError(Check.TENSORS_MISSING, msg)
+    if unexpected:
+        msg = (
+            f"{_names(unexpected)} not part of this model: the config is another's; give the one that was trained with"
+        )
+        raise LoadRefusedError(Check.TENSORS_UNEXPECTED, msg)
+    _check_finite(given)
+    known = model.state_dict()
+    model.load_state_dict({name: value for name, value in tensors.items() if name in known}, strict=False)
+
+
+def _derived(name: str) -> bool:
+    return name in _DERIVED or any(part in name for part in _DERIVED_PARTS)
+
+
+def _check_backbone_only(wanted: Mapping[str, Tensor], missing: Sequence[str]) -> None:
+    heads = [name for name in wanted if not name.startswith("backbone.bottom_up")]
+    if heads and set(heads) <= set(missing):
+        msg = (
+            "no head is in the weights: they are a backbone's, from which training starts; give the trained checkpoint"
+        )
+        raise LoadRefusedError(Check.BACKBONE_ONLY, msg)
+
+
+def _check_switches(names: Sequence[str], remedy: str) -> None:
+    for prefix, key in _SWITCHES.items():
+        part = [name for name in names if name.startswith(prefix)]
+        if part and len(part) == len(names):
+            raise LoadRefusedError(Check.SWITCH_DISAGREES, f"{_names(part)} {remedy.format(key=key)}")
+
+
+def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    pairs = {name: (value.shape, given[name].shape) for name, value in wanted.items() if name in given}
+    wrong = {name: shapes for name, shapes in pairs.items() if shapes[0] != shapes[1]}
+    if not wrong:
+        return
+    told = "; ".join(
+        f"{name} is {list(seen)} instead of {list(right)}" for name, (right, seen) in [*wrong.items()][:_SHOWN]
+    )
+    if all(any(layer in name for layer in _CLASS_LAYERS) for name in wrong):
+        msg = f"{told}: the weights have another number of classes than NUM_CLASSES says; set it to the trained number"
+        raise LoadRefusedError(Check.CLASS_COUNT, msg)
+    msg = f"{len(wrong)} tensors have another shape: {told}; give the config that was trained with"
+    raise LoadRefusedError(Check.TENSORS_MISSHAPEN, msg)
+
+
+def _check_finite(given: Mapping[str, Tensor]) -> None:
+    broken = [name for name, value in given.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        msg = f"NaN or infinite values in {_names(broken)}: training has diverged; give an earlier checkpoint"
+        raise LoadRefusedError(Check.VALUES_NOT_FINITE, msg)
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
