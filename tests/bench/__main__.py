@@ -4,22 +4,25 @@ Each picture is answered in turn by the bare predictor in this process and by a 
 same number of threads, so that both see the same noise.
 """
 
+import functools
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from vedette_client import Client
-from vedette_server.contract.image import EncodedImage, PixelFormat, RawImage
+from vedette_client import Client, ImageLike, Raw
+from vedette_server.contract import convert
+from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.options import defaults
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.predictor.predictor import Predictor, load
 from vedette_server.repository import repository
+from vedette_server.repository.repository import ModelVersion
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
@@ -44,35 +47,51 @@ def compare(bare: Callable[[], object], served: Callable[[], object]) -> tuple[f
     )
 
 
-def bare_predictor(threads: int) -> Predictor:
-    (version,) = repository.read(BUNDLED_REPOSITORY)
-    return load(version.folder, version.contract, "cpu", threads)
+def contract_share(predictor: Predictor, version: ModelVersion, spec: ImageSpec, data: Buffer) -> tuple[float, float]:
+    """Median shares of checking, and of decoding and converting, in what an image costs in all."""
+    options = defaults(version.contract)
+    checks, decodes = [], []
+    for _ in range(ROUNDS):
+        checked = clock(lambda: convert.check(spec, data, version.contract))
+        whole = clock(lambda: predictor.predict(spec, data, options))
+        converted = clock(lambda: convert.decode(spec, data))
+        checks.append(checked / (checked + whole))
+        decodes.append(converted / (checked + whole))
+    return statistics.median(checks), statistics.median(decodes)
 
 
 def main() -> None:
+    """Measure and print."""
     threads = len(os.sched_getaffinity(0))
-    predictor = bare_predictor(threads)
+    (version,) = repository.read(BUNDLED_REPOSITORY)
+    predictor = load(version.folder, version.contract, "cpu", threads)
+    options = defaults(version.contract)
     pixels = scenes.draw(scenes.describe(3_000_001, quiet=False)).pixels
-    data = jpeg(pixels)
-    large = np.ascontiguousarray(np.asarray(Image.fromarray(pixels).resize((1920, 1080)))[:, :, ::-1])
-    table = Table("Detect against the bare predictor", "bare, ms", "served, ms", "ratio (median of pairs)")
+    large = np.asarray(Image.fromarray(pixels).resize((1920, 1080)))
+    raw = RawImage(PixelFormat.BGR8, 1080, 1920)
+    pictures: dict[str, tuple[ImageSpec, bytes, ImageLike]] = {
+        "JPEG, 512 x 384": (EncodedImage(), jpeg(pixels), jpeg(pixels)),
+        "JPEG, 1920 x 1080": (EncodedImage(), jpeg(large), jpeg(large)),
+        "raw BGR, 1920 x 1080": (
+            raw,
+            large[:, :, ::-1].tobytes(),
+            Raw(large[:, :, ::-1].tobytes(), "BGR8", 1080, 1920),
+        ),
+    }
+    served = Table("Detect against the bare predictor", "bare, ms", "served, ms", "ratio (median of pairs)")
+    shares = Table("Contract", "check, share of the whole", "decode and convert, share of the whole")
     with running.server("--threads", str(threads)) as server, Client(server.address) as client:
-        rows = {
-            "JPEG, 512 x 384": (
-                lambda: predictor.predict(EncodedImage(), data, 0.5),
-                lambda: client.detect(data),
-            ),
-            "raw BGR, 1920 x 1080": (
-                lambda: predictor.predict(RawImage(PixelFormat.BGR8, 1080, 1920), large.data.cast("B"), 0.5),
-                lambda: client.detect(large, pixel_format="BGR8"),
-            ),
-        }
-        for name, (bare, served) in rows.items():
-            first, second, ratio = compare(bare, served)
-            table.add_row(name, f"{first * 1000:.1f}", f"{second * 1000:.1f}", f"{ratio:.3f}")
-    Console(width=100).print(table)
-    weights = Path(BUNDLED_REPOSITORY / "roadsigns/1/model.safetensors").stat().st_size
-    print(f"{ROUNDS} pairs each, {threads} threads; weights {weights / 1e6:.1f} MB")
+        for name, (spec, data, image) in pictures.items():
+            bare, through, ratio = compare(
+                functools.partial(predictor.predict, spec, data, options), functools.partial(client.detect, image)
+            )
+            served.add_row(name, f"{bare * 1000:.1f}", f"{through * 1000:.1f}", f"{ratio:.3f}")
+    for name, (spec, data, _image) in pictures.items():
+        check, converted = contract_share(predictor, version, spec, data)
+        shares.add_row(name, f"{check:.2%}", f"{converted:.1%}")
+    for table in (served, shares):
+        Console(width=110).print(table)
+    print(f"{ROUNDS} pairs each, {threads} threads")
 
 
 if __name__ == "__main__":
