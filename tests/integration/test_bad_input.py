@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -133,7 +135,8 @@ CASES = {
         "THRESHOLD_BELOW_FLOOR",
         "options.threshold",
     ),
-    "too long a request id": (pb.DetectRequest(request_id="x" * 129), INVALID, "REQUEST_ID_TOO_LONG", "request_id"),
+    "too long a request id": (pb.DetectRequest(request_id="x" * 129), INVALID, "REQUEST_ID_INVALID", "request_id"),
+    "an id that breaks the log": (pb.DetectRequest(request_id="a\nb"), INVALID, "REQUEST_ID_INVALID", "request_id"),
     "an unknown model": (to("roadsings"), grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", None),
     "an unknown version": (to("roadsigns", "7"), grpc.StatusCode.NOT_FOUND, "MODEL_VERSION_NOT_FOUND", None),
     "YUV that does not say which": (raw(pixel_format=image_pb2.PIXEL_FORMAT_NV12, data=bytes(24)), *YUV),
@@ -271,3 +274,25 @@ def test_padded_rows_are_the_same_picture(stub: DetectionServiceStub, scene: Pic
     strided = stub.Detect(raw(data=padded.tobytes(), row_stride=width * 3 + 20, **fields))
     assert plain.answer.detections
     assert list(plain.answer.detections) == list(strided.answer.detections)
+
+
+def test_a_bomb_costs_the_gateway_no_memory(stub: DetectionServiceStub, bundled: running.Server) -> None:
+    """A file of 50 KB that would decode to 10 gigapixels: refused by its header, peak growth under 50 MB."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    def peaks() -> list[int]:
+        pids = [bundled.process.pid, *bundled.worker_pids()]
+        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        return [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+
+    header = (100_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(50_000_000), 9)) + chunk(b"IEND", b"")
+    bomb = b"\x89PNG\r\n\x1a\n" + body
+    assert len(bomb) < 55_000
+    before = peaks()
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Detect(encoded(bomb), timeout=30)
+    assert details(caught.value)[0].reason == "IMAGE_TOO_LARGE"
+    assert all(after - first < 50_000 for first, after in zip(before, peaks(), strict=True)), "in KiB"

@@ -6,6 +6,8 @@ Whoever refuses states the reason and the facts. What the caller reads is made o
 
 from enum import StrEnum, auto
 
+_LONGEST_FACT = 2_000  # characters; the names of many classes fit
+
 
 class Reason(StrEnum):
     """The closed list. Each is documented, with its gRPC code and remedy, in the error table."""
@@ -42,7 +44,7 @@ class Reason(StrEnum):
     MAX_DETECTIONS_INVALID = auto()
     THRESHOLD_OUT_OF_RANGE = auto()
     THRESHOLD_BELOW_FLOOR = auto()
-    REQUEST_ID_TOO_LONG = auto()
+    REQUEST_ID_INVALID = auto()
     FEATURE_NOT_SERVED = auto()
     MODEL_NAME_MISSING = auto()
     MODEL_NOT_FOUND = auto()
@@ -64,4 +66,9 @@ class Refused(Exception):  # noqa: N818  a refusal is an outcome, not a bug
     def __init__(self, reason: Reason, **facts: object) -> None:
         super().__init__(reason, facts)
         self.reason = reason
-        self.facts = {name: str(value) for name, value in facts.items()}
+        self.facts = {name: _short(str(value)) for name, value in facts.items()}
+
+
+def _short(text: str) -> str:
+    """A fact may quote what a caller sent, which may be of any length."""
+    return text if len(text) <= _LONGEST_FACT else text[:_LONGEST_FACT] + "…"

@@ -151,6 +151,8 @@ class ServedVersion:
 
     async def _serve(self, worker: Worker, item: _Waiting) -> None:
         """Have one item answered; nothing that happens to it ends the lane."""
+        if item.answer.done():  # its caller has gone in this very moment
+            return
         item.queue_seconds = time.monotonic() - item.queued
         try:
             answer = await worker.predict(item.spec, item.image, item.options)

@@ -32,11 +32,13 @@ class DetectionService(DetectionServiceServicer):
 
     async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # noqa: N802  gRPC's name
         """Find objects in one image."""
-        request_id = request.request_id[:_LONGEST_ID] or uuid.uuid4().hex
+        sent = request.request_id
+        valid = len(sent) <= _LONGEST_ID and sent.isprintable()  # it goes into the log as it is
+        request_id = sent if sent and valid else uuid.uuid4().hex
 
         async def detect() -> pb.DetectResponse:
-            if len(request.request_id) > _LONGEST_ID:
-                raise Refused(Reason.REQUEST_ID_TOO_LONG, length=len(request.request_id), most=_LONGEST_ID)
+            if not valid:
+                raise Refused(Reason.REQUEST_ID_INVALID, length=len(sent), most=_LONGEST_ID)
             spec, data = convert.image(request.image)
             query = Query(
                 model=request.model_name,

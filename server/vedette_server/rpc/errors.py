@@ -201,10 +201,10 @@ TABLE: dict[Reason, Row] = {
         "The threshold is {threshold}; this model computes no candidates below its floor of {floor}.",
         "Send at least the floor.",
     ),
-    Reason.REQUEST_ID_TOO_LONG: Row(
+    Reason.REQUEST_ID_INVALID: Row(
         _INVALID,
         "request_id",
-        "The request id has {length} characters; at most {most} are taken.",
+        "The request id has {length} characters; up to {most} printable ones are taken.",
         "Send a shorter one, or none: the server then makes one.",
     ),
     Reason.FEATURE_NOT_SERVED: Row(
