@@ -1,9 +1,11 @@
 """The renderer: the same seed gives the same picture, and labels say what is visible."""
 
 import hashlib
+from pathlib import Path
 
+import av
 import numpy as np
-from vedette_server.demo import scenes, signs
+from vedette_server.demo import clips, scenes, signs
 
 
 def digest(picture: scenes.Picture) -> str:
@@ -50,6 +52,16 @@ def test_a_decoy_is_a_face_with_red_and_blue_exchanged() -> None:
     assert faces["stop"][0] > faces["stop"][2]
     assert faces["parking"][2] > faces["parking"][0]
     assert signs.decoy(rng).shape == (signs.PATCH, signs.PATCH, 4)
+
+
+def test_a_clip_becomes_a_video_file(tmp_path: Path) -> None:
+    clip = scenes.Clip(seed=7, frames=6)
+    clips.write(clip, tmp_path / "clip.mp4")
+    with av.open(tmp_path / "clip.mp4") as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 6
+    for frame, picture in zip(frames, clip, strict=True):
+        assert np.abs(frame.astype(float) - picture.pixels).mean() < 12, "the codec loses a little, the order nothing"
 
 
 def test_a_clip_comes_nearer() -> None:
