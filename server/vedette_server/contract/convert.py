@@ -1,4 +1,9 @@
-"""From what a caller sent to pixels, each converted exactly once."""
+"""From what a caller sent to pixels, each converted exactly once.
+
+`check` looks at sizes and headers alone and is cheap enough for the gateway; `decode` makes the pixels, in a worker,
+and finds what only the pixels show. Every image becomes BGR, HWC, uint8, 0 to 255: what Detectron2's `DefaultPredictor`
+takes, whatever the model's own channel order.
+"""
 
 from vedette_server.contract import encoded, raw, tensor
 from vedette_server.contract.contract import Input, InputContract, Limits

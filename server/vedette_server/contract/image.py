@@ -1,9 +1,4 @@
-"""Images as callers declare them, and the two things that are done with them: `check` and `decode`.
-
-`check` looks at sizes and headers alone and is cheap enough for the gateway; `decode` makes the pixels, in a worker,
-and finds what only the pixels show. Every image becomes BGR, HWC, uint8, 0 to 255: what Detectron2's `DefaultPredictor`
-takes, whatever the model's own channel order.
-"""
+"""Images as callers declare them. What is done with them is in `contract.convert`."""
 
 from enum import StrEnum
 from typing import TypeAlias

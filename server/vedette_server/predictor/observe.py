@@ -9,8 +9,7 @@ The answer is thus Detectron2's own, and does not depend on being observed.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -62,12 +61,10 @@ class _Selection:
         self._owner = owner
         self._floor = floor
 
-    @contextmanager
-    def _at(self, threshold: float) -> Iterator[None]:
-        """Let the model select everything above `threshold`, however much that is."""
+    def _open_to(self, threshold: float) -> None:
+        """Let the model's next selection be everything above `threshold`, however much that is."""
         self._owner.test_score_thresh = threshold
         setattr(self._owner, self.number, _ANY_NUMBER)
-        yield
 
     def _wanted(self, instances: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
         """Indices of the instances to answer with, best first: of the classes asked for, up to the number asked for."""
@@ -82,8 +79,8 @@ class _Selection:
         score, class_id = _best(scores)
         if score is None or score <= self._floor:
             return Evidence(score, class_id, suppressed=0)
-        with self._at(self._floor):
-            low = select()
+        self._open_to(self._floor)
+        low = select()
         return Evidence(score, class_id, int((low.scores <= self.options.threshold).sum()))
 
 
@@ -99,8 +96,8 @@ class RcnnObserver(_Selection):
         layers.inference = self._inference
 
     def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
-        with self._at(self.options.threshold):
-            (instances,), (indices,) = self._original(predictions, proposals)
+        self._open_to(self.options.threshold)
+        (instances,), (indices,) = self._original(predictions, proposals)
         (scores,) = self._owner.predict_probs(predictions, proposals)  # one image: (R, K + 1), background last
         self.evidence = self._evidence([scores[:, :-1]], lambda: self._original(predictions, proposals)[0][0])
         wanted = self._wanted(instances)
@@ -118,7 +115,7 @@ class RetinaNetObserver(_Selection):
         self._owner.inference_single_image = self._inference
 
     def _inference(self, anchors: Any, scores: list[Tensor], deltas: list[Tensor], size: tuple[int, int]) -> Any:  # noqa: ANN401  detectron2 is untyped
-        with self._at(self.options.threshold):
-            instances = self._original(anchors, scores, deltas, size)
+        self._open_to(self.options.threshold)
+        instances = self._original(anchors, scores, deltas, size)
         self.evidence = self._evidence(scores, lambda: self._original(anchors, scores, deltas, size))
         return instances[self._wanted(instances)]

@@ -39,7 +39,7 @@ class Predictor:
     def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
         """Answer one image, as Detectron2's `DefaultPredictor` would if it were configured so.
 
-        `data` must have passed `contract.image.check`. Raises `Refused` if decoding it fails.
+        `data` must have passed `contract.convert.check`. Raises `Refused` if decoding it fails.
         """
         started = time.perf_counter()
         pixels = decode(image, data)

@@ -41,10 +41,6 @@ _STATES = {
     State.UNAVAILABLE: model_pb2.MODEL_STATE_UNAVAILABLE,
 }
 _OUTPUT_OF = {kind: output for output, kind in _OUTPUTS.items()}
-_EMPTY = {
-    True: answer_pb2.EMPTY_REASON_BELOW_THRESHOLD,
-    False: answer_pb2.EMPTY_REASON_NO_CANDIDATES,
-}
 
 
 def image(message: image_pb2.Image) -> tuple[ImageSpec, Buffer]:
@@ -183,9 +179,13 @@ def _mask(mask: Mask, given: Answer) -> answer_pb2.Mask:
 
 def _empty(evidence: Evidence, applied: float, contract: InputContract) -> answer_pb2.EmptyAnswer:
     best = evidence.best_class_id
-    filtered = answer_pb2.EMPTY_REASON_CLASS_FILTER
+    reason = answer_pb2.EMPTY_REASON_NO_CANDIDATES
+    if evidence.filtered:
+        reason = answer_pb2.EMPTY_REASON_CLASS_FILTER
+    elif evidence.suppressed:
+        reason = answer_pb2.EMPTY_REASON_BELOW_THRESHOLD
     return answer_pb2.EmptyAnswer(
-        reason=filtered if evidence.filtered else _EMPTY[bool(evidence.suppressed)],
+        reason=reason,
         best_score=evidence.best_score,
         best_class_name="" if best is None else contract.class_names[best],
         suppressed_count=evidence.suppressed,
