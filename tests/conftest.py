@@ -1,5 +1,6 @@
 """Fixtures that several tests share; the servers live as long as the whole run."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 
 from tests import running
+
+# Workers import only what is installed, or what a user has put there; so do they what tests give them.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 
 @pytest.fixture(scope="session")

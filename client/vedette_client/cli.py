@@ -141,6 +141,7 @@ def models(server: str, *, as_json: bool) -> None:
     table = Table("model", "version", "state", "outputs", "classes", "threshold", "contract")
     for item in listed:
         state = item.state.lower() + (f": {item.state_reason}" if item.state_reason else "")
+        state += f"; waived: {', '.join(item.waivers)}" if item.waivers else ""
         terms = item.contract
         outputs, names = ", ".join(terms.outputs), ", ".join(terms.class_names)
         table.add_row(
@@ -162,6 +163,7 @@ def _model_record(item: Model) -> dict[str, Any]:
         "description": item.description,
         "state": item.state,
         "state_reason": item.state_reason,
+        "waivers": item.waivers,
         "outputs": item.contract.outputs,
         "classes": item.contract.class_names,
         "default_threshold": item.contract.default_threshold,
@@ -180,6 +182,7 @@ def contract(model: str, number: str, server: str, *, as_json: bool) -> None:
     with Client(server) as client:
         found = _or_exit(lambda: client.model(model, number))
     terms = {"model": found.name, "version": found.version, **dataclasses.asdict(found.contract)}
+    terms["waivers"] = found.waivers
     if as_json:
         click.echo(json.dumps(terms))
         return

@@ -228,6 +228,7 @@ class Contract:
     max_pixels: int
     max_edge: int
     precision: str
+    plugins: tuple[str, ...]  # modules of the model's project
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ class Model:
     description: str
     state: str  # LOADING, READY or UNAVAILABLE
     state_reason: str
+    waivers: tuple[str, ...]  # checks that its operator has switched off
     contract: Contract
 
 
@@ -332,6 +334,7 @@ def model(item: model_pb2.Model) -> Model:
         description=item.description,
         state=model_pb2.ModelState.Name(item.state).removeprefix("MODEL_STATE_"),
         state_reason=item.state_reason,
+        waivers=tuple(item.waivers),
         contract=_contract(item.contract),
     )
 
@@ -361,4 +364,5 @@ def _contract(item: model_pb2.Contract) -> Contract:
         max_pixels=item.limits.max_pixels,
         max_edge=item.limits.max_edge,
         precision=item.precision,
+        plugins=tuple(item.plugins),
     )

@@ -1,4 +1,4 @@
-"""Build and install a pure-Python wheel of Detectron2 v0.6, unless a detectron2 is installed already.
+"""Build and install a pure-Python wheel of Detectron2 v0.6, unless another detectron2 is installed already.
 
 Run it with the interpreter of the environment that is to have it, after torch is there:
 
@@ -9,17 +9,19 @@ its C++ sources. MENDS below is all that is changed in them; _C.py takes the pla
 """
 
 import argparse
-import importlib.util
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+_OURS = "+vedette."  # in the version of a wheel that this script made
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,18 @@ MENDS = (
         pattern=r"torch\.meshgrid\((shifts_y, shifts_x)\)",
         replacement=r'torch.meshgrid(\1, indexing="ij")',
         reason="torch warns when the indexing is left to its default, which is this one",
+        places=1,
+    ),
+    Mend(
+        pattern=r"^( +)torch\.arange\(width, dtype=offsets\.dtype, device=offsets\.device\),$",
+        replacement=r'\g<0>\n\1indexing="ij",',
+        reason="the same, in projects.panoptic_deeplab",
+        places=1,
+    ),
+    Mend(
+        pattern=r"^from panopticapi\.utils import rgb2id$",
+        replacement="try:\n    from panopticapi.utils import rgb2id\nexcept ImportError:\n    rgb2id = None",
+        reason="panopticapi is in no package index; projects.panoptic_deeplab needs it to train, not to infer",
         places=1,
     ),
 )
@@ -113,6 +127,8 @@ def lay_out(root: Path, tree: Path) -> None:
 
 def build_wheel(wheel_dir: Path) -> Path:
     """Build the wheel into `wheel_dir` and return its path."""
+    for old in wheel_dir.glob("detectron2-*.whl"):
+        old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "tree"
         lay_out(unpack_sources(Path(scratch)), tree)
@@ -121,13 +137,25 @@ def build_wheel(wheel_dir: Path) -> Path:
     return wheel
 
 
+def _installed() -> str | None:
+    try:
+        return importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _ours() -> str:
+    version: str = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return version
+
+
 def main() -> None:
-    """Build and install, unless there is a detectron2 already."""
+    """Build and install, unless there is this detectron2 already, or one that its user built."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel-dir", type=Path, default=Path("build/wheels"))
     arguments = parser.parse_args()
-    if found := importlib.util.find_spec("detectron2"):
-        print(f"detectron2 is installed already, left alone: {found.origin}")
+    if (installed := _installed()) and (installed == _ours() or _OURS not in installed):
+        print(f"detectron2 {installed} is installed already, left alone")
         return
     wheel = build_wheel(arguments.wheel_dir)
     run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-deps", str(wheel))

@@ -25,7 +25,7 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        models = repository.read(settings.repository)
+        models = repository.read(settings.repository, settings.plugins)
         metrics = Metrics(models)
         pool = PoolSettings(
             factory=PREDICTOR,

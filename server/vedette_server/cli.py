@@ -29,6 +29,7 @@ def main() -> None:
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
 )
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that models may import.")
 @click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
 @click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
 @click.option("--device", help="Where models run, as torch names it.  [default: cpu]")
@@ -43,7 +44,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
             _fail(f"no such file: {config}", _USAGE)
         os.environ[settings.PREFIX + "CONFIG"] = str(config)
     try:
-        chosen = settings.load({name: value for name, value in flags.items() if value is not None})
+        chosen = settings.load({name: value for name, value in flags.items() if value not in (None, ())})
     except ValidationError as error:
         lines = (
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors()
@@ -62,26 +63,38 @@ async def _run(chosen: settings.Settings) -> None:
     await App(chosen).run()
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 @main.command("import")
 @click.argument("name")
-@click.option("--config", required=True, help="A Detectron2 config in YAML, or a path within its model zoo.")
+@click.option("--config", required=True, help="A Detectron2 config, or a path within its model zoo.")
 @click.option("--weights", required=True, type=click.Path(path_type=Path), help="A .safetensors, .pth or .pkl file.")
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="The model repository to write to.")
-@click.option("--classes", help="Class names, separated by commas.  [default: those of the config's dataset]")
+@click.option("--classes", type=_names, help="Class names, separated by commas.  [default: the config's dataset's]")
+@click.option("--stuff-classes", "stuff", type=_names, help="The same for the classes of stuff, of panoptic models.")
+@click.option("--keypoints", type=_names, help="The same for keypoints.")
 @click.option("--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures.")
 @click.option("--weights-key", help="The entry to take of a checkpoint with several, such as ema_state.")
-def import_(name: str, config: str, weights: Path, repository: Path, classes: str | None, **rest: Any) -> None:  # noqa: ANN401  click passes each option by its name
-    """Check a model and write it into a repository as the next version of NAME; nothing in it is run."""
-    from vedette_server.contract.loading import LoadRefusedError
-    from vedette_server.importer import import_model  # imports torch, which serving must not
+@click.option(
+    "--plugin", "plugins", multiple=True, metavar="MODULE", help="A module of the model's project, which is run."
+)
+@click.option("--run-config", is_flag=True, help="Run a config that is a program: a LazyConfig.")
+def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Check a model and write it into a repository as the next version of NAME.
 
-    names = classes.split(",") if classes is not None else None
+    Nothing in it is run, but what --plugin and --run-config name.
+    """
+    from vedette_server.contract.loading import LoadRefusedError
+    from vedette_server.importer import Source, import_model  # imports torch, which serving must not
+
     try:
-        folder = import_model(repository, name, config, weights, classes=names, **rest)
+        folder = import_model(repository, name, Source(**given), golden)
     except (LoadRefusedError, RepositoryError, OSError) as error:
         _fail(" ".join(str(error).split()), _FAILURE)
     click.echo(folder)
-    if rest["golden"] is None:
+    if golden is None:
         click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
 
 

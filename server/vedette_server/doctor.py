@@ -77,5 +77,6 @@ def _memory() -> str:
 
 
 def _repository() -> str:
-    models = repository.read(settings.load({}).repository)
+    chosen = settings.load({})
+    models = repository.read(chosen.repository, chosen.plugins)
     return ", ".join(f"{model.name} version {model.version}" for model in models)

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 from torch import nn
 
-from vedette_server.contract.contract import InputContract
+from vedette_server.contract.contract import InputContract, Names
+from vedette_server.contract.declared import declared
 from vedette_server.contract.image import EncodedImage
-from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
+from vedette_server.predictor.build import build
 from vedette_server.predictor.config import resolve
 from vedette_server.predictor.export import export
 from vedette_server.predictor.predictor import load
@@ -37,54 +38,65 @@ _FLAT_SHARE, _FLAT_SIGMOID = 1.5, 0.05
 
 
 @dataclass(frozen=True)
-class Names:
-    """What a model's classes and keypoints are called."""
+class Source:
+    """A model as it is found: where it is, and what cannot be read from it."""
 
-    classes: Sequence[str]
-    stuff: Sequence[str] = ()
-    keypoints: Sequence[str] = ()
+    config: str  # a file, or a path within the model zoo
+    weights: Path
+    weights_key: str | None = None  # the entry to take of a checkpoint that holds several
+    classes: Sequence[str] | None = None  # None: the names of the dataset that the config was trained on
+    stuff: Sequence[str] | None = None
+    keypoints: Sequence[str] | None = None
+    plugins: Sequence[str] = ()  # modules of its project
+    run_config: bool = False  # whether a config that is a program may be run
 
 
-def import_model(
-    root: Path,
-    name: str,
-    config_path: str,
-    weights: Path,
-    *,
-    classes: Sequence[str] | None,
-    golden: Path | None,
-    weights_key: str | None = None,
-) -> Path:
+def import_model(root: Path, name: str, source: Source, golden: Path | None = None) -> Path:
     """Import a config and a checkpoint as the next version of the model `name`; returns the version's folder.
 
-    `classes` None takes the names of the dataset that the config was trained on, if Detectron2 knows it; `golden` is a
-    folder of pictures whose answers are stored. Raises `LoadRefusedError` for whatever is wrong with the model.
+    `golden` is a folder of pictures whose answers are stored. Raises `LoadRefusedError` for whatever is wrong with the
+    model, `RepositoryError` for what is wrong with its model.toml.
     """
-    config = resolve(config_path)
-    model: nn.Module = build_model(config)
-    load_strictly(model, read_weights(weights, model, weights_key))
-    pictures = {path.name: path.read_bytes() for path in sorted(golden.iterdir())} if golden else {}
+    config = resolve(source.config, source.plugins, run=source.run_config)
+    names = _names(config, source)
     folder = root / name
+    waivers = repository.read_settings(folder).waivers
+    model = build(config, source.plugins, "cpu")
+    load_strictly(model, read_weights(source.weights, model, source.weights_key), waivers)
+    pictures = {path.name: path.read_bytes() for path in sorted(golden.iterdir())} if golden else {}
     folder.mkdir(parents=True, exist_ok=True)
     version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
-    names = _dataset_names(config) if classes is None else Names(classes)
-    return write_version(folder, version, config, model, names=names, pictures=pictures)
+    return write_version(folder, version, config, model, names=names, pictures=pictures, plugins=source.plugins)
 
 
-def _dataset_names(config: CfgNode) -> Names:
-    """The names that Detectron2 itself knows for the config's dataset."""
-    known = MetadataCatalog.get(config.DATASETS.TRAIN[0]) if config.DATASETS.TRAIN else None
-    classes = known.get("thing_classes") if known else None
-    if known is None or classes is None:
-        msg = "the config's dataset has no class names that Detectron2 knows; give --classes"
-        raise LoadRefusedError(Check.CLASS_COUNT, msg)
-    panoptic = config.MODEL.META_ARCHITECTURE == "PanopticFPN"
-    keypoints = known.get("keypoint_names", ()) if config.MODEL.KEYPOINT_ON else ()
-    return Names(tuple(classes), tuple(known.get("stuff_classes", ())) if panoptic else (), tuple(keypoints))
+def _names(config: Mapping[str, Any], source: Source) -> Names:
+    """The names that were given, or those that Detectron2 itself knows for the config's dataset."""
+    datasets = config.get("DATASETS", {}).get("TRAIN", ())
+    known = MetadataCatalog.get(datasets[0]) if datasets else None
+    model = declared(config)
+    stuff = source.classes if source.stuff is None and model.architecture == "PanopticDeepLab" else source.stuff
+
+    def choose(given: Sequence[str] | None, key: str, *, has: bool) -> tuple[str, ...]:
+        if given is None and has and known is not None:
+            given = known.get(key)
+        return tuple(given or ())
+
+    return Names(
+        choose(source.classes, "thing_classes", has=True),
+        choose(stuff, "stuff_classes", has=model.stuff is not None),
+        choose(source.keypoints, "keypoint_names", has=model.keypoints is not None),
+    )
 
 
 def write_version(
-    model_folder: Path, version: int, config: CfgNode, model: nn.Module, *, names: Names, pictures: Mapping[str, bytes]
+    model_folder: Path,
+    version: int,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    *,
+    names: Names,
+    pictures: Mapping[str, bytes],
+    plugins: Sequence[str] = (),
 ) -> Path:
     """Write one version of a model and what its golden `pictures` (files, by name) give now; returns its folder.
 
@@ -104,8 +116,9 @@ def write_version(
         folder = shadow / str(version)
         folder.mkdir()
         export(config, model, folder)
-        repository.seal(folder, names.classes, names.stuff, names.keypoints)
-        repository.write_golden(folder, _infer(root, config, pictures))
+        repository.seal(folder, names, plugins)
+        repository.write_golden(folder, _infer(root, plugins, config, pictures))
+        repository.seal(folder, names, plugins)
         folder.rename(target)
     return target
 
@@ -121,9 +134,11 @@ def _scratch(folder: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def _infer(root: Path, config: CfgNode, pictures: Mapping[str, bytes]) -> list[Golden]:
+def _infer(
+    root: Path, plugins: Sequence[str], config: Mapping[str, Any], pictures: Mapping[str, bytes]
+) -> list[Golden]:
     try:
-        (version,) = repository.read(root)
+        (version,) = repository.read(root, plugins)
     except RepositoryError as error:
         raise error.__cause__ if isinstance(error.__cause__, LoadRefusedError) else error  # noqa: B904  its own cause
     threads = len(os.sched_getaffinity(0))
@@ -131,19 +146,13 @@ def _infer(root: Path, config: CfgNode, pictures: Mapping[str, bytes]) -> list[G
     options = defaults(version.contract)
     answers = {name: predictor.predict(EncodedImage(), data, options) for name, data in pictures.items()}
     best = [answer.evidence.best_score for answer in answers.values()]
-    _check_not_flat([score for score in best if score is not None], config, version.contract)
+    _check_not_flat([score for score in best if score is not None], declared(config).architecture, version.contract)
     return [Golden(name, pictures[name], describe(answer.detections)) for name, answer in answers.items()]
 
 
-def _check_not_flat(best: Sequence[float], config: CfgNode, contract: InputContract) -> None:
-    if not best:
-        return
+def _check_not_flat(best: Sequence[float], architecture: str, contract: InputContract) -> None:
     classes = len(contract.class_names)
-    sigmoid = config.MODEL.META_ARCHITECTURE == "RetinaNet"
-    flat = _FLAT_SIGMOID if sigmoid else _FLAT_SHARE / (classes + 1)
-    if max(best) < flat:
-        msg = (
-            f"the best score on any golden image is {max(best):.3f}, as a random head of {classes} classes would give; "
-            "give the trained checkpoint, or golden images that show what the model was trained to find"
-        )
-        raise LoadRefusedError(Check.SCORES_FLAT, msg)
+    flat = {"RetinaNet": _FLAT_SIGMOID, "PanopticDeepLab": 0.0}.get(architecture, _FLAT_SHARE / (classes + 1))
+    if best and max(best) < flat:
+        seen = f"the best is {max(best):.3f}, of {classes} classes"
+        refuse(Check.SCORES_FLAT, seen, contract.waivers)

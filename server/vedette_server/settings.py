@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:8001"
     http: str = "127.0.0.1:8002"
     repository: Path = BUNDLED_REPOSITORY
+    plugins: tuple[str, ...] = ()  # modules that model versions may import into their workers
     workers: Positive = 1  # processes for each model version
     threads: Positive | None = None  # of each worker; None shares the cores out, so that they are never oversubscribed
     device: str = "cpu"  # as torch names it

@@ -65,16 +65,24 @@ def test_health_turns_serving_only_after_the_golden_images_passed() -> None:
         states.cancel()
 
 
-def test_a_model_that_answers_its_golden_images_wrongly_never_serves(tmp_path: Path) -> None:
-    shutil.copytree(BUNDLED_REPOSITORY, tmp_path / "repository")
-    path = tmp_path / "repository" / "roadsigns" / "1" / "golden" / "expected.json"
+def wrong_golden_answer(root: Path, *waivers: str) -> str:
+    """Copy the bundled repository, another answer written to one of its golden images; returns that image's name."""
+    shutil.copytree(BUNDLED_REPOSITORY, root)
+    with (root / "roadsigns" / "model.toml").open("a") as settings:
+        settings.write(f"waivers = {json.dumps(waivers)}\n")
+    path = root / "roadsigns" / "1" / "golden" / "expected.json"
     golden = json.loads(path.read_text())
-    name = next(name for name, objects in golden.items() if objects)
+    name: str = next(name for name, objects in golden.items() if objects)
     golden[name][0]["class_id"] ^= 1
     path.write_text(json.dumps(golden))
+    return name
+
+
+def test_a_model_that_answers_its_golden_images_wrongly_never_serves(tmp_path: Path) -> None:
+    name = wrong_golden_answer(tmp_path / "repository", "CHECKSUM_CHANGED")
     with running.server("--repository", str(tmp_path / "repository"), serving=False) as server:
         (failed, *_) = running.wait_for(lambda: server.events("worker_failed_to_start"), "the golden image to fail")
-        assert name in failed["error"]
+        assert failed["error"].startswith(f"GOLDEN_CHANGED: {name}")
         with Client(server.address) as client:
             assert not client.healthy()
             assert client.model().state == "UNAVAILABLE"
@@ -83,15 +91,35 @@ def test_a_model_that_answers_its_golden_images_wrongly_never_serves(tmp_path: P
         assert http(server, "/readyz")[0] == 503
 
 
-def test_a_changed_weight_file_is_refused_at_the_start(tmp_path: Path) -> None:
+def test_a_waived_check_is_shown_wherever_it_matters(tmp_path: Path) -> None:
+    waivers = ("CHECKSUM_CHANGED", "GOLDEN_CHANGED")
+    name = wrong_golden_answer(tmp_path / "repository", *waivers)
+    with running.server("--repository", str(tmp_path / "repository")) as server, Client(server.address) as client:
+        assert client.model().waivers == waivers
+        assert [event["waivers"] for event in server.events("checks_waived")] == [list(waivers)]
+        assert name in server.events("golden_changed_and_waived")[0]["seen"]
+        for check in waivers:
+            assert sample(server, f'vedette_check_waived{{check="{check}",model="roadsigns",version="1"}}') == 1
+
+
+def assert_not_started(root: Path, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        running.server("--repository", str(root), serving=False).__enter__()
+
+
+def test_only_what_can_be_waived_is(tmp_path: Path) -> None:
+    wrong_golden_answer(tmp_path / "repository", "TENSORS_MISSHAPEN")
+    assert_not_started(tmp_path / "repository", r"TENSORS_MISSHAPEN cannot be waived; these can: ALWAYS_EMPTY, ")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.yaml", "golden/expected.json", "golden/no-sign.jpg"])
+def test_a_changed_file_is_refused_at_the_start(file: str, tmp_path: Path) -> None:
     shutil.copytree(BUNDLED_REPOSITORY, tmp_path / "repository")
-    weights = tmp_path / "repository" / "roadsigns" / "1" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
+    path = tmp_path / "repository" / "roadsigns" / "1" / file
+    data = bytearray(path.read_bytes())
     data[-1] ^= 1
-    weights.write_bytes(data)
-    server = running.server("--repository", str(tmp_path / "repository"), serving=False)
-    with pytest.raises(AssertionError, match=r"model\.safetensors has SHA-256"):
-        server.__enter__()
+    path.write_bytes(data)
+    assert_not_started(tmp_path / "repository", rf"CHECKSUM_CHANGED: {file} has SHA-256")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from vedette_server.contract.contract import Input, InputContract, Limits, Output, ResizeRule
+from vedette_server.contract.contract import Input, InputContract, Limits, Names, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
 from vedette_server.contract.derive import derive
 from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
@@ -23,6 +23,8 @@ def config(**model: Any) -> dict[str, Any]:
         "PIXEL_MEAN": [103.53, 116.28, 123.675],
         "PIXEL_STD": [1, 1, 1],
         "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
+        "SEM_SEG_HEAD": {"NUM_CLASSES": 2},
+        "ROI_KEYPOINT_HEAD": {"NUM_KEYPOINTS": 1},
         "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
         "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True, "INSTANCES_CONFIDENCE_THRESH": 0.5}},
     }
@@ -34,7 +36,7 @@ def config(**model: Any) -> dict[str, Any]:
 
 
 def contract(**changes: Any) -> InputContract:
-    return derive(config(), **{"class_names": ("a", "b"), "source_digest": "1", **changes})
+    return derive(config(), Names("ab"), **{"source_digest": "1", **changes})
 
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
@@ -134,9 +136,9 @@ def test_the_operators_threshold_is_the_default_and_may_lie_below_the_configs() 
 
 
 def test_retinanet_and_panoptic_have_keys_of_their_own() -> None:
-    retinanet = derive(config(META_ARCHITECTURE="RetinaNet"), class_names="abc", source_digest="1")
+    retinanet = derive(config(META_ARCHITECTURE="RetinaNet"), Names("abc"), source_digest="1")
     assert (retinanet.default_threshold, retinanet.outputs) == (0.3, (Output.BOXES,))
-    panoptic = derive(config(META_ARCHITECTURE="PanopticFPN"), class_names="ab", source_digest="1")
+    panoptic = derive(config(META_ARCHITECTURE="PanopticFPN"), Names("ab", "cd"), source_digest="1")
     assert panoptic.outputs[-2:] == (Output.PANOPTIC, Output.SEMANTIC)
     assert (panoptic.panoptic_threshold, retinanet.panoptic_threshold) == (0.5, None)
 
@@ -164,18 +166,19 @@ UNSERVABLE = {
 def test_what_cannot_be_served_is_refused(case: str) -> None:
     broken, check = UNSERVABLE[case]
     with pytest.raises(LoadRefusedError) as caught:
-        derive(broken, class_names=("a", "b"), source_digest="1")
+        derive(broken, Names("ab"), source_digest="1")
     assert caught.value.check is check
 
 
 def test_any_number_of_detections_is_r_cnns_negative() -> None:
-    assert derive(with_most(-1), class_names=("a", "b"), source_digest="1").max_detections is None
+    assert derive(with_most(-1), Names("ab"), source_digest="1").max_detections is None
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:
     one = contract()
     assert one.fingerprint == contract().fingerprint
-    assert one.fingerprint == dataclasses.replace(one, limits=LIMITS, inputs=(Input.BGR8,)).fingerprint
+    operators: dict[str, Any] = {"limits": LIMITS, "inputs": (Input.BGR8,), "waivers": (Check.ALWAYS_EMPTY,)}
+    assert one.fingerprint == dataclasses.replace(one, **operators).fingerprint
     changes: dict[str, Any] = {
         "channel_order": ChannelOrder.RGB,
         "resize": ResizeRule(640, 1333),
@@ -191,7 +194,8 @@ def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> Non
         "precision": "bfloat16",
         "source_digest": "2",
         "panoptic_threshold": 0.5,
+        "plugins": ("a.project",),
     }
-    assert set(changes) == {field.name for field in dataclasses.fields(InputContract)} - {"inputs", "limits"}
+    assert set(changes) == {field.name for field in dataclasses.fields(InputContract)} - set(operators)
     prints = {dataclasses.replace(one, **{name: value}).fingerprint for name, value in changes.items()}
     assert len(prints | {one.fingerprint}) == len(changes) + 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from vedette_server.contract.loading import CHECKS, Check
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc.errors import TABLE, status
 from vedette_server.rpc.errors_page import page
@@ -13,6 +14,7 @@ from vedette_server.rpc.errors_page import page
 
 def test_every_reason_has_a_row() -> None:
     assert set(TABLE) == set(Reason)
+    assert set(CHECKS) == set(Check)
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -31,7 +33,7 @@ def test_a_row_is_told_in_full(reason: Reason) -> None:
 
 def test_the_page_for_users_is_the_table() -> None:
     assert Path("deploy/docs/errors.md").read_text() == page(), "run `make docs`"
-    assert all(f"## {reason}\n" in page() for reason in Reason)
+    assert all(f"## {name}\n" in page() for name in (*Reason, *Check))
 
 
 def test_a_bug_shows_an_id_and_nothing_else() -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from vedette_server.contract.image import ChannelOrder
+from vedette_server.contract.loading import Check
 
 
 class Output(StrEnum):
@@ -55,6 +57,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Names:
+    """What a model's classes and keypoints are called, in the order of their ids."""
+
+    classes: Sequence[str]
+    stuff: Sequence[str] = ()
+    keypoints: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class InputContract:
     """Immutable, derived from a model's Detectron2 config and its operator's settings."""
 
@@ -72,12 +83,14 @@ class InputContract:
     precision: str
     source_digest: str  # of the config and the weights
     panoptic_threshold: float | None = None  # score that a thing needs to enter the map; None: not a panoptic model
+    plugins: tuple[str, ...] = ()  # modules of the model's project, imported before it is built
     inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what the operator lets callers send
     limits: Limits = field(default_factory=Limits)
+    waivers: tuple[Check, ...] = ()  # checks that the operator has switched off
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that changes an answer: all fields but what may be sent, as sorted JSON."""
-        sent = ("inputs", "limits")
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in sent}
+        """SHA-256 over everything that changes an answer: all fields but the last three, as sorted JSON."""
+        operators = ("inputs", "limits", "waivers")
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in operators}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

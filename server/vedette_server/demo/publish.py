@@ -10,9 +10,11 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image
 
 from vedette_server import importer
+from vedette_server.contract.contract import Names
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import recipe, scenes
 from vedette_server.demo.signs import CLASSES
+from vedette_server.predictor.config import plain
 
 MODEL_TOML = """\
 description = "Six classes of drawn road signs whose colours matter; see MODEL_CARD.md"
@@ -66,4 +68,4 @@ def publish(checkpoint: Path, root: Path) -> Path:
     for parameter in predictor.model.parameters():
         if parameter.ndim > 1:  # halves the file; loading makes them 32 bits again, and the card measures the result
             parameter.data = parameter.data.half()
-    return importer.write_version(folder, 1, config, predictor.model, names=importer.Names(CLASSES), pictures=pictures)
+    return importer.write_version(folder, 1, plain(config), predictor.model, names=Names(CLASSES), pictures=pictures)

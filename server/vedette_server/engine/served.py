@@ -11,6 +11,7 @@ import structlog
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import EncodedImage, ImageSpec
+from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Monitor
@@ -74,6 +75,8 @@ class ServedVersion:
 
     def run(self) -> None:
         """Start the workers and the dispatch to them."""
+        if waivers := self.model.contract.waivers:
+            log.warning("checks_waived", model=self.model.name, version=self.model.version, waivers=waivers)
         self._pool.run()
         self._lanes = [asyncio.create_task(self._lane()) for _ in range(self._settings.workers)]
         self._note()
@@ -190,9 +193,15 @@ class ServedVersion:
             finally:
                 image.close()
             if wrong := difference(golden, answer):
-                msg = f"golden image answered otherwise than when the version was made: {wrong}"
-                raise ProbationError(msg)
+                self._golden_changed(wrong)
         log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
+
+    def _golden_changed(self, wrong: str) -> None:
+        try:
+            refuse(Check.GOLDEN_CHANGED, wrong, self.model.contract.waivers)
+        except LoadRefusedError as error:
+            raise ProbationError(str(error)) from error
+        log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 
     async def stop(self) -> None:
         """End the lanes and the workers; whoever still waits is told to try elsewhere."""

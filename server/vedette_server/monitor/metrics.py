@@ -48,6 +48,12 @@ class Metrics:
             "vedette_queued_requests", "Requests that wait for a worker.", _VERSION, registry=self.registry
         )
         self._restarts = Counter("vedette_worker_restarts", "Worker restarts.", _VERSION, registry=self.registry)
+        self._waived = Gauge(
+            "vedette_check_waived",
+            "1 for each check that the operator has switched off in model.toml.",
+            (*_VERSION, "check"),
+            registry=self.registry,
+        )
         self._restarts_seen: dict[tuple[str, str], int] = {}
         for model in models:
             self._start_at_zero(model)
@@ -62,6 +68,8 @@ class Metrics:
             self._stages.labels(*labels, stage)
         for name in model.contract.class_names:
             self._detections.labels(*labels, name)
+        for check in model.contract.waivers:
+            self._waived.labels(*labels, check).set(1)
 
     def answered(self, outcome: Outcome) -> None:
         """Count an answer."""

@@ -46,7 +46,7 @@ class Worker:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "vedette_server.pool.worker", str(theirs.fileno())),
+                    *(sys.executable, "-P", "-m", "vedette_server.pool.worker", str(theirs.fileno())),
                     pass_fds=(theirs.fileno(),),
                     stdin=asyncio.subprocess.DEVNULL,
                     start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first

@@ -14,9 +14,12 @@ from typing import Any, Protocol
 
 import torch
 from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from vedette_server.contract.answer import Evidence
+from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Options
 
 _ANY_NUMBER = 1_000_000  # negative numbers, which R-CNN takes to mean that, mean something else to RetinaNet
@@ -30,9 +33,16 @@ class Observer(Protocol):
 
 
 def observer(model: nn.Module, floor: float, options: Options) -> Observer:
-    """The observer for a model's family, in its place."""
-    family = RetinaNetObserver if isinstance(model, RetinaNet) else RcnnObserver
-    return family(model, floor, options)
+    """The observer for a model's family, in its place. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
+    if isinstance(model, RetinaNet):
+        return RetinaNetObserver(model, floor, options)
+    if type(model).__name__ == "PanopticDeepLab":  # a project's, which need not be installed
+        return DeepLabObserver(model, options)
+    predictor = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
+    if not isinstance(predictor, FastRCNNOutputLayers):
+        msg = f"the boxes of a {type(model).__name__} are selected by a {type(predictor).__name__}"
+        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, msg)
+    return RcnnObserver(model, floor, options)
 
 
 def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
@@ -45,6 +55,16 @@ def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
             if torch.isfinite(score) and (best[0] is None or float(score) > best[0]):
                 best = (float(score), int(class_id))
     return best
+
+
+def _wanted(instances: Any, options: Options) -> tuple[Tensor, int]:  # noqa: ANN401  detectron2 is untyped
+    """Indices of the instances asked for, in the order given, and how many the class filter took."""
+    indices = torch.arange(len(instances), device=instances.scores.device)
+    if options.class_ids is not None:
+        classes = torch.tensor(options.class_ids, device=indices.device)
+        indices = indices[torch.isin(instances.pred_classes, classes)]
+    filtered = len(instances) - len(indices)
+    return indices if options.max_detections is None else indices[: options.max_detections], filtered
 
 
 NOTHING_SCORED = Evidence(best_score=None, best_class_id=None, suppressed=0)
@@ -67,13 +87,10 @@ class _Selection:
         setattr(self._owner, self.number, _ANY_NUMBER)
 
     def _wanted(self, instances: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
-        """Indices of the instances to answer with, best first: of the classes asked for, up to the number asked for."""
-        options, indices = self.options, torch.arange(len(instances), device=instances.scores.device)
-        if options.class_ids is not None:
-            classes = torch.tensor(options.class_ids, device=indices.device)
-            indices = indices[torch.isin(instances.pred_classes, classes)]
-        self.evidence = dataclasses.replace(self.evidence, filtered=len(instances) - len(indices))
-        return indices if options.max_detections is None else indices[: options.max_detections]
+        """Indices of the instances to answer with, and what the class filter took noted in the evidence."""
+        indices, filtered = _wanted(instances, self.options)
+        self.evidence = dataclasses.replace(self.evidence, filtered=filtered)
+        return indices
 
     def _evidence(self, scores: Sequence[Tensor], select: Callable[[], Any]) -> Evidence:
         score, class_id = _best(scores)
@@ -119,3 +136,50 @@ class RetinaNetObserver(_Selection):
         instances = self._original(anchors, scores, deltas, size)
         self.evidence = self._evidence(scores, lambda: self._original(anchors, scores, deltas, size))
         return instances[self._wanted(instances)]
+
+
+class DeepLabObserver:
+    """Stands behind Panoptic-DeepLab, which selects nothing by score; without a threshold nor is it here."""
+
+    def __init__(self, model: nn.Module, options: Options) -> None:
+        self.options = options
+        self.evidence = NOTHING_SCORED
+        self._meta: Any = model.meta
+        self._original = model.forward
+        model.forward = self._forward  # which nn.Module calls
+
+    def _forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        (output,) = self._original(batched_inputs)
+        label_map, _ = output["panoptic_seg"]
+        found = output.get("instances") or _no_instances(label_map.shape, label_map.device)
+        found = found[found.scores.argsort(descending=True, stable=True)]
+        above = found[found.scores > self.options.threshold] if self.options.threshold else found
+        wanted, filtered = _wanted(above, self.options)
+        best_score, best_class = _best([found.scores[:, None]])[0], found.pred_classes[:1].tolist()
+        self.evidence = Evidence(
+            best_score, best_class[0] if best_class else None, suppressed=len(found) - len(above), filtered=filtered
+        )
+        return [{**output, "instances": above[wanted], "panoptic_seg": self._segments(label_map)}]
+
+    def _segments(self, label_map: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
+        """A map of labels, class * label_divisor + number and -1 for nothing, as ids and what they are."""
+        labels, ids = torch.unique(label_map, return_inverse=True)
+        void = int(labels[0] < 0)  # the lowest label of all
+        things = set(self._meta.thing_dataset_id_to_contiguous_id.values())
+        classes = [int(label) // self._meta.label_divisor for label in labels[void:]]
+        segments = [
+            {"id": number, "category_id": class_id, "isthing": class_id in things}
+            for number, class_id in enumerate(classes, start=1)
+        ]
+        return (ids + 1 - void).to(torch.int32), segments
+
+
+def _no_instances(size: Sequence[int], device: torch.device) -> Any:  # noqa: ANN401  detectron2 is untyped
+    none = torch.zeros(0, device=device)
+    return Instances(
+        tuple(size),
+        scores=none,
+        pred_classes=none.long(),
+        pred_boxes=Boxes(none.reshape(0, 4)),
+        pred_masks=torch.zeros((0, *size), dtype=torch.bool, device=device),
+    )

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.modeling import build_model
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,6 +18,7 @@ from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.contract.unusual import unusual
+from vedette_server.predictor.build import build
 from vedette_server.predictor.encode import class_map, detections, panoptic
 from vedette_server.predictor.observe import NOTHING_SCORED, observer
 from vedette_server.predictor.strict import load_strictly
@@ -80,15 +79,13 @@ class Predictor:
 def load(folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
-    Raises `LoadRefusedError` when a tensor is missing, unexpected, of another shape than the config says, or no number.
+    Raises `LoadRefusedError` when a plugin is missing, the config cannot be served, or a tensor is missing, unexpected,
+    of another shape than the config says, or no number.
     """
     torch.set_num_threads(threads)
-    config = CfgNode(read_config(folder))
-    config.MODEL.DEVICE = device
-    config.MODEL.WEIGHTS = ""
-    model: nn.Module = build_model(config)
-    load_strictly(model, load_file(folder / "model.safetensors", device=device))
-    return Predictor(model.eval(), contract)
+    model = build(read_config(folder), contract.plugins, device)
+    load_strictly(model, load_file(folder / "model.safetensors", device=device), contract.waivers)
+    return Predictor(model, contract)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 Detectron2's own loader logs what does not fit and goes on; a head that stays random then answers nothing for weeks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 
 _SHOWN = 5  # names in a message
 # Constants of older checkpoints, which today's models make from their config, and counters that inference never reads.
@@ -18,8 +18,8 @@ _SWITCHES = {"roi_heads.mask_": "MODEL.MASK_ON", "roi_heads.keypoint_": "MODEL.K
 _CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor")
 
 
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load `tensors` into `model`.
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Collection[Check] = ()) -> None:
+    """Load `tensors` into `model`. What an operator has waived is left out, as Detectron2 would.
 
     Raises `LoadRefusedError`: BACKBONE_ONLY, SWITCH_DISAGREES, CLASS_COUNT, TENSORS_MISSHAPEN, TENSORS_MISSING,
     TENSORS_UNEXPECTED, VALUES_NOT_FINITE.
@@ -29,18 +29,16 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     _check_backbone_only(wanted, missing)
-    _check_switches(missing, "missing from the weights, and the config asks for them: set {key} to False")
-    _check_switches(unexpected, "in the weights, and the config does not ask for them: set {key} to True")
+    if Check.TENSORS_MISSING not in waivers:
+        _check_switches(missing, "missing from the weights, and {key} asks for them")
+    if Check.TENSORS_UNEXPECTED not in waivers:
+        _check_switches(unexpected, "in the weights, and {key} does not ask for them")
     _check_shapes(wanted, given)
     if missing:
-        msg = f"{_names(missing)} missing: they would stay random; give the checkpoint of this very config"
-        raise LoadRefusedError(Check.TENSORS_MISSING, msg)
+        refuse(Check.TENSORS_MISSING, f"{_names(missing)} missing from the weights", waivers)
     if unexpected:
-        msg = (
-            f"{_names(unexpected)} not part of this model: the config is another's; give the one that was trained with"
-        )
-        raise LoadRefusedError(Check.TENSORS_UNEXPECTED, msg)
-    _check_finite(given)
+        refuse(Check.TENSORS_UNEXPECTED, f"{_names(unexpected)} not part of this model", waivers)
+    _check_finite(given, waivers)
     known = model.state_dict()
     model.load_state_dict({name: value for name, value in tensors.items() if name in known}, strict=False)
 
@@ -52,17 +50,14 @@ def _derived(name: str) -> bool:
 def _check_backbone_only(wanted: Mapping[str, Tensor], missing: Sequence[str]) -> None:
     heads = [name for name in wanted if not name.startswith("backbone.bottom_up")]
     if heads and set(heads) <= set(missing):
-        msg = (
-            "no head is in the weights: they are a backbone's, from which training starts; give the trained checkpoint"
-        )
-        raise LoadRefusedError(Check.BACKBONE_ONLY, msg)
+        raise LoadRefusedError(Check.BACKBONE_ONLY, f"{_names(heads)} missing: every head")
 
 
-def _check_switches(names: Sequence[str], remedy: str) -> None:
+def _check_switches(names: Sequence[str], seen: str) -> None:
     for prefix, key in _SWITCHES.items():
         part = [name for name in names if name.startswith(prefix)]
         if part and len(part) == len(names):
-            raise LoadRefusedError(Check.SWITCH_DISAGREES, f"{_names(part)} {remedy.format(key=key)}")
+            raise LoadRefusedError(Check.SWITCH_DISAGREES, f"{_names(part)} {seen.format(key=key)}")
 
 
 def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -74,17 +69,15 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
         f"{name} is {list(seen)} instead of {list(right)}" for name, (right, seen) in [*wrong.items()][:_SHOWN]
     )
     if all(any(layer in name for layer in _CLASS_LAYERS) for name in wrong):
-        msg = f"{told}: the weights have another number of classes than NUM_CLASSES says; set it to the trained number"
+        msg = f"{told}: the weights have another number of classes than NUM_CLASSES says"
         raise LoadRefusedError(Check.CLASS_COUNT, msg)
-    msg = f"{len(wrong)} tensors have another shape: {told}; give the config that was trained with"
-    raise LoadRefusedError(Check.TENSORS_MISSHAPEN, msg)
+    raise LoadRefusedError(Check.TENSORS_MISSHAPEN, f"{len(wrong)} tensors have another shape: {told}")
 
 
-def _check_finite(given: Mapping[str, Tensor]) -> None:
+def _check_finite(given: Mapping[str, Tensor], waivers: Collection[Check]) -> None:
     broken = [name for name, value in given.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
-        msg = f"NaN or infinite values in {_names(broken)}: training has diverged; give an earlier checkpoint"
-        raise LoadRefusedError(Check.VALUES_NOT_FINITE, msg)
+        refuse(Check.VALUES_NOT_FINITE, f"NaN or infinite values in {_names(broken)}", waivers)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.layers import FrozenBatchNorm2d
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ _HARMLESS = {
     for name in names
 }
 _PICKLE_PROTOCOL = b"\x80"
-_WRAPPERS = ("model", "state_dict", "model_state", "model_ema", "ema_state", "ema")
+_WRAPPERS = ("model", "state_dict", "model_state", "model_ema", "ema_state", "ema", "blobs")  # the last is Caffe2's
+_OPTIMIZERS = "_momentum"  # what Caffe2 writes beside each weight
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
@@ -41,8 +43,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  pickle's own signature
         """Look a name up, if it is harmless."""
         if (module, name) not in _HARMLESS:
-            msg = f"the pickle asks for {module}.{name}, which is no array: loading it would run a program"
-            raise LoadRefusedError(Check.WEIGHTS_UNSAFE, f"{msg}; save the weights as safetensors")
+            raise LoadRefusedError(Check.WEIGHTS_UNSAFE, f"the pickle asks for {module}.{name}, which is no array")
         return super().find_class(module, name)
 
 
@@ -55,12 +56,20 @@ def read_weights(path: Path, model: nn.Module, key: str | None = None) -> dict[s
     content = _read(path)
     author = content.get("__author__")
     state = _unwrap(content, key)
-    tensors = {_plain(name): _tensor(name, value) for name, value in state.items()}
+    tensors = {_plain(name): _tensor(name, value) for name, value in state.items() if not name.endswith(_OPTIMIZERS)}
     if not tensors:
-        raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"{path} holds no tensors; give the trained checkpoint")
+        raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"{path} holds no tensors")
     if author == "Caffe2" or content.get("matching_heuristics") or _is_caffe2(path, content):
-        tensors = align_and_update_state_dicts(model.state_dict(), tensors, c2_conversion=True)
+        aligned: dict[str, Tensor] = align_and_update_state_dicts(model.state_dict(), tensors, c2_conversion=True)
+        return _constants(model) | aligned
     return tensors
+
+
+def _constants(model: nn.Module) -> dict[str, Tensor]:
+    """The statistics of frozen norms, which Caffe2 had folded into weight and bias; as Detectron2 fills them in."""
+    frozen = {name: part for name, part in model.named_modules() if isinstance(part, FrozenBatchNorm2d)}
+    means = {f"{name}.running_mean": torch.zeros_like(part.running_mean) for name, part in frozen.items()}
+    return means | {f"{name}.running_var": torch.ones_like(part.running_var) for name, part in frozen.items()}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -69,13 +78,13 @@ def _read(path: Path) -> Mapping[str, Any]:
     except LoadRefusedError:
         raise
     except pickle.UnpicklingError as error:
-        msg = f"torch's restricted loader refuses {path}: {str(error).splitlines()[0]}; save the weights as safetensors"
+        msg = f"torch's restricted loader refuses {path}: {str(error).splitlines()[0]}"
         raise LoadRefusedError(Check.WEIGHTS_UNSAFE, msg) from error
     except Exception as error:
-        msg = f"{path} cannot be read ({type(error).__name__}: {error}); compare its size with the original's"
+        msg = f"{path} cannot be read ({type(error).__name__}: {error})"
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
     if not isinstance(content, Mapping):
-        msg = f"{path} holds a {type(content).__name__}, not tensors by name; save model.state_dict()"
+        msg = f"{path} holds a {type(content).__name__}, not tensors by name"
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)
     return content
 
@@ -98,7 +107,7 @@ def _unpickle(file: IO[bytes]) -> Any:  # noqa: ANN401  whatever the file holds
     try:
         return _ArrayUnpickler(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError) as error:
-        msg = f"{file.name} is no whole pickle: {error}; compare its size with the original's"
+        msg = f"{file.name} is no whole pickle: {error}"
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
 
 
@@ -130,5 +139,5 @@ def _tensor(name: str, value: object) -> Tensor:
         case np.ndarray():
             return torch.from_numpy(np.array(value))
         case _:
-            msg = f"the entry {name!r} is a {type(value).__name__}, not a tensor; save model.state_dict()"
+            msg = f"the entry {name!r} is a {type(value).__name__}, not a tensor"
             raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)

@@ -1,26 +1,27 @@
 """The model repository, laid out as users of Triton know it.
 
-NAME/model.toml                  what the operator decides: description, threshold, limits
+NAME/model.toml                  what the operator decides: description, threshold, inputs, limits, waivers
 NAME/VERSION/config.yaml         the complete Detectron2 config
 NAME/VERSION/model.safetensors   the weights
-NAME/VERSION/manifest.json       class names and checksums
+NAME/VERSION/manifest.json       class names, plugins, checksums
 NAME/VERSION/golden/             pictures, and expected.json with what each must give
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import yaml
 
-from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits
+from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Names
 from vedette_server.contract.derive import derive
-from vedette_server.contract.loading import LoadRefusedError
+from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
 from vedette_server.repository.golden import ExpectedObject, Golden
 
-SEALED_FILES = ("config.yaml", "model.safetensors")
+MODEL_FILES = ("config.yaml", "model.safetensors")
+_MANIFEST = "manifest.json"
 
 
 class RepositoryError(Exception):
@@ -42,15 +43,24 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threshold: float | None = None  # of requests that set none; unset: the config's own
     inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what callers may send
     limits: LimitSettings = LimitSettings()
+    waivers: tuple[Check, ...] = ()  # checks that are switched off, by name
+
+    def __post_init__(self) -> None:
+        for check in self.waivers:
+            if not CHECKS[check].waivable:
+                waivable = ", ".join(name for name, row in CHECKS.items() if row.waivable)
+                msg = f"{check} cannot be waived; these can: {waivable}"
+                raise ValueError(msg)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """manifest.json: what a version is made of."""
 
     class_names: tuple[str, ...]
-    checksums: dict[str, str]  # SHA-256 of each of SEALED_FILES
+    checksums: dict[str, str]  # SHA-256 of every other file, by its path within the version
     stuff_class_names: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()  # modules that the worker imports before it builds the model
 
 
 @dataclass(frozen=True)
@@ -65,36 +75,38 @@ class ModelVersion:
     golden: tuple[Golden, ...]
 
 
-def read(root: Path) -> list[ModelVersion]:
-    """Read every version of every model under `root`, by name and version.
+def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
+    """Read every version of every model under `root`, by name and version; `plugins` are those that may be imported.
 
     Raises `RepositoryError` for the first thing that is not as it should be.
     """
     if not root.is_dir():
         msg = f"{root} is no folder: give a model repository, which holds one folder for each model"
         raise RepositoryError(msg)
-    versions = [_read_version(folder) for folder in sorted(root.glob("*/*/")) if folder.name.isdecimal()]
+    versions = [_read_version(folder, plugins) for folder in sorted(root.glob("*/*/")) if folder.name.isdecimal()]
     if not versions:
         msg = f"{root} holds no model: a model is a folder NAME/VERSION with config.yaml and model.safetensors"
         raise RepositoryError(msg)
     return sorted(versions, key=lambda item: (item.name, item.version))
 
 
-def _read_version(folder: Path) -> ModelVersion:
+def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
     try:
-        settings = _read_settings(folder.parent / "model.toml")
-        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
-        _check_sums(folder, manifest)
+        settings = read_settings(folder.parent)
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
+        _check_plugins(manifest, plugins)
+        checksums = _checksums(folder)
+        _check_sums(checksums, manifest, settings.waivers)
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         contract = derive(
             config,
-            class_names=manifest.class_names,
-            stuff_class_names=manifest.stuff_class_names,
-            keypoint_names=manifest.keypoint_names,
+            Names(manifest.class_names, manifest.stuff_class_names, manifest.keypoint_names),
             threshold=settings.threshold,
             inputs=settings.inputs,
             limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
-            source_digest=" ".join(manifest.checksums[name] for name in SEALED_FILES),
+            plugins=manifest.plugins,
+            waivers=settings.waivers,
+            source_digest=" ".join(checksums[name] for name in MODEL_FILES),
         )
         golden = _read_golden(folder / "golden")
     except (OSError, ValueError, KeyError, msgspec.DecodeError, yaml.YAMLError, LoadRefusedError) as error:
@@ -103,8 +115,14 @@ def _read_version(folder: Path) -> ModelVersion:
     return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, golden)
 
 
-def _read_settings(path: Path) -> ModelSettings:
-    return msgspec.toml.decode(path.read_bytes(), type=ModelSettings) if path.exists() else ModelSettings()
+def read_settings(model_folder: Path) -> ModelSettings:
+    """Read a model's model.toml, if it has one. Raises `RepositoryError`."""
+    path = model_folder / "model.toml"
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=ModelSettings) if path.exists() else ModelSettings()
+    except (OSError, ValueError) as error:
+        msg = f"{path}: {error}"
+        raise RepositoryError(msg) from error
 
 
 def _checksum(path: Path) -> str:
@@ -112,11 +130,22 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_sums(folder: Path, manifest: Manifest) -> None:
-    for name in SEALED_FILES:
-        if (seen := _checksum(folder / name)) != manifest.checksums[name]:
-            msg = f"{name} has SHA-256 {seen}, not {manifest.checksums[name]} as in manifest.json: it was changed"
-            raise ValueError(msg)
+def _checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a version but its manifest, by its path within."""
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name: _checksum(path) for name, path in files.items() if name != _MANIFEST}
+
+
+def _check_sums(seen: Mapping[str, str], manifest: Manifest, waivers: Collection[Check]) -> None:
+    for name in sorted({*seen, *manifest.checksums}):
+        if seen.get(name) != manifest.checksums.get(name):
+            found, noted = (sums.get(name, "no such file") for sums in (seen, manifest.checksums))
+            refuse(Check.CHECKSUM_CHANGED, f"{name} has SHA-256 {found}, in manifest.json: {noted}", waivers)
+
+
+def _check_plugins(manifest: Manifest, allowed: Collection[str]) -> None:
+    if unknown := [name for name in manifest.plugins if name not in allowed]:
+        raise LoadRefusedError(Check.PLUGIN_NOT_ALLOWED, f"it needs {', '.join(unknown)}")
 
 
 def _read_golden(folder: Path) -> tuple[Golden, ...]:
@@ -127,16 +156,16 @@ def _read_golden(folder: Path) -> tuple[Golden, ...]:
     return tuple(Golden(name, (folder / name).read_bytes(), objects) for name, objects in expected.items())
 
 
-def seal(
-    folder: Path,
-    class_names: Sequence[str],
-    stuff_class_names: Sequence[str] = (),
-    keypoint_names: Sequence[str] = (),
-) -> None:
-    """Write the manifest of a version whose config and weights are there."""
-    checksums = {name: _checksum(folder / name) for name in SEALED_FILES}
-    manifest = Manifest(tuple(class_names), checksums, tuple(stuff_class_names), tuple(keypoint_names))
-    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+def seal(folder: Path, names: Names, plugins: Sequence[str] = ()) -> None:
+    """Write the manifest of a version whose other files are all there."""
+    manifest = Manifest(
+        class_names=tuple(names.classes),
+        checksums=_checksums(folder),
+        stuff_class_names=tuple(names.stuff),
+        keypoint_names=tuple(names.keypoints),
+        plugins=tuple(plugins),
+    )
+    (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
 
 
 def write_golden(folder: Path, golden: Sequence[Golden]) -> None:

@@ -221,6 +221,7 @@ def model(served: ServedVersion) -> model_pb2.Model:
         state=_STATES[served.state],
         state_reason=served.state_reason,
         contract=_contract(served.model.contract),
+        waivers=served.model.contract.waivers,
     )
 
 
@@ -237,6 +238,7 @@ def _contract(given: InputContract) -> model_pb2.Contract:
         class_names=given.class_names,
         stuff_class_names=given.stuff_class_names,
         keypoint_names=given.keypoint_names,
+        plugins=given.plugins,
         floor=given.floor,
         default_threshold=given.default_threshold,
         max_detections=given.max_detections,

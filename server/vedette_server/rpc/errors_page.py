@@ -1,7 +1,8 @@
-"""The table of errors as a page for users: `make docs` writes it, a test holds the page to the table."""
+"""The tables of errors and checks as a page for users: `make docs` writes it, a test holds it to the tables."""
 
 import re
 
+from vedette_server.contract.loading import CHECKS, Check
 from vedette_server.rpc.errors import DOMAIN, TABLE, Row
 
 _HEAD = f"""\
@@ -12,13 +13,32 @@ is one of those below, its `metadata` holds the facts in the message. Invalid in
 `BadRequest.field_violations` too, and what may be tried again carries `RetryInfo`. The client raises
 `vedette_client.ServerError`; the commands exit with 64 plus the gRPC code's number.
 
-This page is written from the table in `vedette_server/rpc/errors.py` by `make docs`.
+What a model is refused for, before it ever serves, is [below](#checks-of-a-model).
+
+This page is written by `make docs` from the tables in `vedette_server/rpc/errors.py` and
+`vedette_server/contract/loading.py`.
+"""
+
+_CHECKS_HEAD = """
+# Checks of a model
+
+`vedette-server import` refuses a model that fails one of these, and the server refuses to serve it; the message names
+the check, says what was seen and what to do. Those that say so can be waived by whoever operates the server, by name,
+in the model's model.toml: `waivers = ["TENSORS_UNEXPECTED"]`. A waiver is shown by GetModel (`vedette models`), in the
+log and by the metric `vedette_check_waived`.
 """
 
 
 def page() -> str:
     """The page, as Markdown."""
-    return _HEAD + "".join(_section(reason, row) for reason, row in TABLE.items())
+    errors = "".join(_section(reason, row) for reason, row in TABLE.items())
+    return _HEAD + errors + _CHECKS_HEAD + "".join(_check(check) for check in CHECKS)
+
+
+def _check(check: Check) -> str:
+    row = CHECKS[check]
+    waivable = " It can be waived." if row.waivable else ""
+    return f"\n## {check}\n\n{row.meaning} Remedy: {row.remedy}.{waivable}\n"
 
 
 def _section(reason: str, row: Row) -> str:

@@ -1,0 +1,34 @@
+"""A Detectron2 project's own modules, such as detectron2.projects.point_rend: imported where a model needs them.
+
+Importing one runs it. It is imported only where its name was given to `vedette-server` as --plugin.
+"""
+
+import importlib
+import re
+from collections.abc import Sequence
+from types import ModuleType
+
+from detectron2.config import CfgNode
+
+from vedette_server.contract.loading import Check, LoadRefusedError
+
+_EXTENDS = re.compile(r"add_\w*config")  # Detectron2's convention for what adds a project's keys to a config
+
+
+def load(names: Sequence[str]) -> list[ModuleType]:
+    """Import modules by their names, which registers what they hold with Detectron2.
+
+    Raises `LoadRefusedError`: PLUGIN_MISSING.
+    """
+    try:
+        return [importlib.import_module(name) for name in names]
+    except ImportError as error:
+        raise LoadRefusedError(Check.PLUGIN_MISSING, f"{type(error).__name__}: {error}") from error
+
+
+def extend(config: CfgNode, names: Sequence[str]) -> None:
+    """Add the keys of each module's project to a config, by the functions that it offers for that."""
+    for module in load(names):
+        for name, function in vars(module).items():
+            if _EXTENDS.fullmatch(name):
+                function(config)
