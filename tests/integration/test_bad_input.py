@@ -17,9 +17,11 @@ from PIL import Image
 from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_server.contract.refusal import Reason
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
+from vedette_server.rpc.errors import TABLE
 
 from tests import running
 
@@ -228,9 +230,8 @@ def test_bad_input_is_refused_precisely(
     info, violations = details(caught.value)
     assert (info.reason, info.domain) == (reason, "vedette")
     assert [violation.field for violation in violations] == ([field] if field else [])
-    assert " ? " not in caught.value.details().replace("exchanged?", "").replace("(are they", ""), (
-        "a fact is missing from the message"
-    )
+    message, row = caught.value.details(), TABLE[Reason(reason)]
+    assert message == f"{row.message} {row.remedy}".format_map(info.metadata), "with every fact that it names"
     answered = stub.Detect(encoded(jpeg(scene.pixels)), timeout=60)
     assert answered.answer.detections
     assert bundled.worker_pids() == workers

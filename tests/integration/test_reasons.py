@@ -1,0 +1,143 @@
+"""Every reason of the error table over a real connection: those that bad input provokes, and here those that take a
+server in trouble: real worker processes with a predictor that misbehaves when its image says so."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1 import image_pb2
+from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_server.contract.refusal import Reason
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.served import PoolSettings, State
+from vedette_server.rpc.errors import TABLE
+from vedette_server.rpc.server import RpcServer
+
+from tests.integration import test_bad_input as bad_input
+from tests.integration.test_engine import KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
+
+OTHER = dataclasses.replace(MODEL, name="other")
+SLOW = dataclasses.replace(SETTINGS, workers=1)
+BROKEN = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:unloadable")
+
+
+@dataclass
+class Running:
+    """An engine behind gRPC."""
+
+    engine: Engine
+    stub: DetectionServiceStub
+
+    async def detect(self, first: int, model: str = "test") -> pb.DetectResponse:
+        raw = image_pb2.RawImage(
+            data=bytes([first]) + bytes(299), height=10, width=10, pixel_format=image_pb2.PIXEL_FORMAT_BGR8
+        )
+        response: pb.DetectResponse = await self.stub.Detect(
+            pb.DetectRequest(model_name=model, image=image_pb2.Image(raw=raw)), timeout=60
+        )
+        return response
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
+    """Start engines with what their pools are like, and stop them after the test."""
+    started: list[tuple[Engine, RpcServer, grpc.aio.Channel]] = []
+
+    async def start(
+        settings: PoolSettings = SETTINGS, until: State = State.READY, max_seconds: float = 60.0
+    ) -> Running:
+        engine = Engine([MODEL, OTHER], settings, Silent(), max_seconds=max_seconds)
+        server = RpcServer(engine, 1_000_000)
+        port = await server.start("127.0.0.1:0")
+        engine.run()
+        while any(served.state is not until for served in engine.served):
+            engine.changed.clear()
+            await engine.changed.wait()
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        started.append((engine, server, channel))
+        return Running(engine, DetectionServiceStub(channel))
+
+    yield start
+    for engine, server, channel in started:
+        await channel.close()
+        await server.stop(0)
+        await engine.stop()
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+async def refusal(call: Awaitable[object]) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    trailers = dict(caught.value.trailing_metadata() or ())
+    return caught.value.code(), status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+
+
+async def poisonous(serve: Serve) -> Awaitable[object]:
+    return (await serve()).detect(KILL)
+
+
+async def a_bug(serve: Serve) -> Awaitable[object]:
+    return (await serve()).detect(RAISE)
+
+
+async def too_late(serve: Serve) -> Awaitable[object]:
+    return (await serve(max_seconds=0.1)).detect(SLEEP)
+
+
+async def no_model_named(serve: Serve) -> Awaitable[object]:
+    return (await serve()).detect(0, model="")
+
+
+async def not_loaded(serve: Serve) -> Awaitable[object]:
+    return (await serve(BROKEN, State.UNAVAILABLE)).detect(0)
+
+
+async def stopping(serve: Serve) -> Awaitable[object]:
+    running = await serve()
+    drain = asyncio.create_task(running.engine.drain(60))
+    await asyncio.sleep(0)  # the drain has begun
+    return asyncio.gather(running.detect(0), drain)
+
+
+async def overloaded(serve: Serve) -> Awaitable[object]:
+    running = await serve(SLOW)
+    return asyncio.gather(*(running.detect(SLEEP) for _ in range(SLOW.max_queued + 4)))
+
+
+TROUBLE: dict[Reason, Callable[[Serve], Awaitable[Awaitable[object]]]] = {
+    Reason.IMAGE_POISONOUS: poisonous,
+    Reason.INTERNAL: a_bug,
+    Reason.DEADLINE_EXCEEDED: too_late,
+    Reason.MODEL_NAME_MISSING: no_model_named,
+    Reason.MODEL_NOT_READY: not_loaded,
+    Reason.SHUTTING_DOWN: stopping,
+    Reason.OVERLOADED: overloaded,
+}
+
+
+@pytest.mark.parametrize("reason", TROUBLE)
+async def test_trouble_is_told_precisely(reason: Reason, serve: Serve) -> None:
+    row = TABLE[reason]
+    code, status = await refusal(await TROUBLE[reason](serve))
+    assert code is row.code
+    assert status.code == row.code.value[0]
+    details = {detail.type_url.rpartition(".")[2]: detail for detail in status.details}
+    info = error_details_pb2.ErrorInfo()
+    details["ErrorInfo"].Unpack(info)
+    assert (info.reason, info.domain) == (reason, "vedette")
+    assert status.message.endswith(row.remedy.format_map(info.metadata))
+    assert ("RetryInfo" in details) == row.retry
+    assert ("BadRequest" in details) == (row.field is not None)
+    assert "a secret of the model's" not in str(status)
+
+
+def test_every_reason_is_provoked_over_a_connection() -> None:
+    by_input = {Reason(reason) for _request, _code, reason, _field in bad_input.CASES.values()}
+    assert by_input | set(TROUBLE) | {Reason.FEATURE_NOT_SERVED} == set(Reason)
