@@ -30,7 +30,7 @@ from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
-from tests.families import CLASSES, PLUGINS, ZOO, config, model
+from tests.families import CLASSES, PLUGINS, STUFF, ZOO, class_names, config, model
 
 State = dict[str, torch.Tensor]
 
@@ -186,6 +186,22 @@ def test_a_checkpoint_goes_in_whole(kind: str, state: State, tmp_path: Path) -> 
     loaded = default_predictor(tmp_path / "repository/model/1").model.state_dict()
     assert set(loaded) == set(state)
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("family", ZOO)
+def test_every_family_goes_in_whole(family: str, tmp_path: Path) -> None:
+    weights = {name: value.clone() for name, value in model(family).state_dict().items()}
+    training_checkpoint(tmp_path / "model.pth", weights)
+    folder = import_here(
+        tmp_path,
+        tmp_path / "model.pth",
+        write_config(tmp_path, family),
+        ",".join(class_names(family)),
+        stuff=STUFF if family == "panoptic_fpn" else None,
+        keypoints=[f"point{number}" for number in range(17)] if family == "keypoint_rcnn" else None,
+    )
+    loaded = default_predictor(folder).model.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
 
 
 def test_a_caffe2_pickle_goes_in_under_the_names_of_today(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def _outputs(model: Declared) -> tuple[Output, ...]:
 def _check_names(count: Count | None, names: Sequence[str]) -> None:
     wanted = count.number if count else 0
     if len(names) != wanted:
-        seen = f"{len(names)} names were given for {count.key} = {wanted}" if count else f"{len(names)} for nothing"
+        which = f"{count.key} = {wanted}" if count else "stuff or keypoints, of which the model has none"
+        seen = f"{len(names)} names were given for {which}"
         raise LoadRefusedError(Check.CLASS_COUNT, seen)
 
 
