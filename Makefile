@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench load card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ docs: $(INSTALLED) ## write the page of errors from its table
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench
 
+load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
+	$(BIN)/python -m tests.bench.load
+
 card: $(INSTALLED) ## measure the bundled model again and print its card's table
 	$(BIN)/python -m vedette_server.demo.evaluate
 
@@ -61,7 +64,7 @@ train-demo: $(INSTALLED) ## train the bundled model again, in about an hour; res
 
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv
-	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision \
+	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision --extra video \
 	  --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --constraint deploy/detectron2/torch.txt --custom-compile-command "make lock" --output-file requirements.lock
 

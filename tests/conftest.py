@@ -13,7 +13,7 @@ from vedette_server.demo import scenes
 from tests import running
 
 # Workers import only what is installed, or what a user has put there; so do they what tests give them.
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.getenv("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,20 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
             return found
         time.sleep(0.05)
     raise AssertionError(f"waited in vain for {what}")
+
+
+def http(server: "Server", path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(server.http + path) as response:  # noqa: S310  our own server
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def sample(server: "Server", series: str) -> float:
+    """The value of a series, or the sum over all with the name of a metric; 0 for none."""
+    lines = http(server, "/metrics")[1].splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith((series + " ", series + "{")))
 
 
 @dataclass
@@ -58,6 +74,13 @@ class Server:
             int(child)
             for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether a child is up to its own program: not on its way there, nor gone."""
+        try:
+            return b"vedette_server.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return False
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)

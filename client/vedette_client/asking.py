@@ -8,6 +8,7 @@ from vedette.v1 import detection_service_pb2 as pb
 
 from vedette_client import images
 from vedette_client.images import ImageLike, PixelFormat
+from vedette_client.wire import Outgoing
 
 OutputKind: TypeAlias = Literal["boxes", "masks", "keypoints", "panoptic", "semantic"]
 MaskFormat: TypeAlias = Literal["COCO_RLE", "POLYGONS", "PNG", "NONE"]
@@ -25,13 +26,27 @@ class Ask(TypedDict, total=False):
     max_detections: int | None
     panoptic_threshold: float | None  # score that a thing needs to enter the panoptic map
     contract: str  # refuse to be answered under any other contract than the one with this fingerprint
+    priority: Literal["LOW", "NORMAL", "HIGH"]  # what goes first where workers are scarce
     request_id: str  # for the server's log
 
 
-def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> pb.DetectRequest:
+def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> Outgoing:
     """The request. Raises `LocalError` for an image that cannot be sent."""
+    declared, data = images.message(image, pixel_format)
+    message = pb.DetectRequest(
+        model_name=ask.get("model", ""),
+        model_version=ask.get("version", ""),
+        image=declared,
+        options=options(ask),
+        request_id=ask.get("request_id", ""),
+    )
+    return Outgoing(message, data)
+
+
+def options(ask: Ask) -> pb.DetectOptions:
+    """What is asked about an image, or about every frame of a stream."""
     classes = ask.get("classes", ())
-    options = pb.DetectOptions(
+    return pb.DetectOptions(
         threshold=ask.get("threshold"),
         outputs=[answer_pb2.OutputKind.Value(f"OUTPUT_KIND_{kind.upper()}") for kind in ask.get("outputs", ())],
         mask_format=answer_pb2.MaskFormat.Value(f"MASK_FORMAT_{ask.get('mask_format', 'COCO_RLE')}"),
@@ -40,11 +55,5 @@ def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> pb.
         max_detections=ask.get("max_detections"),
         panoptic_threshold=ask.get("panoptic_threshold"),
         contract_fingerprint=ask.get("contract", ""),
-    )
-    return pb.DetectRequest(
-        model_name=ask.get("model", ""),
-        model_version=ask.get("version", ""),
-        image=images.message(image, pixel_format),
-        options=options,
-        request_id=ask.get("request_id", ""),
+        priority=pb.Priority.Value(f"PRIORITY_{ask.get('priority', 'NORMAL')}"),
     )

@@ -3,9 +3,11 @@
 Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +16,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from vedette_client import drawing
+from vedette_client import drawing, records
 from vedette_client.client import DEFAULT_ADDRESS, Client
 from vedette_client.errors import LocalError, ServerError, VedetteError
-from vedette_client.results import Detection, Empty, Model, Result
+from vedette_client.results import Empty, Model, Result
+from vedette_client.streaming import Policy
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
 
@@ -57,7 +60,7 @@ def detect(
             try:
                 result = client.detect(path, model=model, threshold=threshold)
                 if as_json:
-                    click.echo(json.dumps(_record(path, result)))
+                    click.echo(json.dumps({"image": str(path), **records.answer(result)}))
                 if save:
                     click.echo(f"saved {drawing.save(path, result, save)}", err=True)
             except VedetteError as error:
@@ -69,42 +72,6 @@ def detect(
         _print(_detections(results))
     if failures:
         sys.exit(_status(failures[0]))
-
-
-def _record(path: Path, result: Result) -> dict[str, Any]:
-    return {
-        "image": str(path),
-        "model": result.model,
-        "version": result.version,
-        "detections": [_detection_record(item) for item in result],
-        "empty": _empty_record(result.empty),
-    }
-
-
-def _detection_record(item: Detection) -> dict[str, Any]:
-    mask = item.mask and item.mask.record()
-    record = {
-        "class": item.class_name,
-        "class_id": item.class_id,
-        "score": round(item.score, 6),
-        "box": [round(edge, 3) for edge in item.box],
-        "mask": mask,
-    }
-    if item.keypoints:
-        record["keypoints"] = [[point.x, point.y, point.score] for point in item.keypoints]
-    return record
-
-
-def _empty_record(empty: Empty | None) -> dict[str, Any] | None:
-    if empty is None:
-        return None
-    return {
-        "reason": empty.reason,
-        "best_score": empty.best_score,
-        "best_class": empty.best_class,
-        "suppressed": empty.suppressed,
-        "threshold": empty.threshold,
-    }
 
 
 def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
@@ -125,6 +92,43 @@ def _why(empty: Empty) -> str:
     if empty.reason == "CLASS_FILTER":
         return "only classes that were not asked for"
     return "no candidates"
+
+
+@main.command()
+@click.argument("source")
+@_server
+@click.option("--model", default="", help="Name of the model; not needed where one is served.")
+@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
+@click.option(
+    "--policy",
+    type=click.Choice(["latest", "lossless"]),
+    help="Drop what is too old, or answer every frame.  [default: lossless for a file read as fast as it goes]",
+)
+@click.option("--jsonl", type=click.Path(path_type=Path), help="Write one JSON object for each frame to this file.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the annotated video to this file.")
+@click.option("--loop", is_flag=True, help="Begin a file anew at its end.")
+@click.option("--fps", type=float, help="Play a file at this rate, in frames a second.")
+def stream(source: str, server: str, policy: str | None, jsonl: Path | None, save: Path | None, **rest: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Find objects in the frames of SOURCE: a video file, an RTSP address, or a camera by its number.
+
+    Ctrl-C ends it; what was sent is still answered.
+    """
+    from vedette_client import stream_command, video  # PyAV is an optional dependency
+
+    live = video.is_live(source) or rest["fps"] is not None
+    chosen: Policy = "LATEST" if (policy or ("latest" if live else "lossless")) == "latest" else "LOSSLESS"
+    ask = {"model": rest["model"], "threshold": rest["threshold"]}
+
+    def run() -> Counter[str]:
+        opened = video.Video(source, loop=rest["loop"], fps=rest["fps"])
+        with contextlib.ExitStack() as stack:
+            lines = stack.enter_context(jsonl.open("w", encoding="utf-8")) if jsonl else None
+            client = stack.enter_context(Client(server))
+            return stream_command.run(client, opened, chosen, lines, save, ask)
+
+    counts = _or_exit(run)
+    told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(counts.items()))
+    click.echo(f"{sum(counts.values())} frames: {told or 'none'}", err=True)
 
 
 @main.command()

@@ -1,25 +1,52 @@
 """The two clients: `Client` blocks, `AsyncClient` awaits. They share how messages are built and read."""
 
+import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+import json
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 
-from vedette_client import asking, errors, results
+from vedette_client import asking, errors, results, wire
 from vedette_client.asking import Ask
 from vedette_client.images import ImageLike, PixelFormat
+from vedette_client.pumps import AsyncPump, Pump
 from vedette_client.results import Model, Result
+from vedette_client.streaming import METHOD, Event, Policy, Sendable, Session
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 30.0  # seconds
+SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 
+# What a server refused for now is tried again by gRPC itself, when the server says (its RetryInfo comes along as
+# grpc-retry-pushback-ms) or else soon; asking about an image changes nothing, so that it is safe.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE, "method": name} for name in ("Detect", "ListModels", "GetModel")],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
 # One answer with many masks, or one raw image, is larger than gRPC's default of 4 MiB.
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.per_rpc_retry_buffer_size", 256 * 2**20),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+)
 
 T = TypeVar("T")
 
@@ -39,6 +66,10 @@ class Client:
         self._timeout = timeout
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = DetectionServiceStub(self._channel)
+        self._detect: Callable[..., pb.DetectResponse] = self._channel.unary_unary(
+            f"/{SERVICE}/Detect", wire.serialize, pb.DetectResponse.FromString
+        )
+        self._stream: Any = self._channel.stream_stream(METHOD, wire.serialize, pb.StreamDetectResponse.FromString)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -62,7 +93,43 @@ class Client:
         which say more about it. `Ask` lists what can be asked. Raises `LocalError` for an image that cannot be sent.
         """
         request = asking.request(image, pixel_format, ask)
-        return results.result(self._call(self._stub.Detect, request))
+        return results.result(self._call(self._detect, request))
+
+    def stream(
+        self,
+        frames: Iterable[Sendable],
+        *,
+        policy: Policy,
+        stream_id: str = "",
+        max_in_flight: int | None = None,
+        pixel_format: PixelFormat | None = None,
+        **ask: Unpack[Ask],
+    ) -> Iterator[Event]:
+        """Send the frames of a video, and yield what became of each, in their order.
+
+        `frames` is read by a thread of its own: images as `detect` takes them, or `Frame`s, and `Reconfigure`s between
+        them. LATEST is for live video: what is looked at is the newest frame there is, older ones are dropped, and a
+        lost connection is made again. LOSSLESS is for files: every frame is answered, and `frames` is read no faster.
+        """
+        session = Session(policy, stream_id, max_in_flight, pixel_format, ask)
+        with Pump(frames) as pump:
+            while True:
+                call = self._stream(pump.requests(session))
+                try:
+                    yield from map(session.read, call)
+                except grpc.RpcError as error:
+                    failure = errors.from_rpc(error, self._address)
+                    if (pause := session.pause(failure)) is None:
+                        pump.check()
+                        raise failure from error
+                else:
+                    pump.check()
+                    return
+                finally:
+                    call.cancel()
+                    pump.release()
+                yield from session.lost()
+                time.sleep(pause)
 
     def models(self) -> list[Model]:
         """Everything that is served."""
@@ -113,7 +180,41 @@ class AsyncClient:
     async def detect(self, image: ImageLike, *, pixel_format: PixelFormat | None = None, **ask: Unpack[Ask]) -> Result:
         """Find objects in one image; see `Client.detect`."""
         request = asking.request(image, pixel_format, ask)
-        return results.result(await self._call(DetectionServiceStub(self._channel).Detect, request))
+        detect: Any = self._channel.unary_unary(f"/{SERVICE}/Detect", wire.serialize, pb.DetectResponse.FromString)
+        return results.result(await self._call(detect, request))
+
+    async def stream(
+        self,
+        frames: AsyncIterable[Sendable] | Iterable[Sendable],
+        *,
+        policy: Policy,
+        stream_id: str = "",
+        max_in_flight: int | None = None,
+        pixel_format: PixelFormat | None = None,
+        **ask: Unpack[Ask],
+    ) -> AsyncIterator[Event]:
+        """Send the frames of a video, and yield what became of each; see `Client.stream`."""
+        session = Session(policy, stream_id, max_in_flight, pixel_format, ask)
+        method: Any = self._channel.stream_stream(METHOD, wire.serialize, pb.StreamDetectResponse.FromString)
+        async with AsyncPump(frames) as pump:
+            while True:
+                call = method(pump.requests(session))
+                try:
+                    async for response in call:
+                        yield session.read(response)
+                except grpc.RpcError as error:
+                    failure = errors.from_rpc(error, self._address)
+                    if (pause := session.pause(failure)) is None:
+                        pump.check()
+                        raise failure from error
+                else:
+                    pump.check()
+                    return
+                finally:
+                    call.cancel()
+                for lost in session.lost():
+                    yield lost
+                await asyncio.sleep(pause)
 
     async def models(self) -> list[Model]:
         """Everything that is served."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 
@@ -92,18 +92,28 @@ _CLASSES: dict[grpc.StatusCode, type[ServerError]] = {
 }
 
 
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
 def from_rpc(error: grpc.RpcError, address: str) -> ServerError:
     """Make our error of gRPC's, with everything that the server said."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  every RpcError of a call is one
     code: grpc.StatusCode = error.code()
-    failure = _CLASSES.get(code, ServerError)(error.details() or code.name, code)
     status = rpc_status.from_call(error)
     if status is None:
+        failure = _CLASSES.get(code, ServerError)(error.details() or code.name, code)
         if code is grpc.StatusCode.UNAVAILABLE:
             failure.message = f"no server answers at {address} ({failure.message})"
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own: the message is over the server's limit
             return InvalidRequest(f"the request is larger than the server takes ({failure.message})", code)
         return failure
+    return from_status(status)
+
+
+def from_status(status: status_pb2.Status) -> ServerError:
+    """Make our error of what a server says about a call, or about one frame of a stream."""
+    code = _CODES[status.code]
+    failure = _CLASSES.get(code, ServerError)(status.message or code.name, code)
     for detail in status.details:
         _read_detail(failure, detail)
     return failure

@@ -28,7 +28,7 @@ class File:
 class Raw:
     """Raw 8-bit samples, row by row; NV12 and I420 need `yuv_matrix` and `yuv_range`, alpha needs `drop_alpha`."""
 
-    data: bytes
+    data: bytes | memoryview
     pixel_format: PixelFormat
     height: int
     width: int
@@ -50,39 +50,41 @@ class Tensor:
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | File | Raw | Tensor
 
+Buffer: TypeAlias = bytes | memoryview
+
 _CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1}
 
 
-def message(image: ImageLike, pixel_format: PixelFormat | None) -> image_pb2.Image:
-    """Make the message of whatever a caller has.
+def message(image: ImageLike, pixel_format: PixelFormat | None) -> tuple[image_pb2.Image, Buffer]:
+    """Make the message of whatever a caller has, without its data, and the data.
 
     Arrays must be uint8 of shape (height, width, 3), or (height, width) for GRAY8, and come with their pixel format.
     Raises `LocalError` for what cannot be sent.
     """
     if isinstance(image, np.ndarray):
-        return image_pb2.Image(raw=_raw(_from_array(image, pixel_format)))
+        return _raw(_from_array(image, pixel_format))
     if pixel_format is not None:
         msg = f"pixel_format={pixel_format!r} was given with a {type(image).__name__}, which says itself what it is"
         raise LocalError(msg)
     match image:
         case Raw():
-            return image_pb2.Image(raw=_raw(image))
+            return _raw(image)
         case Tensor():
-            return image_pb2.Image(tensor=_tensor(image))
+            return _tensor(image)
         case File():
-            return image_pb2.Image(encoded=_file(image))
+            return _file(image)
         case Image.Image():
-            return image_pb2.Image(raw=_raw(_from_array(np.asarray(image.convert("RGB")), "RGB8")))
+            return _raw(_from_array(np.asarray(image.convert("RGB")), "RGB8"))
         case _:
-            return image_pb2.Image(encoded=_file(File(image)))
+            return _file(File(image))
 
 
-def _file(image: File) -> image_pb2.EncodedImage:
-    return image_pb2.EncodedImage(
-        data=image.source if isinstance(image.source, bytes) else _read(image.source),
-        orientation=image_pb2.Orientation.Value(f"ORIENTATION_{image.orientation}"),
-        drop_alpha=image.drop_alpha,
+def _file(image: File) -> tuple[image_pb2.Image, Buffer]:
+    declared = image_pb2.EncodedImage(
+        orientation=image_pb2.Orientation.Value(f"ORIENTATION_{image.orientation}"), drop_alpha=image.drop_alpha
     )
+    data = image.source if isinstance(image.source, bytes) else _read(image.source)
+    return image_pb2.Image(encoded=declared), data
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -111,13 +113,17 @@ def _from_array(pixels: NDArray[Any], pixel_format: PixelFormat | None) -> Raw:
             "255, not normalised, of shape (height, width, 3), or (height, width) for GRAY8; floats go into Tensor"
         )
         raise LocalError(msg)
-    return Raw(np.ascontiguousarray(pixels).tobytes(), pixel_format, pixels.shape[0], pixels.shape[1])
+    return Raw(_bytes(pixels), pixel_format, pixels.shape[0], pixels.shape[1])
 
 
-def _raw(image: Raw) -> image_pb2.RawImage:
+def _bytes(values: NDArray[Any]) -> memoryview:
+    """An array's bytes, row by row; copied only if they do not lie so."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _raw(image: Raw) -> tuple[image_pb2.Image, Buffer]:
     matrix, span = image.yuv_matrix or "UNSPECIFIED", image.yuv_range or "UNSPECIFIED"
-    return image_pb2.RawImage(
-        data=image.data,
+    declared = image_pb2.RawImage(
         pixel_format=image_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{image.pixel_format}"),
         height=image.height,
         width=image.width,
@@ -126,9 +132,10 @@ def _raw(image: Raw) -> image_pb2.RawImage:
         yuv_range=image_pb2.YuvRange.Value(f"YUV_RANGE_{span}"),
         drop_alpha=image.drop_alpha,
     )
+    return image_pb2.Image(raw=declared), image.data
 
 
-def _tensor(image: Tensor) -> image_pb2.TensorImage:
+def _tensor(image: Tensor) -> tuple[image_pb2.Image, Buffer]:
     shape = image.values.shape
     channel_axis = 2 if image.layout == "HWC" else 0
     if not np.issubdtype(image.values.dtype, np.floating) or len(shape) != 3 or shape[channel_axis] != 3:
@@ -136,11 +143,11 @@ def _tensor(image: Tensor) -> image_pb2.TensorImage:
         msg = f"a tensor of {seen} was given as {image.layout}: send three channels of floats"
         raise LocalError(msg)
     height, width = (size for axis, size in enumerate(shape) if axis != channel_axis)
-    return image_pb2.TensorImage(
-        data=np.ascontiguousarray(image.values, "<f4").tobytes(),
+    declared = image_pb2.TensorImage(
         channel_order=image_pb2.ChannelOrder.Value(f"CHANNEL_ORDER_{image.channel_order}"),
         layout=image_pb2.TensorLayout.Value(f"TENSOR_LAYOUT_{image.layout}"),
         value_range=image_pb2.ValueRange.Value(f"VALUE_RANGE_{image.value_range.replace('-', '_')}"),
         height=height,
         width=width,
     )
+    return image_pb2.Image(tensor=declared), _bytes(image.values.astype("<f4", copy=False))

@@ -1,6 +1,7 @@
 """The demonstration: a server with the bundled model, held-out pictures sent to it, and one classic mistake.
 
-Run by `make demo`. Leaves in build/demo/: pictures/, detections.jsonl, annotated.png.
+Run by `make demo`. Leaves in build/demo/: pictures/, detections.jsonl, annotated.png, and a clip with its answers:
+clip.mp4, clip.jsonl, clip-annotated.mp4.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 from vedette_client import Client, Unavailable
-from vedette_server.demo import scenes
+from vedette_server.demo import clips, scenes
 
 OUTPUT = Path("build/demo")
 BIN = Path(sys.executable).parent
@@ -121,6 +122,11 @@ def main() -> None:
         vedette("detect", *names, "--server", address, "--json", "--save", str(OUTPUT / "annotated"), stdout=lines)
         console.print("\nNow the first picture with its red and blue swapped: no error, and nothing right.")
         vedette("detect", str(swap(pictures[0])), "--server", address)
+        clip, lines_of_clip, drawn = (OUTPUT / name for name in ("clip.mp4", "clip.jsonl", "clip-annotated.mp4"))
+        clips.write(scenes.Clip(SEEDS[0]), clip)
+        console.print("\nAnd a drive towards the same signs, as a stream.")
+        at = ("--server", address)
+        vedette("stream", str(clip), "--jsonl", str(lines_of_clip), "--save", str(drawn), *at)
     montage([OUTPUT / "annotated" / path.name for path in pictures], OUTPUT / "annotated.png")
     found = sum(len(json.loads(line)["detections"]) for line in lines.read_text().splitlines())
     console.print(f"\n{found} signs in {len(pictures)} pictures: see {OUTPUT / 'annotated.png'} and {lines}")

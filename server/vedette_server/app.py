@@ -25,18 +25,20 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        models = repository.read(settings.repository, settings.plugins)
-        metrics = Metrics(models)
+        self._models = repository.read(settings.repository, settings.plugins)
+        metrics = Metrics()
         pool = PoolSettings(
             factory=PREDICTOR,
             workers=settings.workers,
-            threads=settings.threads_per_worker(len(models)),
-            device=settings.device,
+            threads=settings.threads_per_worker(len(self._models)),
+            devices=settings.devices,
             max_queued=settings.max_queued,
             max_queued_bytes=settings.max_queued_bytes,
+            hang_seconds=settings.hang_seconds,
         )
-        self._engine = Engine(models, pool, metrics, settings.max_request_seconds)
-        self._rpc = RpcServer(self._engine, max(model.contract.limits.max_bytes for model in models))
+        self._engine = Engine(pool, metrics, settings.max_request_seconds)
+        most = max(model.contract.limits.max_bytes for model in self._models)
+        self._rpc = RpcServer(self._engine, most, settings.max_streams)
         self._http = HttpServer(metrics, lambda: self._engine.ready)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
@@ -47,9 +49,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         await self._start()
-        follow = asyncio.create_task(self._follow())
-        await self._told_to_stop.wait()
-        follow.cancel()
+        await self._until_told_to_stop()
         await self._stop()
 
     def stop(self) -> None:
@@ -62,7 +62,37 @@ class App:
         http_host, _, http_port = self._settings.http.rpartition(":")
         http_bound = await self._http.start(http_host.strip("[]"), int(http_port))
         log.info("listening", grpc=f"{host}:{bound or port}", http=f"http://{http_host}:{http_bound}")
-        self._engine.run()
+        for model in self._models:
+            self._engine.load(model)
+
+    async def _until_told_to_stop(self) -> None:
+        """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""
+        tasks = {asyncio.create_task(self._follow()), asyncio.create_task(self._told_to_stop.wait())}
+        if self._settings.poll_seconds:
+            tasks.add(asyncio.create_task(self._poll(self._settings.poll_seconds)))
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        for task in done:
+            task.result()
+
+    async def _poll(self, seconds: float) -> None:
+        """Load what is new in the repository, and unload what is no longer there once a newer version answers."""
+        unloading: set[asyncio.Task[None]] = set()
+        refused = ""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                models = await asyncio.to_thread(repository.read, self._settings.repository, self._settings.plugins)
+            except repository.RepositoryError as error:
+                if str(error) != refused:  # said once
+                    log.error("repository_refused", error=str(error))  # noqa: TRY400  a reason, not a bug
+                refused = str(error)
+                continue
+            refused = ""
+            for served in self._engine.replace(models):
+                unloading.add(task := asyncio.create_task(self._engine.unload(served)))
+                task.add_done_callback(unloading.discard)
 
     async def _follow(self) -> None:
         """Keep health checks in step with the engine."""

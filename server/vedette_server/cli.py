@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vedette_server import logs, settings
 from vedette_server.app import App
 from vedette_server.doctor import checks
+from vedette_server.pool import memory
 from vedette_server.repository.repository import RepositoryError
 
 _FAILURE, _USAGE = 1, 2
@@ -32,7 +33,8 @@ def main() -> None:
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that models may import.")
 @click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
 @click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
-@click.option("--device", help="Where models run, as torch names it.  [default: cpu]")
+@click.option("--device", help="Where models run: cpu, or cuda:0,cuda:1.  [default: cpu]")
+@click.option("--poll-seconds", type=float, help="Look for new and removed versions this often.  [default: never]")
 @click.option(
     "--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]"
 )
@@ -53,6 +55,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
     except ValueError as error:
         _fail(str(error), _USAGE)
     logs.configure(chosen.log_format)
+    memory.keep_freed()
     try:
         asyncio.run(_run(chosen))
     except (RepositoryError, OSError) as error:

@@ -24,9 +24,12 @@ class Settings(BaseSettings):
     plugins: tuple[str, ...] = ()  # modules that model versions may import into their workers
     workers: Positive = 1  # processes for each model version
     threads: Positive | None = None  # of each worker; None shares the cores out, so that they are never oversubscribed
-    device: str = "cpu"  # as torch names it
+    device: str = "cpu"  # as torch names it; several, separated by commas, share the workers out
     max_queued: Positive = 64  # requests that may wait for a version's workers
     max_queued_bytes: Positive = 512 * 2**20  # of their images
+    max_streams: Positive = 64  # open at once
+    hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # after which a worker that shows no life is replaced
+    poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between two looks at the repository; 0: it is read once
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop
     log_format: Literal["console", "json"] = "console"
@@ -53,6 +56,11 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         path = os.environ.get(PREFIX + "CONFIG")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Each device, as torch names it."""
+        return tuple(name.strip() for name in self.device.split(","))
 
     def threads_per_worker(self, versions: int) -> int:
         """The threads of each worker when `versions` model versions are served."""

@@ -4,16 +4,21 @@ Each picture is answered in turn by the bare predictor in this process and by a 
 same number of threads, so that both see the same noise.
 """
 
+import asyncio
 import functools
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
+import grpc
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_client import Client, ImageLike, Raw
 from vedette_server.contract import convert
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, PixelFormat, RawImage
@@ -26,11 +31,14 @@ from vedette_server.repository.repository import ModelVersion
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
+from tests.bench import load as load_test
 
 ROUNDS, WARM_UP = 40, 5
+PAUSE = 0.05  # seconds before each call, in which the threads of the one before have gone to sleep
 
 
 def clock(call: Callable[[], object]) -> float:
+    time.sleep(PAUSE)
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -58,6 +66,56 @@ def contract_share(predictor: Predictor, version: ModelVersion, spec: ImageSpec,
         checks.append(checked / (checked + whole))
         decodes.append(converted / (checked + whole))
     return statistics.median(checks), statistics.median(decodes)
+
+
+def gateway_cost() -> Table:
+    """What a request costs with a predictor that does nothing: client, transport, gateway, worker's channel."""
+    table = Table("The gateway's own cost", "median, ms")
+    command = [sys.executable, "-m", "tests.bench.identity"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        with Client(f"127.0.0.1:{process.stdout.readline().strip()}") as client:
+            for name, height, width in (("200 B", 7, 9), ("200 KB", 230, 290), ("6 MB", 1080, 1920)):
+                image = Raw(bytes(height * width * 3), "BGR8", height, width)
+                times = [clock(functools.partial(client.detect, image)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
+                table.add_row(name, f"{statistics.median(times) * 1000:.2f}")
+        process.communicate()
+    return table
+
+
+def efficiency(rounds: int = 5, seconds: float = 8.0) -> Table:
+    """Saturated throughput of two workers against two bare predictors, in turn, on the same cores."""
+    command = [sys.executable, "-m", "tests.bench.bare", "1"]
+    bare = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(load_test.WORKERS)
+    ]
+
+    def bare_rate() -> float:
+        for process in bare:
+            assert process.stdin is not None
+            process.stdin.write(f"{seconds}\n")
+            process.stdin.flush()
+        return sum(int(process.stdout.readline()) for process in bare if process.stdout) / seconds
+
+    async def served_rate(address: str) -> float:
+        async with grpc.aio.insecure_channel(address, options=load_test.OPTIONS) as channel:
+            return (await load_test.capacity(DetectionServiceStub(channel), seconds))[0]
+
+    with load_test.server() as server:
+        for process in bare:
+            assert process.stdout is not None
+            process.stdout.readline()
+        rates = [(bare_rate(), asyncio.run(served_rate(server.address))) for _ in range(rounds)]
+    for process in bare:
+        process.communicate()
+    table = Table("Saturated throughput", "bare, a second", "served, a second", "ratio (median of pairs)")
+    first, second = (statistics.median(column) for column in zip(*rates, strict=True))
+    ratio = statistics.median(served / alone for alone, served in rates)
+    table.add_row(f"{load_test.WORKERS} processes, {rounds} rounds", f"{first:.1f}", f"{second:.1f}", f"{ratio:.3f}")
+    return table
 
 
 def main() -> None:
@@ -89,7 +147,7 @@ def main() -> None:
     for name, (spec, data, _image) in pictures.items():
         check, converted = contract_share(predictor, version, spec, data)
         shares.add_row(name, f"{check:.2%}", f"{converted:.1%}")
-    for table in (served, shares):
+    for table in (served, shares, gateway_cost(), efficiency()):
         Console(width=110).print(table)
     print(f"{ROUNDS} pairs each, {threads} threads")
 

@@ -1,11 +1,14 @@
 """The commands, as users run them."""
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
+from vedette_server.demo import clips, scenes
 from vedette_server.demo.scenes import Picture
 
 from tests import running
@@ -146,3 +149,62 @@ def test_an_address_that_is_taken_is_said_so(bundled: running.Server) -> None:
     ran = run("serve", "--listen", bundled.address, "--http", "127.0.0.1:0", command="vedette-server")
     assert ran.returncode == 1
     assert f"cannot listen on {bundled.address}" in ran.stderr
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A rendered video."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    clips.write(scenes.Clip(seed=3_000_001, frames=12), path)
+    return path
+
+
+def frames_of(path: Path) -> int:
+    with av.open(path) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_video_is_streamed_to_a_file_and_an_annotated_video(
+    bundled: running.Server, clip: Path, tmp_path: Path
+) -> None:
+    lines, saved = tmp_path / "clip.jsonl", tmp_path / "out" / "clip.mp4"
+    ran = run("stream", str(clip), "--jsonl", str(lines), "--save", str(saved), "--server", bundled.address)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ""
+    assert "12 frames: 12 answered" in ran.stderr
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [record["frame_id"] for record in records] == list(range(12))
+    assert all(next(iter(record)) == "frame_id" for record in records)
+    assert any(record["detections"] for record in records)
+    assert frames_of(saved) == 12
+
+
+def test_a_video_played_live_accounts_for_every_frame(bundled: running.Server, clip: Path, tmp_path: Path) -> None:
+    """Four times as fast as it was filmed: what cannot be looked at is dropped, and said."""
+    lines = tmp_path / "clip.jsonl"
+    ran = run("stream", str(clip), "--fps", "100", "--jsonl", str(lines), "--server", bundled.address)
+    assert ran.returncode == 0, ran.stderr
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [record["frame_id"] for record in records] == list(range(12))
+    assert {record.get("dropped") for record in records} <= {None, "SUPERSEDED"}
+
+
+def test_an_interrupted_stream_ends_in_good_order(bundled: running.Server, clip: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "clip.jsonl"
+    command = [str(running.BIN / "vedette"), "stream", str(clip), "--loop", "--jsonl", str(lines)]
+    with subprocess.Popen([*command, "--server", bundled.address], stderr=subprocess.PIPE, text=True) as process:
+        running.wait_for(
+            lambda: lines.exists() and len(lines.read_text().splitlines()) > 15, "frames beyond the first round"
+        )
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=running.PATIENCE)
+    assert process.returncode == 0, told
+    assert f"{len(lines.read_text().splitlines())} frames: " in told
+
+
+@pytest.mark.parametrize(("source", "said"), [("no/such.mp4", "cannot open"), (__file__, "cannot open")])
+def test_what_is_no_video_is_said_in_one_line(source: str, said: str, bundled: running.Server) -> None:
+    ran = run("stream", source, "--server", bundled.address)
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith(f"vedette: {said} ")

@@ -254,7 +254,6 @@ def details(
 
 
 CALLS: dict[str, Callable[[DetectionServiceStub], object]] = {
-    "StreamDetect": lambda stub: next(stub.StreamDetect(iter([pb.StreamDetectRequest()]), timeout=30)),
     "Diagnose": lambda stub: stub.Diagnose(pb.DiagnoseRequest(), timeout=30),
 }
 

@@ -1,10 +1,11 @@
 """The engine and its pool with predictors that misbehave: real processes, no model."""
 
 import asyncio
+import ctypes
 import dataclasses
-import os
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +21,35 @@ from vedette_server.repository.repository import ModelVersion
 
 from tests.unit.test_contract import contract
 
-KILL, RAISE, REFUSE, SLEEP = 1, 2, 3, 4
+KILL, RAISE, REFUSE, SLEEP, HANG = 1, 2, 3, 4, 5
 
 
 class Scripted:
     """Does what the first byte of an image says; else it answers with nothing found and the sum of the bytes."""
 
-    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
+    max_batch = 1
+
+    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
         del image
-        match data[0]:
-            case 1:
-                os.kill(os.getpid(), 9)
-            case 2:
-                raise ValueError("a secret of the model's")
-            case 3:
-                raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
-            case 4:
-                time.sleep(0.5)
+        if data[0] == REFUSE:
+            raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
+        return bytes(data), options
+
+    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
+        for data, _options in images:
+            match data[0]:
+                case 1:  # KILL: as a bug in compiled code ends a process
+                    ctypes.string_at(0)
+                case 2:  # RAISE
+                    raise ValueError("a secret of the model's")
+                case 4:  # SLEEP
+                    time.sleep(0.5)
+                case 5:  # HANG
+                    threading.Event().wait()
+        return list(images)
+
+    def encode(self, inferred: tuple[bytes, Options]) -> Answer:
+        data, options = inferred
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
         evidence = Evidence(float(np.frombuffer(data, np.uint8).sum()), None, 0)
         return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
@@ -51,14 +64,17 @@ def unloadable(**_start: object) -> Scripted:
 
 
 class Silent:
+    def loaded(self, model: ModelVersion) -> None: ...
     def answered(self, outcome: Outcome) -> None: ...
     def refused(self, model: str, version: str, reason: Reason) -> None: ...
-    def state(self, model: ModelVersion, workers: int, queued: int, restarts: int) -> None: ...
+    def dropped(self, model: str, version: str, reason: str) -> None: ...
+    def state(self, model: ModelVersion, *, workers: int, queued: int, running: int, restarts: int) -> None: ...
+    def streams(self, count: int) -> None: ...
 
 
 MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
 SETTINGS = PoolSettings(
-    "tests.integration.test_engine:scripted", 2, 1, "cpu", max_queued=4, max_queued_bytes=10_000_000
+    "tests.integration.test_engine:scripted", 2, 1, ("cpu",), max_queued=4, max_queued_bytes=10_000_000
 )
 
 
@@ -69,8 +85,8 @@ def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
 
 
 async def started(settings: PoolSettings, until: State = State.READY) -> Engine:
-    engine = Engine([MODEL], settings, Silent(), max_seconds=60)
-    engine.run()
+    engine = Engine(settings, Silent(), max_seconds=60)
+    engine.load(MODEL)
     while engine.served[0].state is not until:
         engine.changed.clear()
         await engine.changed.wait()
@@ -90,11 +106,29 @@ async def test_bytes_arrive_as_they_were_sent(engine: Engine, size: int) -> None
     assert outcome.answer.evidence.best_score == 7 * (size - 1)
 
 
-async def test_an_image_that_kills_two_workers_is_poisonous(engine: Engine) -> None:
+async def test_an_image_that_crashes_two_workers_is_poisonous_and_harms_no_other(engine: Engine) -> None:
+    poisoned = asyncio.create_task(engine.detect(query(KILL)))
+    others = [asyncio.create_task(engine.detect(query(0))) for _ in range(3)]  # some share its worker
     with pytest.raises(Refused) as caught:
-        await engine.detect(query(KILL))
+        await poisoned
+    assert (caught.value.reason, caught.value.facts) == (Reason.IMAGE_POISONOUS, {"losses": "2"})
+    assert all(outcome.answer.evidence.best_score == 7 * 299 for outcome in await asyncio.gather(*others))
+    served = engine.served[0]
+    while len(served.pids) < SETTINGS.workers:
+        engine.changed.clear()
+        await engine.changed.wait()
+    assert served.restarts == 2
+
+
+async def test_a_worker_that_hangs_is_replaced_and_its_image_refused() -> None:
+    engine = await started(dataclasses.replace(SETTINGS, hang_seconds=2.0))
+    before = set(engine.served[0].pids)
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(HANG))
     assert caught.value.reason is Reason.IMAGE_POISONOUS
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
+    assert not before & set(engine.served[0].pids)
+    await engine.stop()
 
 
 async def test_an_exception_is_that_images_alone_and_kept_from_callers(engine: Engine) -> None:
@@ -130,6 +164,8 @@ def open_files() -> int:
 
 
 async def test_cancelled_callers_leave_nothing_behind(engine: Engine) -> None:
+    for _ in range(3):  # every slot has its memory
+        await asyncio.gather(*(engine.detect(query(0)) for _ in range(4)))
     before = open_files()
     callers = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(5)]
     await asyncio.sleep(0)

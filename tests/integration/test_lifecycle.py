@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,21 +19,9 @@ from vedette_server.demo.scenes import Picture
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
+from tests.running import http, sample
 
 SERVICE = "vedette.v1.DetectionService"
-
-
-def http(server: running.Server, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(server.http + path) as response:  # noqa: S310  our own server
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
-def sample(server: running.Server, series: str) -> float:
-    lines = [line for line in http(server, "/metrics")[1].splitlines() if line.startswith(series + " ")]
-    return float(lines[0].split()[-1]) if lines else 0.0
 
 
 def test_reflection_lists_the_services(bundled: running.Server) -> None:

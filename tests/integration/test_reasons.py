@@ -3,6 +3,8 @@ server in trouble: real worker processes with a predictor that misbehaves when i
 
 import asyncio
 import dataclasses
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -51,10 +53,11 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     async def start(
         settings: PoolSettings = SETTINGS, until: State = State.READY, max_seconds: float = 60.0
     ) -> Running:
-        engine = Engine([MODEL, OTHER], settings, Silent(), max_seconds=max_seconds)
-        server = RpcServer(engine, 1_000_000)
+        engine = Engine(settings, Silent(), max_seconds=max_seconds)
+        server = RpcServer(engine, 1_000_000, 1)
         port = await server.start("127.0.0.1:0")
-        engine.run()
+        for model in (MODEL, OTHER):
+            engine.load(model)
         while any(served.state is not until for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
@@ -99,6 +102,59 @@ async def not_loaded(serve: Serve) -> Awaitable[object]:
     return (await serve(BROKEN, State.UNAVAILABLE)).detect(0)
 
 
+async def killed_twice(serve: Serve) -> Awaitable[object]:
+    """Both times by a signal from outside, so that the image is not to blame."""
+    running = await serve()
+    call = asyncio.ensure_future(running.detect(SLEEP))
+    for _ in range(2):
+        served = running.engine.find("test", "")
+        while not served.running_pids:
+            await asyncio.sleep(0.01)
+        (pid,) = served.running_pids
+        os.kill(pid, signal.SIGKILL)
+        while served.running_pids == [pid]:
+            await asyncio.sleep(0.01)
+    return call
+
+
+def config(**fields: object) -> pb.StreamDetectRequest:
+    given = {"model_name": "test", "drop_policy": pb.DROP_POLICY_LATEST, **fields}
+    return pb.StreamDetectRequest(config=pb.StreamConfig(**given))  # type: ignore[arg-type]
+
+
+async def stream(serve: Serve, *messages: pb.StreamDetectRequest) -> Awaitable[object]:
+    stub = (await serve()).stub
+
+    async def read() -> None:
+        async for _response in stub.StreamDetect(iter(messages), timeout=60):
+            pass
+
+    return read()
+
+
+async def unconfigured(serve: Serve) -> Awaitable[object]:
+    return await stream(serve, config(drop_policy=0))
+
+
+async def changed(serve: Serve) -> Awaitable[object]:
+    return await stream(serve, config(), config(drop_policy=pb.DROP_POLICY_LOSSLESS))
+
+
+async def out_of_order(serve: Serve) -> Awaitable[object]:
+    frames = [pb.StreamDetectRequest(frame=pb.Frame(frame_id=number)) for number in (2, 2)]
+    return await stream(serve, config(), *frames)
+
+
+async def too_many(serve: Serve) -> Awaitable[object]:
+    """The fixture's servers take one stream."""
+    stub = (await serve()).stub
+    first = stub.StreamDetect(timeout=60)
+    await first.write(config())
+    await first.write(pb.StreamDetectRequest(frame=pb.Frame(frame_id=1)))
+    assert (await first.read()).error.frame_id == 1, "it is open"
+    return anext(aiter(stub.StreamDetect(iter([config()]), timeout=60)))
+
+
 async def stopping(serve: Serve) -> Awaitable[object]:
     running = await serve()
     drain = asyncio.create_task(running.engine.drain(60))
@@ -119,6 +175,11 @@ TROUBLE: dict[Reason, Callable[[Serve], Awaitable[Awaitable[object]]]] = {
     Reason.MODEL_NOT_READY: not_loaded,
     Reason.SHUTTING_DOWN: stopping,
     Reason.OVERLOADED: overloaded,
+    Reason.WORKERS_LOST: killed_twice,
+    Reason.STREAM_NOT_CONFIGURED: unconfigured,
+    Reason.STREAM_CHANGED: changed,
+    Reason.FRAME_OUT_OF_ORDER: out_of_order,
+    Reason.TOO_MANY_STREAMS: too_many,
 }
 
 
@@ -135,6 +196,7 @@ async def test_trouble_is_told_precisely(reason: Reason, serve: Serve) -> None:
     assert status.message.endswith(row.remedy.format_map(info.metadata))
     assert ("RetryInfo" in details) == row.retry
     assert ("BadRequest" in details) == (row.field is not None)
+    assert "?" not in status.message
     assert "a secret of the model's" not in str(status)
 
 

@@ -12,9 +12,10 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
 
 
-def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> None:
+def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
     """Refuse what the declaration, the header or the length shows to be wrong; nothing is decoded.
 
+    Returns the height and width that the header or the declaration says, in pixels.
     Raises `Refused` with one of the IMAGE_*, RAW_*, TENSOR_* and INPUT_* reasons.
     """
     kind = _kind(spec)
@@ -27,13 +28,17 @@ def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> None:
         raise Refused(Reason.IMAGE_TOO_MANY_BYTES, bytes=len(data), max_bytes=limits.max_bytes)
     match spec:
         case EncodedImage():
-            _check_size(*encoded.size(data), limits)
+            size = encoded.size(data)
+            _check_size(*size, limits)
         case RawImage():
-            _check_size(spec.height, spec.width, limits)
+            size = spec.height, spec.width
+            _check_size(*size, limits)
             raw.check(spec, data)
         case TensorImage():
-            _check_size(spec.height, spec.width, limits)
+            size = spec.height, spec.width
+            _check_size(*size, limits)
             tensor.check(spec, data)
+    return size
 
 
 def _kind(spec: ImageSpec) -> Input:

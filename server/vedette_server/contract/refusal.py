@@ -53,6 +53,11 @@ class Reason(StrEnum):
     OVERLOADED = auto()
     DEADLINE_EXCEEDED = auto()
     IMAGE_POISONOUS = auto()
+    WORKERS_LOST = auto()
+    STREAM_NOT_CONFIGURED = auto()
+    STREAM_CHANGED = auto()
+    FRAME_OUT_OF_ORDER = auto()
+    TOO_MANY_STREAMS = auto()
     SHUTTING_DOWN = auto()
     INTERNAL = auto()
 

@@ -1,38 +1,71 @@
 """The engine: everything that is served, and the one way in for a query."""
 
 import asyncio
+import contextlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import structlog
 
 from vedette_server.contract import convert
-from vedette_server.contract.options import Options, resolve
+from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Monitor, Outcome, Query
+from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
-from vedette_server.pool.channel import SharedImage
 from vedette_server.repository.repository import ModelVersion
+
+log = structlog.get_logger()
 
 _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come any more
 
 
 class Engine:
-    """Admits queries, finds the version that answers them, and tells the monitor what became of each."""
+    """Finds the version that answers a query, and tells the monitor what became of each."""
 
-    def __init__(
-        self, models: Sequence[ModelVersion], settings: PoolSettings, monitor: Monitor, max_seconds: float
-    ) -> None:
+    def __init__(self, settings: PoolSettings, monitor: Monitor, max_seconds: float) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
-        self._monitor = monitor
-        self._max_seconds = max_seconds
-        self._served = [ServedVersion(model, settings, monitor, self.changed) for model in models]
+        self.max_seconds = max_seconds  # that a request may take
+        self.monitor = monitor
+        self._settings = settings
+        self._served: list[ServedVersion] = []
         self._in_flight = 0
         self._arrivals = 0
-        self._draining = False
+        self.draining = False
 
-    def run(self) -> None:
-        """Start every version's workers."""
-        for version in self._served:
-            version.run()
+    def load(self, model: ModelVersion) -> ServedVersion:
+        """Start serving a version, in processes of its own."""
+        served = ServedVersion(model, self._settings, self.monitor, self.changed)
+        self._served = sorted([*self._served, served], key=lambda one: (one.model.name, one.model.version))
+        self.monitor.loaded(model)
+        served.run()
+        return served
+
+    def replace(self, models: Sequence[ModelVersion]) -> list[ServedVersion]:
+        """Load what is new among `models`; returns what is served, is not among them and can be missed by now.
+
+        A version can be missed when its model has another that answers, or has none left among `models`.
+        """
+        wanted = {(model.name, model.version): model for model in models}
+        loaded = {(one.model.name, one.model.version) for one in self._served}
+        for key in sorted(set(wanted) - loaded):
+            self.load(wanted[key])
+        names = {model.name for model in models}
+        answering = {
+            one.model.name
+            for one in self._served
+            if (one.model.name, one.model.version) in wanted and one.state is State.READY
+        }
+        gone = [one for one in self._served if (one.model.name, one.model.version) not in wanted]
+        return [one for one in gone if one.model.name in answering or one.model.name not in names]
+
+    async def unload(self, served: ServedVersion) -> None:
+        """Stop serving a version: nothing new reaches it, what it was given is answered, then its processes end."""
+        self._served.remove(served)
+        self.changed.set()
+        await served.drain()
+        await served.stop()
 
     @property
     def served(self) -> Sequence[ServedVersion]:
@@ -44,7 +77,7 @@ class Engine:
         """Whether every model has a version that answers, and the engine takes queries."""
         models = {version.model.name for version in self._served}
         answering = {version.model.name for version in self._served if version.state is State.READY}
-        return models == answering and not self._draining
+        return bool(models) and models == answering and not self.draining
 
     def find(self, model: str, version: str) -> ServedVersion:
         """The version that a query names; the newest that is ready, or else the newest, where it names none.
@@ -52,7 +85,7 @@ class Engine:
         Raises `Refused`: MODEL_NAME_MISSING, MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND.
         """
         names = sorted({served.model.name for served in self._served})
-        if not model and len(names) > 1:
+        if not model and len(names) != 1:
             raise Refused(Reason.MODEL_NAME_MISSING, served=", ".join(names))
         versions = [served for served in self._served if served.model.name == (model or names[0])]
         if not versions:
@@ -72,40 +105,52 @@ class Engine:
         Raises `Refused` for everything that is wrong with it or keeps it from being answered.
         """
         started = time.monotonic()
-        served: ServedVersion | None = None
+        with self.underway(query.model, query.version):
+            served, item = self.item(query, started + self._seconds(query))
+            served.admit(item)
+            return await self.outcome(served, item, started)
+
+    def _seconds(self, query: Query) -> float:
+        return self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
+
+    @contextlib.contextmanager
+    def underway(self, model: str, version: str) -> Iterator[None]:
+        """Count a query as under way, so that a drain waits for it, and tell the monitor if it is refused."""
         self._in_flight += 1
         self._arrivals += 1
         try:
-            served = self.find(query.model, query.version)
-            options = self._admit(query, served)
-            shared = SharedImage(query.data)
-            try:
-                answer, waited = await served.answer(query.image, shared, options, self._seconds(query))
-            finally:
-                shared.close()
+            yield
         except Refused as refusal:
-            known = (served.model.name, str(served.model.version)) if served else ("", "")
-            self._monitor.refused(*known, refusal.reason)
+            known = next((one.model for one in self._served if one.model.name == model or not model), None)
+            names = (known.name, version or str(known.version)) if known else ("", "")
+            self.monitor.refused(*names, refusal.reason)
             raise
         finally:
             self._in_flight -= 1
-        outcome = Outcome(answer, served.model, waited, time.monotonic() - started)
-        self._monitor.answered(outcome)
-        return outcome
 
-    def _admit(self, query: Query, served: ServedVersion) -> Options:
-        """Check everything that can be checked without a worker; returns what a worker is to do."""
-        if self._draining:
+    def item(self, query: Query, deadline: float) -> tuple[ServedVersion, Item]:
+        """Check everything that can be checked without a worker; returns what a worker is to do. Raises `Refused`."""
+        served = self.find(query.model, query.version)
+        if self.draining:
             raise Refused(Reason.SHUTTING_DOWN)
         if served.state is not State.READY:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
         contract = served.model.contract
         options = resolve(query.asked, contract)
-        convert.check(query.image, query.data, contract)
-        return options
+        size = convert.check(query.image, query.data, contract)
+        return served, Item(query.image, query.data, options, size, query.flow, query.priority, deadline)
 
-    def _seconds(self, query: Query) -> float:
-        return self._max_seconds if query.seconds is None else min(query.seconds, self._max_seconds)
+    async def outcome(self, served: ServedVersion, item: Item, started: float) -> Outcome:
+        """Wait for an item's answer, until its deadline. Raises `Refused`."""
+        try:
+            async with asyncio.timeout_at(None if math.isinf(item.deadline) else item.deadline):
+                answer = await item.answer
+        except TimeoutError:
+            raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}") from None
+        now = time.monotonic()
+        outcome = Outcome(answer, served.model, (item.started or now) - item.queued, now - started)
+        self.monitor.answered(outcome)
+        return outcome
 
     async def drain(self, seconds: float) -> bool:
         """Refuse what is new and wait for what was admitted; returns whether all of it was settled within `seconds`.
@@ -113,7 +158,7 @@ class Engine:
         It goes on refusing until callers have noticed: a request that reaches a transport while that closes is cut
         off without the status that tells its caller to try elsewhere.
         """
-        self._draining = True
+        self.draining = True
         self.changed.set()
         try:
             async with asyncio.timeout(seconds):

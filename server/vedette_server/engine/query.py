@@ -1,12 +1,13 @@
 """What is asked of the engine, and what it gives back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason
+from vedette_server.engine.queue import Flow, Priority
 from vedette_server.repository.repository import ModelVersion
 
 
@@ -20,6 +21,8 @@ class Query:
     data: Buffer
     asked: Asked
     seconds: float | None  # until the caller gives up; None: the server's own maximum
+    flow: Flow = field(default_factory=Flow)  # of the caller
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,20 @@ class Outcome:
 class Monitor(Protocol):
     """What the engine tells, and whom: it never hears back."""
 
+    def loaded(self, model: ModelVersion) -> None:
+        """A version is served from now on."""
+
     def answered(self, outcome: Outcome) -> None:
         """A query was answered."""
 
     def refused(self, model: str, version: str, reason: Reason) -> None:
         """A query was refused, or failed. `model` and `version` are empty where the query named none that is known."""
 
-    def state(self, model: ModelVersion, workers: int, queued: int, restarts: int) -> None:
+    def dropped(self, model: str, version: str, reason: str) -> None:
+        """A frame was dropped by its stream's own policy."""
+
+    def state(self, model: ModelVersion, *, workers: int, queued: int, running: int, restarts: int) -> None:
         """The state of a version's pool and queue changed."""
+
+    def streams(self, count: int) -> None:
+        """Streams opened or closed; `count` are open."""

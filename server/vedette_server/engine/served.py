@@ -1,21 +1,22 @@
 """One model version in service: its pool, its queue, its golden images, its state."""
 
 import asyncio
+import functools
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import EncodedImage, ImageSpec
+from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
-from vedette_server.contract.options import Options, defaults
+from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.query import Monitor
-from vedette_server.pool.channel import SharedImage
+from vedette_server.engine.queue import Item, Queue
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
@@ -24,7 +25,7 @@ from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
 
-_MOST_LOSSES = 2
+_MOST_LOSSES = 2  # workers that one image may take with it
 
 
 class State(StrEnum):
@@ -42,43 +43,38 @@ class PoolSettings:
     factory: str
     workers: int
     threads: int  # of each worker
-    device: str
+    devices: Sequence[str]  # over which the workers are spread
     max_queued: int
     max_queued_bytes: int
-
-
-@dataclass(eq=False)
-class _Waiting:
-    spec: ImageSpec
-    image: SharedImage
-    options: Options
-    answer: asyncio.Future[Answer]
-    queued: float = field(default_factory=time.monotonic)
-    queue_seconds: float = 0.0
-    losses: int = 0  # of workers that ended with it
+    hang_seconds: float = 60.0  # after which a worker whose inference loop shows no life is replaced
 
 
 class ServedVersion:
-    """Takes queries for one model version, first come first served, and gives each to the next idle worker."""
+    """Takes images for one model version and gives each, when its turn has come, to a worker that has room."""
 
     def __init__(self, model: ModelVersion, settings: PoolSettings, monitor: Monitor, changed: asyncio.Event) -> None:
         self.model = model
         self._settings = settings
         self._monitor = monitor
         self._changed = changed
-        start = Start(settings.factory, str(model.folder), model.contract, settings.device, settings.threads)
-        self._pool = Pool(start, settings.workers, self._probation, self._note)
-        self._waiting: deque[_Waiting] = deque()
-        self._queued_bytes = 0
-        self._arrival = asyncio.Event()
-        self._lanes: list[asyncio.Task[None]] = []
+        starts = [
+            Start(settings.factory, str(model.folder), model.contract, device, settings.threads)
+            for index in range(settings.workers)
+            for device in [settings.devices[index % len(settings.devices)]]
+        ]
+        self._pool = Pool(starts, settings.hang_seconds, self._probation, self._note)
+        self._queue = Queue()
+        self._estimate = Estimate(model.contract.resize)
+        self._running: dict[Item, Worker] = {}
+        self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
+        self._settled = asyncio.Event()  # set when nothing waits and nothing runs
+        self._settled.set()
 
     def run(self) -> None:
-        """Start the workers and the dispatch to them."""
+        """Start the workers."""
         if waivers := self.model.contract.waivers:
             log.warning("checks_waived", model=self.model.name, version=self.model.version, waivers=waivers)
         self._pool.run()
-        self._lanes = [asyncio.create_task(self._lane()) for _ in range(self._settings.workers)]
         self._note()
 
     @property
@@ -99,101 +95,155 @@ class ServedVersion:
             case State.UNAVAILABLE:
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
 
-    async def answer(
-        self, spec: ImageSpec, image: SharedImage, options: Options, seconds: float
-    ) -> tuple[Answer, float]:
-        """Have one image answered within `seconds`; returns the answer and the seconds it waited for a worker.
+    @property
+    def workers(self) -> int:
+        """How many workers it has when all is well."""
+        return self._settings.workers
 
-        Raises `Refused`: OVERLOADED, DEADLINE_EXCEEDED, IMAGE_POISONOUS, SHUTTING_DOWN, INTERNAL, or what is wrong
-        with the image.
-        """
-        settings = self._settings
-        if len(self._waiting) >= settings.max_queued or self._queued_bytes + image.size > settings.max_queued_bytes:
-            raise Refused(Reason.OVERLOADED, model=self.model.name, queued=len(self._waiting))
-        item = _Waiting(spec, image, options, asyncio.get_running_loop().create_future())
-        self._enqueue(item, self._waiting.append)
-        try:
-            async with asyncio.timeout(seconds):
-                return await item.answer, item.queue_seconds
-        except TimeoutError:
-            raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{seconds:.3f}") from None
-        finally:
-            self._withdraw(item)
+    @property
+    def pids(self) -> list[int]:
+        """The processes in rotation."""
+        return [worker.pid for worker in self._pool.workers]
 
-    def _withdraw(self, item: _Waiting) -> None:
-        """Take an item off the queue whose caller has gone, so that it no longer counts there."""
-        if item in self._waiting:
-            self._waiting.remove(item)
-            self._queued_bytes -= item.image.size
+    @property
+    def running_pids(self) -> list[int]:
+        """The processes that infer something now."""
+        return [worker.pid for worker in self._pool.workers if worker.batches]
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were replaced."""
+        return self._pool.restarts
+
+    def admit(self, item: Item) -> None:
+        """Let an image wait for its turn. Raises `Refused`: OVERLOADED, for what cannot be answered by its deadline."""
+        item.cost = self._estimate.of(item.size)
+        now, settings = time.monotonic(), self._settings
+        # Estimates scatter, and an answer that comes too late was for nothing: one image's time is spared.
+        expected = self._seconds_until_turn(item, now) + 2 * item.cost
+        left = item.deadline - now
+        full = len(self._queue) >= settings.max_queued or self._queue.bytes + len(item.data) > settings.max_queued_bytes
+        if full or expected > left:
+            facts = {"queued": len(self._queue), "expected": f"{expected:.2f}", "left": f"{left:.2f}"}
+            retry = max(expected - left, 0.0) if expected > left else item.cost
+            raise Refused(Reason.OVERLOADED, model=self.model.name, retry_seconds=f"{retry:.3f}", **facts)
+        self.put(item)
+
+    def put(self, item: Item) -> None:
+        """The same for what is bounded elsewhere, as the frames of streams are."""
+        item.cost = self._estimate.of(item.size)
+        self._queue.push(item)
+        self._settled.clear()
+        item.answer.add_done_callback(lambda _done: self.withdraw(item))
+        self._note()
+
+    def withdraw(self, item: Item) -> None:
+        """Take an image off the queue that nobody waits for any more."""
+        if self._queue.remove(item):
             self._note()
 
-    async def _lane(self) -> None:
-        """Serve one item after another, each with the first worker that is idle; there is a lane for each worker."""
-        while True:
-            async with self._pool.idle_worker() as worker:
-                item = await self._next()
-                if worker.alive:
-                    await self._serve(worker, item)
-                else:  # it was lost while it was idle
-                    self._enqueue(item, self._waiting.appendleft)
+    def _seconds_until_turn(self, item: Item, now: float) -> float:
+        """How long an image would wait for a worker."""
+        workers = self._pool.workers
+        running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
+        return (running + self._queue.seconds_before(item.priority)) / max(len(workers), 1)
 
-    def _enqueue(self, item: _Waiting, put: Callable[[_Waiting], None]) -> None:
-        put(item)
-        self._queued_bytes += item.image.size
-        self._arrival.set()
+    def _dispatch(self) -> None:
+        """Give workers that have room what is next."""
+        while (item := self._queue.next()) is not None:
+            worker = self._pool.idle if item.lost else self._pool.roomy
+            if worker is None:
+                return
+            if time.monotonic() + item.cost > item.deadline:
+                self._queue.remove(item)
+                _settle(item, Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}"))
+                continue
+            self._give(worker, self._batch(item, worker.max_batch))
+
+    def _batch(self, first: Item, most: int) -> list[Item]:
+        """What goes to a worker at once with `first`: images of its padded size, while the tightest deadline holds."""
+        batch, rule = [first], self.model.contract.resize
+        if first.lost:
+            return batch
+        for item in self._queue.in_turn() if most > 1 else ():
+            done = time.monotonic() + sum(one.cost for one in batch) + item.cost
+            alike = resized(item.size, rule) == resized(first.size, rule) and not item.lost
+            if item is not first and alike and done <= min(item.deadline, *(one.deadline for one in batch)):
+                batch.append(item)
+            if len(batch) == most:
+                break
+        return batch
+
+    def _give(self, worker: Worker, batch: Sequence[Item]) -> None:
+        now = time.monotonic()
+        for item in batch:
+            self._queue.take(item)
+            item.started = now
+            self._running[item] = worker
+        self._free_at[worker] = max(self._free_at.get(worker, now), now) + sum(item.cost for item in batch)
+        works = [(item.spec, item.data, item.options) for item in batch]
+        for item, future in zip(batch, worker.submit(works, alone=batch[0].lost), strict=True):
+            future.add_done_callback(functools.partial(self._answered, item))
+
+    def _answered(self, item: Item, future: asyncio.Future[Answer]) -> None:
+        """A worker is through with an item, or was lost with it."""
+        self._through_with(item)
+        error = future.exception()
+        match error:
+            case None:
+                answer = future.result()
+                self._learn(answer)
+                _settle(item, answer)
+            case WorkerLostError():
+                self._lost_with(item, killed=error.killed)
+            case Refused():
+                _settle(item, error)
+            case _:
+                log.error("predictor_raised", model=self.model.name, version=self.model.version, error=str(error))
+                _settle(item, Refused(Reason.INTERNAL))
         self._note()
 
-    async def _next(self) -> _Waiting:
-        while not self._waiting:
-            self._arrival.clear()
-            await self._arrival.wait()
-        item = self._waiting.popleft()
-        self._queued_bytes -= item.image.size
-        self._note()
-        return item
-
-    async def _serve(self, worker: Worker, item: _Waiting) -> None:
-        """Have one item answered; nothing that happens to it ends the lane."""
-        if item.answer.done():  # its caller has gone in this very moment
-            return
-        item.queue_seconds = time.monotonic() - item.queued
-        try:
-            answer = await worker.predict(item.spec, item.image, item.options)
-        except WorkerLostError:
-            self._lost_with(item)
-        except Refused as refusal:
-            _settle(item, refusal)
-        except WorkerBugError as error:
-            log.error("predictor_raised", model=self.model.name, version=self.model.version, error=str(error))  # noqa: TRY400  its traceback is the message
-            _settle(item, Refused(Reason.INTERNAL))
+    def _through_with(self, item: Item) -> None:
+        """A worker has one item less: it has begun with its next one just now, if it has one."""
+        worker = self._running.pop(item)
+        rest = [one.cost for one, its in self._running.items() if its is worker]
+        if rest:
+            self._free_at[worker] = time.monotonic() + sum(rest)
         else:
-            _settle(item, answer)
+            self._free_at.pop(worker, None)
 
-    def _lost_with(self, item: _Waiting) -> None:
-        """Retry an item that was lost with its worker, once: one that kills two workers is poisonous."""
-        item.losses += 1
+    def _learn(self, answer: Answer) -> None:
+        times = answer.times
+        seconds = times.decode + times.preprocess + times.forward + times.postprocess
+        self._estimate.learn((answer.height, answer.width), seconds)
+
+    def _lost_with(self, item: Item, *, killed: bool) -> None:
+        """Retry what was lost with its worker, once, alone: what two workers crash of is poisonous."""
+        item.kills += killed
+        item.crashes += not killed
         if item.answer.done():
             return
-        if item.losses < _MOST_LOSSES:
-            self._enqueue(item, self._waiting.appendleft)
+        if item.crashes >= _MOST_LOSSES:
+            _settle(item, Refused(Reason.IMAGE_POISONOUS, losses=item.crashes))
+        elif item.crashes + item.kills >= _MOST_LOSSES:
+            _settle(item, Refused(Reason.WORKERS_LOST, losses=item.crashes + item.kills))
         else:
-            _settle(item, Refused(Reason.IMAGE_POISONOUS, losses=item.losses))
+            item.started = None
+            self._queue.push(item)
 
     async def _probation(self, worker: Worker) -> None:
         """Let a new worker answer the golden images, through the same channel as everything else."""
         if not self.model.golden:
             log.warning("no_golden_images", model=self.model.name, version=self.model.version)
         for golden in self.model.golden:
-            image = SharedImage(golden.data)
             try:
-                answer = await worker.predict(EncodedImage(), image, defaults(self.model.contract))
+                answer = await worker.predict(EncodedImage(), golden.data, defaults(self.model.contract))
             except (Refused, WorkerBugError, WorkerLostError) as error:
                 msg = f"golden image {golden.name} was not answered: {error}"
                 raise ProbationError(msg) from error
-            finally:
-                image.close()
             if wrong := difference(golden, answer):
                 self._golden_changed(wrong)
+            self._learn(answer)
         log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
 
     def _golden_changed(self, wrong: str) -> None:
@@ -203,21 +253,32 @@ class ServedVersion:
             raise ProbationError(str(error)) from error
         log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 
+    async def drain(self) -> None:
+        """Wait until everything that was taken is answered."""
+        await self._settled.wait()
+
     async def stop(self) -> None:
-        """End the lanes and the workers; whoever still waits is told to try elsewhere."""
-        for lane in self._lanes:
-            lane.cancel()
-        await asyncio.gather(*self._lanes, return_exceptions=True)
-        for item in self._waiting:
+        """End the workers; whoever still waits is told to try elsewhere."""
+        for item in self._queue.clear():
             _settle(item, Refused(Reason.SHUTTING_DOWN))
         await self._pool.stop()
 
     def _note(self) -> None:
+        """Something has changed: go on with what can go on, and tell whoever wants to know."""
+        self._dispatch()
+        if not self._queue and not self._running:
+            self._settled.set()
         self._changed.set()
-        self._monitor.state(self.model, len(self._pool.workers), len(self._waiting), self._pool.restarts)
+        self._monitor.state(
+            self.model,
+            workers=len(self._pool.workers),
+            queued=len(self._queue),
+            running=len(self._running),
+            restarts=self._pool.restarts,
+        )
 
 
-def _settle(item: _Waiting, result: Answer | Refused) -> None:
+def _settle(item: Item, result: Answer | Refused) -> None:
     """Give an item's caller its result, if it still waits."""
     if item.answer.done():
         return

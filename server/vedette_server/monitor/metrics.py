@@ -1,7 +1,5 @@
 """Prometheus metrics. They live in the gateway alone; workers report in their answers."""
 
-from collections.abc import Sequence
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
@@ -17,7 +15,7 @@ _STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 class Metrics:
     """Counts what the engine tells of."""
 
-    def __init__(self, models: Sequence[ModelVersion]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "vedette_requests",
@@ -47,6 +45,9 @@ class Metrics:
         self._queued = Gauge(
             "vedette_queued_requests", "Requests that wait for a worker.", _VERSION, registry=self.registry
         )
+        self._running = Gauge(
+            "vedette_running_requests", "Requests that a worker has.", _VERSION, registry=self.registry
+        )
         self._restarts = Counter("vedette_worker_restarts", "Worker restarts.", _VERSION, registry=self.registry)
         self._waived = Gauge(
             "vedette_check_waived",
@@ -55,10 +56,15 @@ class Metrics:
             registry=self.registry,
         )
         self._restarts_seen: dict[tuple[str, str], int] = {}
-        for model in models:
-            self._start_at_zero(model)
+        self._dropped = Counter(
+            "vedette_frames_dropped",
+            "Frames that were dropped by their stream's own policy.",
+            (*_VERSION, "reason"),
+            registry=self.registry,
+        )
+        self._streams = Gauge("vedette_streams_open", "Streams that are open.", registry=self.registry)
 
-    def _start_at_zero(self, model: ModelVersion) -> None:
+    def loaded(self, model: ModelVersion) -> None:
         """Create the series that will be needed, so that their first event shows as an increase."""
         labels = (model.name, str(model.version))
         self._requests.labels(*labels, "OK")
@@ -90,11 +96,20 @@ class Metrics:
         """Count a refusal."""
         self._requests.labels(model, version, reason).inc()
 
-    def state(self, model: ModelVersion, workers: int, queued: int, restarts: int) -> None:
+    def dropped(self, model: str, version: str, reason: str) -> None:
+        """Count a dropped frame."""
+        self._dropped.labels(model, version, reason).inc()
+
+    def streams(self, count: int) -> None:
+        """Show how many streams are open."""
+        self._streams.set(count)
+
+    def state(self, model: ModelVersion, *, workers: int, queued: int, running: int, restarts: int) -> None:
         """Show the state of a version's pool."""
         labels = (model.name, str(model.version))
         self._workers.labels(*labels).set(workers)
         self._queued.labels(*labels).set(queued)
+        self._running.labels(*labels).set(running)
         self._restarts.labels(*labels).inc(restarts - self._restarts_seen.get(labels, 0))
         self._restarts_seen[labels] = restarts
 

@@ -1,25 +1,24 @@
-"""The channel between the gateway and one worker: a Unix stream socket with framed messages and shared memory.
+"""The channel between the gateway and one worker: a Unix stream socket with framed messages.
 
-A frame is a 4-byte big-endian length and a message in MessagePack. An image is an anonymous memory file whose
-descriptor rides on its job's frame (SCM_RIGHTS): it has no name, so no crash, not even `kill -9` of everything, can
-leave it behind, and the kernel frees it when its last holder closes it or ends.
+A frame is a 4-byte big-endian length and a message in MessagePack. Descriptors of new shared memory ride on the frame
+of the batch that uses it (SCM_RIGHTS).
 """
 
 import asyncio
-import mmap
-import os
 import socket
 import struct
+import threading
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from vedette_server.contract.image import Buffer
 from vedette_server.pool.messages import FromWorker, ToWorker
 
 T = TypeVar("T")
 _LENGTH = struct.Struct("!I")
+_MOST_DESCRIPTORS = 64  # of one message; a batch has fewer images
 
 
 class ChannelClosedError(ConnectionError):
@@ -45,22 +44,6 @@ def _frame(message: ToWorker | FromWorker) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class SharedImage:
-    """An image in anonymous shared memory, written once. `close` it when no worker needs it any more."""
-
-    def __init__(self, data: Buffer) -> None:
-        self.size = len(data)
-        self.fd = os.memfd_create("vedette-image")
-        written = 0
-        view = memoryview(data)
-        while written < self.size:
-            written += os.write(self.fd, view[written:])
-
-    def close(self) -> None:
-        """Give this process's share of the memory up."""
-        os.close(self.fd)
-
-
 class GatewayEnd:
     """The gateway's end: asynchronous."""
 
@@ -78,15 +61,15 @@ class GatewayEnd:
         reader, writer = await asyncio.open_unix_connection(sock=sock)
         return cls(duplicate, reader, writer)
 
-    def send(self, message: ToWorker, image: SharedImage | None = None) -> None:
-        """Send one message, with an image's memory if one is given.
+    def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
+        """Send one message, with descriptors.
 
         Raises `ChannelClosedError` if the worker is gone, or no longer reads what it is sent.
         """
         frame = _frame(message)
         try:
-            sent = socket.send_fds(self._sock, [frame], [image.fd] if image else [])
-        except OSError as error:  # a full buffer too: a worker has one job at a time, so it has stopped reading
+            sent = socket.send_fds(self._sock, [frame], descriptors)
+        except OSError as error:  # a full buffer too: a worker has few jobs at a time, so it has stopped reading
             raise ChannelClosedError from error
         if sent != len(frame):
             raise ChannelClosedError
@@ -107,27 +90,30 @@ class GatewayEnd:
 
 
 class WorkerEnd:
-    """The worker's end: blocking."""
+    """The worker's end: blocking. One thread receives; any may send."""
 
     _decoder = msgspec.msgpack.Decoder(ToWorker, dec_hook=_read_array)
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._sending = threading.Lock()
 
     def send(self, message: FromWorker) -> None:
         """Send one message."""
-        self._sock.sendall(_frame(message))
+        frame = _frame(message)
+        with self._sending:
+            self._sock.sendall(frame)
 
-    def receive(self) -> tuple[ToWorker, memoryview]:
-        """Receive one message and the image that came with it (empty if none did).
+    def receive(self) -> tuple[ToWorker, list[int]]:
+        """Receive one message and the descriptors that came with it.
 
         Raises `ChannelClosedError` once the gateway is gone.
         """
-        header, fds, _flags, _address = socket.recv_fds(self._sock, _LENGTH.size, 1)
+        header, fds, _flags, _address = socket.recv_fds(self._sock, _LENGTH.size, _MOST_DESCRIPTORS)
         header += self._exactly(_LENGTH.size - len(header))
         (length,) = _LENGTH.unpack(header)
         message = self._decoder.decode(self._exactly(length))
-        return message, _map(fds[0]) if fds else memoryview(b"")
+        return message, fds
 
     def _exactly(self, count: int) -> bytes:
         received = bytearray()
@@ -137,11 +123,3 @@ class WorkerEnd:
                 raise ChannelClosedError
             received += part
         return bytes(received)
-
-
-def _map(fd: int) -> memoryview:
-    """Map an image's memory, read-only; it is released with the last view of it."""
-    try:
-        return memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
-    finally:
-        os.close(fd)

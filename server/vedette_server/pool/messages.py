@@ -24,6 +24,8 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """Worker to gateway, once: the predictor is loaded."""
 
+    max_batch: int  # images that it is worth while to infer at once, on this device; 1: never more than one
+
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     """Worker to gateway, once, before it ends: the predictor could not be loaded."""
@@ -31,12 +33,27 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     error: str  # for the operator, not for callers
 
 
-class Job(msgspec.Struct, frozen=True, tag=True):
-    """Gateway to worker: answer the image whose shared memory comes with this message."""
+class Job(msgspec.Struct, frozen=True):
+    """One image to answer, which lies in a slot of shared memory."""
 
     job_id: int
+    slot: int
+    size: int  # bytes of the image in the slot
+    fresh: bool  # whether the slot's memory is new: its descriptor comes with the message
     image: ImageSpec
     options: Options
+
+
+class Batch(msgspec.Struct, frozen=True, tag=True):
+    """Gateway to worker: infer these images at once."""
+
+    jobs: tuple[Job, ...]
+
+
+class Alive(msgspec.Struct, frozen=True, tag=True):
+    """Worker to gateway, from the inference loop itself: it goes round, and is through with these jobs' images."""
+
+    through: tuple[int, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -61,5 +78,5 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     error: str  # for the operator, not for callers
 
 
-ToWorker: TypeAlias = Start | Job
-FromWorker: TypeAlias = Ready | LoadFailed | Done | Refusal | Failed
+ToWorker: TypeAlias = Start | Batch
+FromWorker: TypeAlias = Ready | LoadFailed | Alive | Done | Refusal | Failed

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -23,14 +23,15 @@ Probation: TypeAlias = Callable[[Worker], Awaitable[None]]  # raises ProbationEr
 
 
 class Pool:
-    """Keeps `size` workers running and hands out the idle ones."""
+    """Keeps one worker running for each of `starts`, and tells which of them have room."""
 
-    def __init__(self, start: Start, size: int, probation: Probation, changed: Callable[[], None]) -> None:
-        self._start = start
-        self._size = size
+    def __init__(
+        self, starts: Sequence[Start], hang_seconds: float, probation: Probation, changed: Callable[[], None]
+    ) -> None:
+        self._starts = starts
+        self._hang_seconds = hang_seconds
         self._probation = probation
         self._changed = changed
-        self._idle: asyncio.Queue[Worker] = asyncio.Queue()
         self._keepers: list[asyncio.Task[None]] = []
         self.workers: list[Worker] = []  # those in rotation
         self.restarts = 0
@@ -38,33 +39,41 @@ class Pool:
 
     def run(self) -> None:
         """Start the workers, and from then on replace each that ends."""
-        self._keepers = [asyncio.create_task(self._keep()) for _ in range(self._size)]
+        self._keepers = [asyncio.create_task(self._keep(start)) for start in self._starts]
 
-    async def _keep(self) -> None:
+    async def _keep(self, start: Start) -> None:
         backoff = _FIRST_BACKOFF
         while True:
             try:
-                worker = await Worker.spawn(self._start)
+                worker = await Worker.spawn(start, self._changed)
                 async with contextlib.AsyncExitStack() as stack:
                     stack.push_async_callback(worker.stop)
+                    watch = asyncio.create_task(self._watch(worker))
+                    stack.callback(watch.cancel)
                     await self._probation(worker)
                     await self._in_rotation(worker)
                 backoff = _FIRST_BACKOFF
             except (WorkerStartError, ProbationError) as error:
                 self.last_failure = str(error)
-                log.error("worker_failed_to_start", folder=self._start.folder, error=str(error))  # noqa: TRY400  a reason, not a bug
+                log.error("worker_failed_to_start", folder=start.folder, error=str(error))  # noqa: TRY400  a reason, not a bug
                 self._changed()
             except Exception as error:
                 self.last_failure = repr(error)
-                log.exception("worker_failed_to_start", folder=self._start.folder)
+                log.exception("worker_failed_to_start", folder=start.folder)
                 self._changed()
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
             self.restarts += 1
 
+    async def _watch(self, worker: Worker) -> None:
+        """End a worker whose inference loop has not gone round for too long."""
+        while (silent := worker.silent_seconds) < self._hang_seconds:  # noqa: ASYNC110  it is silence that is waited for
+            await asyncio.sleep(self._hang_seconds - silent)
+        log.error("worker_hangs", pid=worker.pid, seconds=round(silent, 1))
+        worker.give_up()
+
     async def _in_rotation(self, worker: Worker) -> None:
         self.workers.append(worker)
-        self._idle.put_nowait(worker)
         self.last_failure = None
         self._changed()
         try:
@@ -75,16 +84,15 @@ class Pool:
             self.workers.remove(worker)
             self._changed()
 
-    @contextlib.asynccontextmanager
-    async def idle_worker(self) -> AsyncIterator[Worker]:
-        """Wait for an idle worker and have it alone for a while."""
-        while not (worker := await self._idle.get()).alive:
-            pass
-        try:
-            yield worker
-        finally:
-            if worker.alive:
-                self._idle.put_nowait(worker)
+    @property
+    def idle(self) -> Worker | None:
+        """A worker that has nothing to infer."""
+        return next((worker for worker in self.workers if worker.alive and not worker.batches), None)
+
+    @property
+    def roomy(self) -> Worker | None:
+        """A worker that can take another batch: an idle one if there is one."""
+        return self.idle or next((worker for worker in self.workers if worker.room), None)
 
     async def stop(self) -> None:
         """End all workers."""

@@ -3,17 +3,27 @@
 import asyncio
 import contextlib
 import itertools
+import signal
 import socket
 import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import ImageSpec
+from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool.channel import ChannelClosedError, GatewayEnd, SharedImage
-from vedette_server.pool.messages import Done, Failed, Job, LoadFailed, Ready, Refusal, Start
+from vedette_server.pool.channel import ChannelClosedError, GatewayEnd
+from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
+from vedette_server.pool.slots import Slot
 
+DEPTH = 2  # batches that a worker has before it is through with them: one is inferred, the next is prepared meanwhile
 _STOP_SECONDS = 5.0  # for a worker to end by itself after its channel was closed
+_FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+
+Work: TypeAlias = tuple[ImageSpec, Buffer, Options]
 
 
 class WorkerStartError(Exception):
@@ -21,24 +31,60 @@ class WorkerStartError(Exception):
 
 
 class WorkerLostError(Exception):
-    """A worker ended while it had a job."""
+    """A worker ended while it had a job. `killed`: by a signal from outside, so that the job is not to blame."""
+
+    def __init__(self, message: str, *, killed: bool) -> None:
+        super().__init__(message)
+        self.killed = killed
 
 
 class WorkerBugError(Exception):
     """A predictor raised on a job; the message is its traceback, for the operator."""
 
 
-class Worker:
-    """A running worker process, with its predictor loaded. It takes one job at a time."""
+@dataclass(eq=False)
+class _Underway:
+    """A job that a worker has."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: GatewayEnd) -> None:
+    slot: int
+    answer: asyncio.Future[Answer]
+    batch: int
+    through: bool = False  # whether the model is through with it, so that only its encoding is to come
+
+
+@dataclass(eq=False)
+class _Memory:
+    """The slots of one worker."""
+
+    free: list[int] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+
+    def take(self) -> int:
+        if not self.free:
+            self.slots.append(Slot())
+            return len(self.slots) - 1
+        return self.free.pop()
+
+
+class Worker:
+    """A running worker process, with its predictor loaded."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: GatewayEnd, changed: Callable[[], None]) -> None:
         self._process = process
         self._channel = channel
-        self._job_ids = itertools.count(1)
+        self._changed = changed  # called when there is room for another batch
+        self._ids = itertools.count(1)
+        self._underway: dict[int, _Underway] = {}
+        self._memory = _Memory()
+        self._sign = time.monotonic()  # when the inference loop was last seen to go round
+        self._hung = False
+        self._alone = False  # whether what it has was lost with another worker
+        self._listening: asyncio.Task[None] | None = None
         self.alive = True
+        self.max_batch = 1
 
     @classmethod
-    async def spawn(cls, start: Start) -> "Worker":
+    async def spawn(cls, start: Start, changed: Callable[[], None]) -> "Worker":
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
@@ -54,18 +100,35 @@ class Worker:
         except BaseException:
             channel.close()
             raise
-        worker = cls(process, channel)
+        worker = cls(process, channel, changed)
         try:
             await worker._load(start)
         except BaseException:
             await worker.stop()
             raise
+        worker._listening = asyncio.create_task(worker._listen())
         return worker
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def batches(self) -> int:
+        """How many batches it is not through with."""
+        return len({job.batch for job in self._underway.values() if not job.through})
+
+    @property
+    def room(self) -> bool:
+        """Whether it can take another batch. Beside what another worker was lost with, it is given nothing."""
+        batches = self.batches
+        return self.alive and (not batches or (batches < DEPTH and not self._alone))
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since when its inference loop has not been seen to go round."""
+        return time.monotonic() - self._sign
 
     async def _load(self, start: Start) -> None:
         try:
@@ -77,40 +140,85 @@ class Worker:
         if isinstance(reply, LoadFailed):
             raise WorkerStartError(reply.error)
         assert isinstance(reply, Ready)  # noqa: S101  the protocol's only other reply
+        self.max_batch = reply.max_batch
+        self._sign = time.monotonic()
 
-    async def predict(self, spec: ImageSpec, image: SharedImage, options: Options) -> Answer:
-        """Have one image answered.
+    def submit(self, works: Sequence[Work], *, alone: bool = False) -> list[asyncio.Future[Answer]]:
+        """Give it one batch; there must be room. `alone` keeps it from getting another one meanwhile.
 
-        Raises `Refused` for what is wrong with the image, `WorkerBugError` for what is wrong with the predictor,
-        `WorkerLostError` if the process ends meanwhile.
+        Each future gets an answer, or raises `Refused` for what is wrong with the image, `WorkerBugError` for what is
+        wrong with the predictor, `WorkerLostError` if the process ends meanwhile.
         """
-        job = Job(next(self._job_ids), spec, options)
-        try:
-            self._channel.send(job, image)
-            reply = await self._channel.receive()
-        except ChannelClosedError as error:
-            msg = f"worker {self.pid} ended during a job"
-            raise self._lost(msg) from error
-        except asyncio.CancelledError:
-            self._lost("")  # its reply would be taken for the next job's
-            raise
-        match reply:
-            case Done(job_id=job.job_id, answer=answer):
-                return answer
-            case Refusal(job_id=job.job_id, reason=reason, facts=facts):
-                raise Refused(reason, **facts)
-            case Failed(job_id=job.job_id, error=trace):
-                raise WorkerBugError(trace)
-            case other:
-                msg = f"worker {self.pid} answered job {job.job_id} with {type(other).__name__}"
-                raise self._lost(msg)
+        jobs, descriptors, futures = [], [], []
+        batch, self._alone = next(self._ids), alone
+        if not self.batches:
+            self._sign = time.monotonic()  # what it does from now on is this
+        for spec, data, options in works:
+            number, job_id = self._memory.take(), next(self._ids)
+            slot = self._memory.slots[number]
+            if fresh := slot.write(data):
+                descriptors.append(slot.fd)
+            jobs.append(Job(job_id, number, len(data), fresh, spec, options))
+            futures.append(asyncio.get_running_loop().create_future())
+            self._underway[job_id] = _Underway(number, futures[-1], batch)
+        with contextlib.suppress(ChannelClosedError):  # `_listen` finds that out too, and tells every future
+            self._channel.send(Batch(tuple(jobs)), descriptors)
+        return futures
 
-    def _lost(self, reason: str) -> WorkerLostError:
-        """Give the process up: whatever still runs in it is of no use any more."""
+    async def predict(self, spec: ImageSpec, data: Buffer, options: Options) -> Answer:
+        """Have one image answered; raises what `submit` says."""
+        (future,) = self.submit([(spec, data, options)])
+        return await future
+
+    async def _listen(self) -> None:
+        """Take what the worker says, until it is gone; then tell everyone who waits for it."""
+        with contextlib.suppress(ChannelClosedError):
+            while True:
+                self._take(await self._channel.receive())
+        self._kill()
+        status = await self._process.wait()
+        killed = status in _FROM_OUTSIDE and not self._hung
+        for job in self._underway.values():
+            if not job.answer.done():
+                job.answer.set_exception(WorkerLostError(f"worker {self.pid}, status {status}", killed=killed))
+        self._underway.clear()
+        self._changed()
+
+    def _take(self, message: FromWorker) -> None:
+        match message:
+            case Alive(through=through):
+                self._sign = time.monotonic()
+                for job_id in through:
+                    if job := self._underway.get(job_id):
+                        job.through = True
+                if through:
+                    self._changed()
+            case Done(job_id=job_id, answer=answer):
+                self._settle(job_id, answer)
+            case Refusal(job_id=job_id, reason=reason, facts=facts):
+                self._settle(job_id, Refused(reason, **facts))
+            case Failed(job_id=job_id, error=trace):
+                self._settle(job_id, WorkerBugError(trace))
+
+    def _settle(self, job_id: int, result: Answer | Exception) -> None:
+        job = self._underway.pop(job_id)
+        self._memory.free.append(job.slot)
+        if not job.answer.done():
+            if isinstance(result, Exception):
+                job.answer.set_exception(result)
+            else:
+                job.answer.set_result(result)
+        self._changed()
+
+    def give_up(self) -> None:
+        """End a process whose inference loop hangs; what it has is lost, and to blame."""
+        self._hung = True
+        self._kill()
+
+    def _kill(self) -> None:
         self.alive = False
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        return WorkerLostError(reason)
 
     async def ended(self) -> int:
         """Wait until the process has ended; returns its exit status, negative for a signal."""
@@ -126,7 +234,12 @@ class Worker:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._process.wait()
         except (TimeoutError, asyncio.CancelledError) as error:
-            self._lost("")
+            self._kill()
             await self._process.wait()
             if isinstance(error, asyncio.CancelledError):
                 raise
+        finally:
+            if self._listening:
+                await self._listening
+            for slot in self._memory.slots:
+                slot.close()

@@ -1,52 +1,149 @@
-"""The inside of a worker process: load one predictor, then answer one job after another until the gateway is gone.
+"""The inside of a worker process: load one predictor, then answer jobs until the gateway is gone.
+
+Three threads overlap: one receives and prepares images, the main one infers, one encodes and sends. Their queues are
+bounded by the gateway, which gives a worker one batch beyond the one that is being inferred.
 
 Started as `python -m vedette_server.pool.worker DESCRIPTOR`, the descriptor of its end of the channel.
 """
 
 import importlib
+import os
+import queue
 import signal
 import socket
 import sys
+import threading
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
+from vedette_server.pool import memory, slots
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
-from vedette_server.pool.messages import Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
+from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
+
+BEAT_SECONDS = 1.0  # between two signs of life from an inference loop that has nothing to do
+
+Prepared = TypeVar("Prepared")
+Inferred = TypeVar("Inferred")
+Result = TypeVar("Result")
 
 
-class Predictor(Protocol):
-    """What a worker needs of a model."""
+class Predictor(Protocol[Prepared, Inferred]):
+    """What a worker needs of a model: an answer in three stages, each on a thread of its own."""
 
-    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
-        """Answer one image. Raises `Refused`."""
+    max_batch: int  # images that it is worth while to infer at once; 1: never more than one
+
+    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Prepared:
+        """Decode and resize one image; `data` must not be used after that. Raises `Refused`."""
+
+    def infer(self, images: Sequence[Prepared]) -> Sequence[Inferred]:
+        """Run the model on a batch. Always called by the thread that loaded it."""
+
+    def encode(self, inferred: Inferred) -> Answer:
+        """Make the answer of one image."""
 
 
 class Factory(Protocol):
     """What makes a predictor."""
 
-    def __call__(self, folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:
+    def __call__(self, folder: Path, contract: InputContract, device: str, threads: int) -> Predictor[Any, Any]:
         """Load it."""
 
 
-def _load(start: Start) -> Predictor:
+def _load(start: Start) -> Predictor[Any, Any]:
     module, _, name = start.factory.partition(":")
     factory: Factory = getattr(importlib.import_module(module), name)
     return factory(folder=Path(start.folder), contract=start.contract, device=start.device, threads=start.threads)
 
 
-def _answer(predictor: Predictor, job: Job, data: memoryview) -> FromWorker:
+class _Pipeline(Generic[Prepared, Inferred]):
+    """The three stages and what passes between them."""
+
+    def __init__(self, channel: WorkerEnd, predictor: Predictor[Prepared, Inferred]) -> None:
+        self._channel = channel
+        self._predictor = predictor
+        self._slots: dict[int, memoryview] = {}
+        self._to_infer: queue.SimpleQueue[Sequence[tuple[Job, Prepared]]] = queue.SimpleQueue()
+        self._to_encode: queue.SimpleQueue[tuple[Job, Inferred]] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Infer what is prepared, and show that this very loop goes round. It never returns: see `_until_closed`."""
+        for stage in (self._prepare, self._encode):
+            threading.Thread(target=_until_closed, args=(stage,), daemon=True).start()
+        while True:
+            try:
+                batch = self._to_infer.get(timeout=BEAT_SECONDS)
+            except queue.Empty:
+                self._channel.send(Alive())
+                continue
+            inferred = self._infer(batch)
+            self._channel.send(Alive(tuple(job.job_id for job, _ in batch)))
+            for pair in inferred:
+                self._to_encode.put(pair)
+
+    def _infer(self, batch: Sequence[tuple[Job, Prepared]]) -> Sequence[tuple[Job, Inferred]]:
+        """Run the model; where it fails on several images at once, it is tried with each alone."""
+        if len(batch) == 1:
+            ((job, image),) = batch
+            inferred = self._guarded(job, lambda: self._predictor.infer([image])[0])
+            return [] if inferred is None else [(job, inferred)]
+        try:
+            return list(
+                zip((job for job, _ in batch), self._predictor.infer([image for _, image in batch]), strict=True)
+            )
+        except Exception:  # noqa: BLE001  it is told when an image fails alone
+            return [pair for one in batch for pair in self._infer([one])]
+
+    def _prepare(self) -> None:
+        while True:
+            message, descriptors = self._channel.receive()
+            assert isinstance(message, Batch)  # noqa: S101  the protocol's only other message
+            for job in message.jobs:
+                if job.fresh:
+                    self._slots[job.slot] = slots.view(descriptors.pop(0))
+            images = [(job, self._prepare_one(job)) for job in message.jobs]
+            if ready := [(job, image) for job, image in images if image is not None]:
+                self._to_infer.put(ready)
+
+    def _prepare_one(self, job: Job) -> Prepared | None:
+        data = self._slots[job.slot][: job.size]
+        return self._guarded(job, lambda: self._predictor.prepare(job.image, data, job.options))
+
+    def _encode(self) -> None:
+        while True:
+            job, inferred = self._to_encode.get()
+            answer = self._guarded(job, lambda: self._predictor.encode(inferred))  # noqa: B023  called before the next
+            if answer is not None:
+                self._channel.send(Done(job.job_id, answer))
+
+    def _guarded(self, job: Job, call: Callable[[], Result]) -> Result | None:
+        """Run one stage; what goes wrong is that job's failure, reported and survived."""
+        reply: FromWorker
+        try:
+            return call()
+        except Refused as refusal:
+            reply = Refusal(job.job_id, refusal.reason, refusal.facts)
+        except Exception:  # noqa: BLE001  whatever a model raises
+            reply = Failed(job.job_id, traceback.format_exc())
+        self._channel.send(reply)
+        return None
+
+
+def _until_closed(run: Callable[[], object]) -> None:
+    """Run a thread; when the gateway is gone, or the thread has a bug, the whole process ends at once."""
     try:
-        return Done(job.job_id, predictor.predict(job.image, data, job.options))
-    except Refused as refusal:
-        return Refusal(job.job_id, refusal.reason, refusal.facts)
-    except Exception:  # noqa: BLE001  whatever a model raises is that job's failure, reported and survived
-        return Failed(job.job_id, traceback.format_exc())
+        run()
+    except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  a worker without one of its threads would hang
+        traceback.print_exc()
+        os._exit(1)
 
 
 def serve(channel: WorkerEnd) -> None:
@@ -58,22 +155,16 @@ def serve(channel: WorkerEnd) -> None:
     except Exception:  # noqa: BLE001  whatever loading raises goes to the operator's log
         channel.send(LoadFailed(traceback.format_exc()))
         return
-    channel.send(Ready())
-    while True:
-        job, data = channel.receive()
-        assert isinstance(job, Job)  # noqa: S101  the protocol's only other message
-        channel.send(_answer(predictor, job, data))
-        del data  # unmaps the image before the next one is waited for
+    channel.send(Ready(predictor.max_batch))
+    _Pipeline(channel, predictor).run()
 
 
 def main() -> None:
     """Run until the gateway is gone; the terminal's Ctrl-C is the gateway's to handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    memory.keep_freed()
     with socket.socket(fileno=int(sys.argv[1])) as sock:
-        try:
-            serve(WorkerEnd(sock))
-        except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
-            return
+        _until_closed(lambda: serve(WorkerEnd(sock)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Between protobuf messages and the engine's own objects: pure functions, no decisions."""
 
+import time
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 
+from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
@@ -26,7 +28,10 @@ from vedette_server.contract.image import (
 from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Outcome
+from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
+from vedette_server.rpc import errors
 
 _OUTPUTS = {
     Output.BOXES: answer_pb2.OUTPUT_KIND_BOXES,
@@ -40,18 +45,24 @@ _STATES = {
     State.READY: model_pb2.MODEL_STATE_READY,
     State.UNAVAILABLE: model_pb2.MODEL_STATE_UNAVAILABLE,
 }
+_PRIORITIES = {
+    detection_service_pb2.PRIORITY_LOW: Priority.LOW,
+    detection_service_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    detection_service_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+LONGEST_ID = 128  # characters, of ids that callers choose: they go into the log as they are
 _OUTPUT_OF = {kind: output for output, kind in _OUTPUTS.items()}
 
 
-def image(message: image_pb2.Image) -> tuple[ImageSpec, Buffer]:
-    """What is declared about an image, and its bytes. Raises `Refused`."""
+def image(message: image_pb2.Image, data: Buffer | None) -> tuple[ImageSpec, Buffer]:
+    """What is declared about an image, and its bytes: `data`, or those in the message. Raises `Refused`."""
     match message.WhichOneof("content"):
         case "encoded":
-            return _encoded(message.encoded), message.encoded.data
+            return _encoded(message.encoded), message.encoded.data if data is None else data
         case "raw":
-            return _raw(message.raw), message.raw.data
+            return _raw(message.raw), message.raw.data if data is None else data
         case "tensor":
-            return _tensor(message.tensor), message.tensor.data
+            return _tensor(message.tensor), message.tensor.data if data is None else data
         case None:
             raise Refused(Reason.IMAGE_MISSING)
 
@@ -121,6 +132,56 @@ def asked(options: detection_service_pb2.DetectOptions) -> Asked:
 def _decimal(value: float) -> float:
     """A 32-bit float as the decimal that the caller wrote: 0.3, not 0.30000001192092896."""
     return float(f"{value:.7g}")
+
+
+def priority(options: detection_service_pb2.DetectOptions) -> Priority:
+    """What a request goes before."""
+    return _PRIORITIES.get(options.priority, Priority.NORMAL)
+
+
+def stream_settings(config: detection_service_pb2.StreamConfig) -> StreamSettings:
+    """What holds for a whole stream. Raises `Refused`: STREAM_NOT_CONFIGURED."""
+    policy = _named(Policy, config, "drop_policy")
+    most = config.max_in_flight if config.HasField("max_in_flight") else None
+    if policy is None:
+        raise Refused(Reason.STREAM_NOT_CONFIGURED, field="drop_policy", seen=config.drop_policy, most=MOST_IN_FLIGHT)
+    if most is not None and not 1 <= most <= MOST_IN_FLIGHT:
+        raise Refused(Reason.STREAM_NOT_CONFIGURED, field="max_in_flight", seen=most, most=MOST_IN_FLIGHT)
+    if len(config.stream_id) > LONGEST_ID or not config.stream_id.isprintable():
+        length = f"{len(config.stream_id)} characters"
+        raise Refused(Reason.STREAM_NOT_CONFIGURED, field="stream_id", seen=length, most=MOST_IN_FLIGHT)
+    return StreamSettings(config.model_name, config.model_version, policy, priority(config.options), most)
+
+
+def frame(message: detection_service_pb2.Frame, data: Buffer | None) -> Frame:
+    """A frame of a stream. Raises `Refused`."""
+    spec, content = image(message.image, data)
+    captured = message.capture_time.ToNanoseconds() / 1e9 if message.HasField("capture_time") else time.time()
+    return Frame(message.frame_id, captured, spec, content)
+
+
+def told(event: Told, request_id: str) -> detection_service_pb2.StreamDetectResponse:
+    """What became of a frame, as the API has it."""
+    captured = timestamp_pb2.Timestamp()
+    captured.FromNanoseconds(round(event.captured * 1e9))
+    match event.fate:
+        case Outcome():
+            given = detection_service_pb2.FrameAnswer(
+                frame_id=event.frame_id,
+                capture_time=captured,
+                age_seconds=max(time.time() - event.captured, 0.0),
+                answer=answer(event.fate),
+            )
+            return detection_service_pb2.StreamDetectResponse(answer=given)
+        case DropReason():
+            reason = detection_service_pb2.DropReason.Value(f"DROP_REASON_{event.fate}")
+            dropped = detection_service_pb2.DroppedFrame(frame_id=event.frame_id, reason=reason)
+            return detection_service_pb2.StreamDetectResponse(dropped=dropped)
+        case Refused():
+            failed = detection_service_pb2.FrameError(
+                frame_id=event.frame_id, status=errors.status(event.fate, request_id)
+            )
+            return detection_service_pb2.StreamDetectResponse(error=failed)
 
 
 def answer(outcome: Outcome) -> answer_pb2.Answer:

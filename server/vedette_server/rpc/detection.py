@@ -1,5 +1,7 @@
 """The DetectionService: each call converts, asks the engine, converts back, and writes one line to the log."""
 
+import asyncio
+import collections
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,11 +17,14 @@ from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
+from vedette_server.engine.queue import Flow
+from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream
 from vedette_server.rpc import convert, errors
+from vedette_server.rpc.wire import Received
 
 log = structlog.get_logger()
 
-_LONGEST_ID = 128  # characters
+_MOST_CALLERS = 1_000  # whose turns are remembered
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,26 +32,32 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DetectionService(DetectionServiceServicer):
     """Serves the engine over gRPC."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, max_streams: int) -> None:
         self._engine = engine
+        self._max_streams = max_streams
+        self._streams = 0
+        self._flows: collections.OrderedDict[str, Flow] = collections.OrderedDict()
 
-    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectResponse:  # noqa: N802  gRPC's name
+    async def Detect(self, request: Received[pb.DetectRequest], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Find objects in one image."""
-        sent = request.request_id
-        valid = len(sent) <= _LONGEST_ID and sent.isprintable()  # it goes into the log as it is
+        message = request.message
+        sent = message.request_id
+        valid = len(sent) <= convert.LONGEST_ID and sent.isprintable()  # it goes into the log as it is
         request_id = sent if sent and valid else uuid.uuid4().hex
 
         async def detect() -> pb.DetectResponse:
             if not valid:
-                raise Refused(Reason.REQUEST_ID_INVALID, length=len(sent), most=_LONGEST_ID)
-            spec, data = convert.image(request.image)
+                raise Refused(Reason.REQUEST_ID_INVALID, length=len(sent), most=convert.LONGEST_ID)
+            spec, data = convert.image(message.image, request.data)
             query = Query(
-                model=request.model_name,
-                version=request.model_version,
+                model=message.model_name,
+                version=message.model_version,
                 image=spec,
                 data=data,
-                asked=convert.asked(request.options),
+                asked=convert.asked(message.options),
                 seconds=context.time_remaining(),
+                flow=self._flow(context.peer()),
+                priority=convert.priority(message.options),
             )
             outcome = await self._engine.detect(query)
             given = convert.answer(outcome)
@@ -54,6 +65,14 @@ class DetectionService(DetectionServiceServicer):
             return pb.DetectResponse(answer=given, request_id=request_id)
 
         return await _guarded(context, request_id, detect)
+
+    def _flow(self, caller: str) -> Flow:
+        """The turns of a caller, told by its connection."""
+        flow = self._flows.setdefault(caller, Flow())
+        self._flows.move_to_end(caller)
+        if len(self._flows) > _MOST_CALLERS:
+            self._flows.popitem(last=False)
+        return flow
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802  gRPC's name
         """List every version of every model."""
@@ -70,22 +89,94 @@ class DetectionService(DetectionServiceServicer):
         return await _guarded(context, uuid.uuid4().hex, get)
 
     async def StreamDetect(  # noqa: N802  gRPC's name
-        self, request_iterator: AsyncIterator[pb.StreamDetectRequest], context: Context
+        self,
+        request_iterator: AsyncIterator[Received[pb.StreamDetectRequest]],  # type: ignore[override]  # read by rpc.wire
+        context: Context,
     ) -> AsyncIterator[pb.StreamDetectResponse]:
-        """Not served yet."""
-        del request_iterator
-        await _refuse(context, _not_served("StreamDetect"), uuid.uuid4().hex)
-        yield pb.StreamDetectResponse()  # never reached; it makes this a stream
+        """Find objects in the frames of a video."""
+        request_id = uuid.uuid4().hex
+        self._count(+1)
+        try:
+            async for response in self._stream(request_iterator, request_id):
+                yield response
+        except Refused as refusal:
+            log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
+            await _refuse(context, refusal, request_id)
+        except Exception:
+            log.exception("bug", request_id=request_id)
+            await _refuse(context, Refused(Reason.INTERNAL), request_id)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._streams += change
+        self._engine.monitor.streams(self._streams)
+
+    async def _stream(
+        self, requests: AsyncIterator[Received[pb.StreamDetectRequest]], request_id: str
+    ) -> AsyncIterator[pb.StreamDetectResponse]:
+        if self._streams > self._max_streams:
+            raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
+        first = await anext(aiter(requests), None)
+        if first is None or first.message.WhichOneof("message") != "config":
+            seen = first.message.WhichOneof("message") if first else "nothing"
+            raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=f"sent as {seen}", most=MOST_IN_FLIGHT)
+        config = first.message.config
+        settings = convert.stream_settings(config)
+        told: collections.Counter[str] = collections.Counter()
+        started = time.monotonic()
+        with Stream(self._engine, settings, convert.asked(config.options)) as stream:
+            self._engine.find(config.model_name, config.model_version)
+            log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
+            reading = asyncio.create_task(_read_frames(requests, config, stream))
+            try:
+                async for event in stream.told():
+                    response = convert.told(event, request_id)
+                    told[response.WhichOneof("message") or ""] += 1
+                    yield response
+                await reading  # what ended it, if it was not the caller
+            finally:
+                reading.cancel()
+                seconds = round(time.monotonic() - started, 3)
+                log.info("stream_ended", request_id=request_id, stream_id=config.stream_id, seconds=seconds, **told)
 
     async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # noqa: N802  gRPC's name
         """Not served yet."""
         del request
-        await _refuse(context, _not_served("Diagnose"), uuid.uuid4().hex)
+        await _refuse(context, Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose"), uuid.uuid4().hex)
         raise AssertionError
 
 
-def _not_served(call: str) -> Refused:
-    return Refused(Reason.FEATURE_NOT_SERVED, feature=call)
+async def _read_frames(
+    requests: AsyncIterator[Received[pb.StreamDetectRequest]], config: pb.StreamConfig, stream: Stream
+) -> None:
+    """Give a stream its frames as they come. Raises `Refused` for what ends the stream."""
+    last: int | None = None
+    try:
+        async for received in requests:
+            message = received.message
+            if message.WhichOneof("message") == "config":
+                _check_unchanged(config, message.config)
+                stream.asked = convert.asked(message.config.options)
+                continue
+            frame_id = message.frame.frame_id
+            if last is not None and frame_id <= last:
+                raise Refused(Reason.FRAME_OUT_OF_ORDER, frame_id=frame_id, last=last)
+            last = frame_id
+            try:
+                frame = convert.frame(message.frame, received.data)
+            except Refused as refusal:
+                await stream.refuse(frame_id, refusal)
+            else:
+                await stream.put(frame)
+    finally:
+        await stream.finish()
+
+
+def _check_unchanged(config: pb.StreamConfig, again: pb.StreamConfig) -> None:
+    for field in ("model_name", "model_version", "stream_id", "drop_policy", "max_in_flight"):
+        if getattr(again, field) not in (getattr(config, field), type(getattr(config, field))()):
+            raise Refused(Reason.STREAM_CHANGED, field=field)
 
 
 def _log_answer(request_id: str, given: Answer) -> None:
@@ -121,4 +212,7 @@ async def _guarded(context: Context, request_id: str, call: Callable[[], Awaitab
 
 async def _refuse(context: Context, refusal: Refused, request_id: str) -> None:
     """End the call with the refusal's status, by an exception of gRPC's own."""
-    await context.abort_with_status(rpc_status.to_status(errors.status(refusal, request_id)))
+    status = rpc_status.to_status(errors.status(refusal, request_id))
+    if errors.TABLE[refusal.reason].retry:  # the same as RetryInfo, for gRPC's own retries
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", str(round(errors.retry_seconds(refusal) * 1e3))),))
+    await context.abort_with_status(status)

@@ -4,6 +4,7 @@ A message says what was wrong and what was seen; the remedy says what to do. Bot
 refusal. Nothing else about an error ever reaches a caller.
 """
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vedette_server.contract.refusal import Reason, Refused
 
 DOMAIN = "vedette"
-_RETRY_SECONDS = 0.5
+_RETRY_SECONDS, _LEAST_RETRY_SECONDS = 0.5, 0.01
 
 Code: TypeAlias = grpc.StatusCode
 
@@ -236,8 +237,8 @@ TABLE: dict[Reason, Row] = {
     Reason.OVERLOADED: Row(
         Code.RESOURCE_EXHAUSTED,
         None,
-        "{queued} requests wait for model {model!r} already.",
-        "Try again after the delay in RetryInfo, send less at once, or add workers.",
+        "{queued} requests wait for model {model!r}: an answer would take {expected} seconds, and {left} are left.",
+        "Try again after the delay in RetryInfo, send less at once, set a longer deadline, or add workers.",
         retry=True,
     ),
     Reason.DEADLINE_EXCEEDED: Row(
@@ -251,6 +252,39 @@ TABLE: dict[Reason, Row] = {
         None,
         "{losses} workers ended while they looked at this image; it is not tried again.",
         "Do not send it again. Report it, with the image, to whoever operates the server.",
+    ),
+    Reason.WORKERS_LOST: Row(
+        _BUSY,
+        None,
+        "{losses} workers were ended from outside while they looked at this image.",
+        "Try again. The server's log says which; the system's log may say why: too little memory, for one.",
+        retry=True,
+    ),
+    Reason.STREAM_NOT_CONFIGURED: Row(
+        _INVALID,
+        "config.{field}",
+        "A stream begins with its configuration; {field} was {seen}.",
+        "Send a StreamConfig first, with a drop policy, a stream_id of up to 128 printable characters, and "
+        "max_in_flight unset or from 1 to {most}.",
+    ),
+    Reason.STREAM_CHANGED: Row(
+        _INVALID,
+        "config.{field}",
+        "The stream was reconfigured with another {field}; only its options can change while it runs.",
+        "Open another stream.",
+    ),
+    Reason.FRAME_OUT_OF_ORDER: Row(
+        _INVALID,
+        "frame.frame_id",
+        "Frame {frame_id} came after frame {last}.",
+        "Number the frames of a stream upwards.",
+    ),
+    Reason.TOO_MANY_STREAMS: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "{most} streams are open already.",
+        "Close one, or have the operator raise max_streams.",
+        retry=True,
     ),
     Reason.SHUTTING_DOWN: Row(_BUSY, None, "The server is shutting down.", "Try again, on another server.", retry=True),
     Reason.INTERNAL: Row(
@@ -275,10 +309,16 @@ def status(refusal: Refused, request_id: str) -> status_pb2.Status:
         )
         details.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
     if row.retry:
-        delay = duration_pb2.Duration(nanos=int(_RETRY_SECONDS * 1e9))
+        delay = duration_pb2.Duration()
+        delay.FromTimedelta(dt.timedelta(seconds=retry_seconds(refusal)))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     number: int = row.code.value[0]
     return status_pb2.Status(code=number, message=message, details=details)
+
+
+def retry_seconds(refusal: Refused) -> float:
+    """When a caller should try again: what the refusal says, or the default."""
+    return max(float(refusal.facts.get("retry_seconds", _RETRY_SECONDS)), _LEAST_RETRY_SECONDS)
 
 
 class _Facts(dict[str, str]):

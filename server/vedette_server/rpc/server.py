@@ -3,20 +3,38 @@
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from vedette.v1 import detection_service_pb2
-from vedette.v1.detection_service_pb2_grpc import add_DetectionServiceServicer_to_server
+from vedette.v1 import detection_service_pb2 as pb
 
 from vedette_server.engine.engine import Engine
+from vedette_server.rpc import wire
 from vedette_server.rpc.detection import DetectionService
 
-SERVICE = detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name
+SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 _SPARE_BYTES = 64 * 1024  # of a message beside its image
+
+
+def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
+    """What the generated code registers, but that `rpc.wire` reads requests that hold images."""
+    unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+    answered, streamed = pb.DetectResponse.SerializeToString, pb.StreamDetectResponse.SerializeToString
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "Detect": unary(service.Detect, wire.detect_request, answered),
+            "StreamDetect": stream(service.StreamDetect, wire.stream_request, streamed),
+            "ListModels": unary(
+                service.ListModels, pb.ListModelsRequest.FromString, pb.ListModelsResponse.SerializeToString
+            ),
+            "GetModel": unary(service.GetModel, pb.GetModelRequest.FromString, pb.GetModelResponse.SerializeToString),
+            "Diagnose": unary(service.Diagnose, pb.DiagnoseRequest.FromString, pb.DiagnoseResponse.SerializeToString),
+        },
+    )
 
 
 class RpcServer:
     """Listens, and tells who asks whether the models answer."""
 
-    def __init__(self, engine: Engine, max_image_bytes: int) -> None:
+    def __init__(self, engine: Engine, max_image_bytes: int, max_streams: int) -> None:
         most = max_image_bytes + _SPARE_BYTES
         self._server = grpc.aio.server(
             options=[
@@ -26,7 +44,7 @@ class RpcServer:
             ]
         )
         self._health = health.aio.HealthServicer()
-        add_DetectionServiceServicer_to_server(DetectionService(engine), self._server)
+        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, max_streams)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

@@ -1,0 +1,41 @@
+"""Results as plain objects for JSON, as the commands print them."""
+
+from typing import Any
+
+from vedette_client.results import Detection, Empty, Result
+
+
+def answer(result: Result) -> dict[str, Any]:
+    """What an image gave."""
+    return {
+        "model": result.model,
+        "version": result.version,
+        "detections": [_detection(item) for item in result],
+        "empty": _empty(result.empty),
+    }
+
+
+def _detection(item: Detection) -> dict[str, Any]:
+    mask = item.mask and item.mask.record()
+    record = {
+        "class": item.class_name,
+        "class_id": item.class_id,
+        "score": round(item.score, 6),
+        "box": [round(edge, 3) for edge in item.box],
+        "mask": mask,
+    }
+    if item.keypoints:
+        record["keypoints"] = [[point.x, point.y, point.score] for point in item.keypoints]
+    return record
+
+
+def _empty(empty: Empty | None) -> dict[str, Any] | None:
+    if empty is None:
+        return None
+    return {
+        "reason": empty.reason,
+        "best_score": empty.best_score,
+        "best_class": empty.best_class,
+        "suppressed": empty.suppressed,
+        "threshold": empty.threshold,
+    }

@@ -1,0 +1,112 @@
+"""What waits for a version's workers, and who is next.
+
+Of those with the highest priority, next is who belongs to the flow that has been served least: streams and callers
+take turns, weighted by the time that their images cost (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
+Within a flow, and between flows that have been served alike, the earliest deadline comes first. What was lost with a
+worker precedes everything.
+"""
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.options import Options
+
+
+class Priority(IntEnum):
+    """What goes before what."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+
+@dataclass(eq=False)
+class Flow:
+    """Who takes turns with others: a stream, or a caller."""
+
+    served: float = 0.0  # up to which point in virtual time, in seconds of service
+
+
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class Item:
+    """One image that waits, or is being answered."""
+
+    spec: ImageSpec
+    data: Buffer
+    options: Options
+    size: tuple[int, int]  # height and width, as the header or the declaration says
+    flow: Flow
+    priority: Priority
+    deadline: float  # on the monotonic clock; infinite for what is never too late
+    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    cost: float = 0.0  # seconds of a worker that it will probably take
+    queued: float = field(default_factory=time.monotonic)
+    started: float | None = None  # when it was given to a worker
+    crashes: int = 0  # of workers that had it
+    kills: int = 0  # of workers that had it, from outside
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was lost with a worker, so that it is tried again, alone."""
+        return self.crashes + self.kills > 0
+
+
+class Queue:
+    """Items, by whose turn it is. Looked through from end to end: it is bounded, and short."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+        self._now = 0.0  # the virtual time: where the flow was that was served last
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._items)
+
+    def push(self, item: Item) -> None:
+        """Add one."""
+        self._items.append(item)
+        self.bytes += len(item.data)
+
+    def remove(self, item: Item) -> bool:
+        """Take one out of its turn; returns whether it was waiting."""
+        if item not in self._items:
+            return False
+        self._items.remove(item)
+        self.bytes -= len(item.data)
+        return True
+
+    def next(self) -> Item | None:
+        """Whose turn it is, left in the queue."""
+        return min(self._items, key=self._turn, default=None)
+
+    def in_turn(self) -> list[Item]:
+        """Everything, in the order of turns."""
+        return sorted(self._items, key=self._turn)
+
+    def _turn(self, item: Item) -> tuple[bool, int, float, float, int]:
+        return not item.lost, -item.priority, max(self._now, item.flow.served), item.deadline, item.number
+
+    def take(self, item: Item) -> None:
+        """Take one out because it is served now, on its flow's account."""
+        self.remove(item)
+        self._now = max(self._now, item.flow.served)
+        item.flow.served = self._now + item.cost
+
+    def seconds_before(self, priority: Priority) -> float:
+        """The workers' time that those cost that go before a newcomer of this priority."""
+        return sum(item.cost for item in self._items if item.priority >= priority)
+
+    def clear(self) -> list[Item]:
+        """Take out everything."""
+        items, self._items, self.bytes = self._items, [], 0
+        return items

@@ -1,0 +1,235 @@
+"""A stream of frames: what becomes of each, told in the order of the frames.
+
+Two policies. LATEST is for live video: at most one frame of a stream waits, and a newer one takes its place, so that
+what is looked at is the newest there is, whatever the overload. LOSSLESS is for files: every frame is answered, and the
+sender is slowed.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec
+from vedette_server.contract.options import Asked
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.query import Outcome, Query
+from vedette_server.engine.queue import Flow, Item, Priority
+from vedette_server.engine.served import ServedVersion, State
+
+MOST_IN_FLIGHT = 64  # frames of one stream that may be under way at once
+_MOST_UNTOLD = 1_000  # frames whose fate a slow reader has not been told; then its own frames wait
+_READY_SECONDS = 0.05  # between two looks whether a version is ready again
+
+
+class Policy(StrEnum):
+    """What happens to a frame that arrives while others wait."""
+
+    LATEST = "LATEST"
+    LOSSLESS = "LOSSLESS"
+
+
+class DropReason(StrEnum):
+    """Why a frame was not looked at."""
+
+    SUPERSEDED = "SUPERSEDED"  # a newer frame took its place
+    EXPIRED = "EXPIRED"  # it could not have been answered in time
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What holds for a whole stream."""
+
+    model: str
+    version: str
+    policy: Policy
+    priority: Priority
+    max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a stream."""
+
+    frame_id: int
+    captured: float  # seconds since the epoch; its age counts from then
+    image: ImageSpec
+    data: Buffer
+
+
+Fate: TypeAlias = Outcome | Refused | DropReason
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a frame."""
+
+    frame_id: int
+    captured: float
+    fate: Fate
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A frame on its way through a stream."""
+
+    frame: Frame
+    asked: Asked
+    arrived: float
+    fate: asyncio.Future[Fate]
+    item: Item | None = None
+    served: ServedVersion | None = None
+
+    def settle(self, fate: Fate) -> None:
+        if not self.fate.done():
+            self.fate.set_result(fate)
+
+
+class Stream:
+    """One stream. `put` takes its frames, `told` gives what became of them; each in a task of its own.
+
+    A context manager: on leaving it, everything that is still under way is given up at once.
+    """
+
+    def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked) -> None:
+        self._engine = engine
+        self._settings = settings
+        self.asked = asked  # of the frames from now on
+        self._flow = Flow()
+        self._told: asyncio.Queue[_Entry | None] = asyncio.Queue(_MOST_UNTOLD)
+        self._underway: set[_Entry] = set()  # given to the engine, not settled
+        self._newest: _Entry | None = None  # LATEST: what has not been given to a worker
+        self._room = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        """Opened by the servicer."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give up what is under way."""
+        for entry in self._underway | ({self._newest} if self._newest else set()):
+            entry.fate.cancel()
+            if entry.item:
+                entry.item.answer.cancel()
+
+    async def put(self, frame: Frame) -> None:
+        """Take a frame. LOSSLESS waits until there is room for it, LATEST never.
+
+        What is wrong with a frame is its own fate. Raises `Refused` when no frame is taken any more: SHUTTING_DOWN.
+        """
+        if self._engine.draining:
+            raise Refused(Reason.SHUTTING_DOWN)
+        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        if self._settings.policy is Policy.LOSSLESS:
+            await self._until_room()
+            await self._told.put(entry)
+            self._start(entry)
+        else:
+            await self._told.put(entry)
+            self._supersede(entry)
+
+    async def refuse(self, frame_id: int, refusal: Refused) -> None:
+        """Take a frame that is no image at all, so that its fate is told in its turn."""
+        frame = Frame(frame_id, time.time(), EncodedImage(), b"")
+        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry.settle(refusal)
+        await self._told.put(entry)
+
+    async def _until_room(self) -> None:
+        """Wait for room in flight, and for a version that is being restarted: no frame is lost to that."""
+        while len(self._underway) >= self._most:
+            self._room.clear()
+            await self._room.wait()
+        patience = time.monotonic() + self._engine.max_seconds
+        while time.monotonic() < patience and not self._engine.draining:
+            try:
+                if self._find().state is State.READY:
+                    return
+            except Refused:
+                return  # it is this frame's fate
+            await asyncio.sleep(_READY_SECONDS)
+
+    def _find(self) -> ServedVersion:
+        return self._engine.find(self._settings.model, self._settings.version)
+
+    @property
+    def _most(self) -> int:
+        if self._settings.max_in_flight is not None:
+            return self._settings.max_in_flight
+        try:
+            workers = self._find().workers
+        except Refused:
+            workers = 1
+        return workers if self._settings.policy is Policy.LATEST else 2 * workers
+
+    def _supersede(self, entry: _Entry) -> None:
+        """Put a frame into the place of the one that waits, if one does."""
+        old = self._newest
+        if old is not None and (old.item is None or old.item.started is None) and not old.fate.done():
+            if old.item:
+                old.item.answer.cancel()
+            self._drop(old, DropReason.SUPERSEDED)
+        self._newest = entry
+        if len(self._underway) < self._most:
+            self._start(entry)
+
+    def _drop(self, entry: _Entry, reason: DropReason) -> None:
+        self._underway.discard(entry)
+        try:
+            model = (entry.served or self._find()).model
+            self._engine.monitor.dropped(model.name, str(model.version), reason)
+        except Refused:  # its model has gone meanwhile
+            self._engine.monitor.dropped("", "", reason)
+        entry.settle(reason)
+
+    def _start(self, entry: _Entry) -> None:
+        """Give a frame to the engine."""
+        self._underway.add(entry)
+        task = asyncio.ensure_future(self._answer(entry))
+        task.add_done_callback(lambda _done: self._ended(entry))
+
+    async def _answer(self, entry: _Entry) -> None:
+        if entry.fate.done():  # superseded before it began
+            return
+        frame, settings = entry.frame, self._settings
+        query = Query(
+            settings.model, settings.version, frame.image, frame.data, entry.asked, None, self._flow, settings.priority
+        )
+        lossless = settings.policy is Policy.LOSSLESS
+        deadline = math.inf if lossless else entry.arrived + self._engine.max_seconds
+        try:
+            with self._engine.underway(settings.model, settings.version):
+                entry.served, entry.item = self._engine.item(query, deadline)
+                entry.served.put(entry.item)
+                entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
+        except Refused as refusal:
+            if refusal.reason is Reason.DEADLINE_EXCEEDED:
+                self._drop(entry, DropReason.EXPIRED)
+            else:
+                entry.settle(refusal)
+        except asyncio.CancelledError:  # of the item's answer: superseded, or the stream has gone
+            entry.fate.cancel()
+
+    def _ended(self, entry: _Entry) -> None:
+        self._underway.discard(entry)
+        self._room.set()
+        held = self._newest
+        waits = held and held.item is None and held not in self._underway and not held.fate.done()
+        if held and waits and len(self._underway) < self._most:
+            self._start(held)
+
+    async def finish(self) -> None:
+        """Take no more frames: `told` ends after the last one's fate."""
+        await self._told.put(None)
+
+    async def told(self) -> AsyncIterator[Told]:
+        """What became of each frame, in their order."""
+        while (entry := await self._told.get()) is not None:
+            yield Told(entry.frame.frame_id, entry.frame.captured, await entry.fate)

@@ -1,0 +1,70 @@
+"""A server whose predictor does nothing, to measure what the gateway itself costs: `python -m tests.bench.identity`.
+
+Prints its port, then serves until its input ends.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from vedette_server import logs
+from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
+from vedette_server.contract.contract import Limits
+from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.options import Options
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.served import PoolSettings, State
+from vedette_server.monitor.metrics import Metrics
+from vedette_server.pool import memory
+from vedette_server.repository.repository import ModelVersion
+from vedette_server.rpc.server import RpcServer
+
+from tests.unit.test_contract import contract
+
+
+class Identity:
+    """Answers at once, with nothing found."""
+
+    max_batch = 1
+
+    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Options:
+        del image, data
+        return options
+
+    def infer(self, images: Sequence[Options]) -> Sequence[Options]:
+        return images
+
+    def encode(self, inferred: Options) -> Answer:
+        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        return Answer(1, 1, inferred.threshold, nothing, Evidence(None, None, 0), StageTimes(0, 0, 0, 0))
+
+
+def identity(**_start: object) -> Identity:
+    return Identity()
+
+
+async def main() -> None:
+    logs.configure("json")  # to standard error
+    root = str(Path(__file__).parents[2])  # workers import only what is installed, or named here
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.getenv("PYTHONPATH")])])
+    memory.keep_freed()
+    model = ModelVersion("identity", 1, Path(), "", contract(limits=Limits()), ())
+    settings = PoolSettings("tests.bench.identity:identity", 1, 1, ("cpu",), 64, 2**30)
+    engine = Engine(settings, Metrics(), 30)
+    server = RpcServer(engine, Limits().max_bytes, 1)
+    port = await server.start("127.0.0.1:0")
+    served = engine.load(model)
+    while served.state is not State.READY:
+        engine.changed.clear()
+        await engine.changed.wait()
+    print(port, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(0)
+    await engine.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

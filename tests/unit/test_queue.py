@@ -1,0 +1,125 @@
+"""Whose turn it is, and how long an image takes."""
+
+import math
+
+import pytest
+from vedette_server.contract.contract import ResizeRule
+from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.options import Options
+from vedette_server.engine.estimate import Estimate, resized
+from vedette_server.engine.queue import Flow, Item, Priority, Queue
+
+OPTIONS = Options(0.5, ())
+
+
+def item(
+    flow: Flow,
+    *,
+    deadline: float = math.inf,
+    priority: Priority = Priority.NORMAL,
+    cost: float = 1.0,
+    data: bytes = b"x",
+) -> Item:
+    return Item(EncodedImage(), data, OPTIONS, (10, 10), flow, priority, deadline, cost=cost)
+
+
+def served(queue: Queue) -> list[Item]:
+    taken = []
+    while (one := queue.next()) is not None:
+        queue.take(one)
+        taken.append(one)
+    return taken
+
+
+async def test_the_earliest_deadline_of_a_flow_comes_first() -> None:
+    queue, flow = Queue(), Flow()
+    late, early, never = item(flow, deadline=9), item(flow, deadline=3), item(flow)
+    for one in (late, early, never):
+        queue.push(one)
+    assert served(queue) == [early, late, never]
+
+
+async def test_between_flows_that_were_served_alike_the_earliest_deadline_comes_first() -> None:
+    queue = Queue()
+    late, early = item(Flow(), deadline=9), item(Flow(), deadline=3)
+    queue.push(late)
+    queue.push(early)
+    assert served(queue) == [early, late]
+
+
+async def test_flows_take_turns_however_much_each_sends() -> None:
+    queue, greedy, modest = Queue(), Flow(), Flow()
+    for _ in range(6):
+        queue.push(item(greedy, deadline=1))
+    for _ in range(2):
+        queue.push(item(modest, deadline=9))
+    order = [one.flow is modest for one in served(queue)]
+    assert order == [False, True, False, True, False, False, False, False]
+
+
+async def test_a_flow_of_costly_images_has_fewer_turns() -> None:
+    queue, large, small = Queue(), Flow(), Flow()
+    for _ in range(3):
+        queue.push(item(large, cost=3.0))
+    for _ in range(9):
+        queue.push(item(small, cost=1.0))
+    first = served(queue)[:8]
+    assert sum(one.flow is small for one in first) == 6
+
+
+async def test_a_flow_that_comes_back_has_saved_nothing_up() -> None:
+    queue, old, new = Queue(), Flow(), Flow()
+    for _ in range(5):
+        queue.push(item(old))
+    served(queue)
+    for flow in (old, old, new, new, new):
+        queue.push(item(flow))
+    assert [one.flow is new for one in served(queue)] == [True, False, True, False, True]
+
+
+async def test_priority_precedes_all_turns_and_what_was_lost_precedes_priority() -> None:
+    queue, flow = Queue(), Flow()
+    low, high, lost = item(flow, priority=Priority.LOW), item(flow, priority=Priority.HIGH), item(flow)
+    lost.crashes = 1
+    for one in (low, high, lost):
+        queue.push(one)
+    assert queue.seconds_before(Priority.NORMAL) == 2.0, "what is low does not delay it"
+    assert served(queue) == [lost, high, low]
+
+
+async def test_bytes_and_number_are_kept() -> None:
+    queue, flow = Queue(), Flow()
+    one, other = item(flow, data=b"12345"), item(flow, data=b"123")
+    queue.push(one)
+    queue.push(other)
+    assert (len(queue), queue.bytes) == (2, 8)
+    assert queue.remove(one)
+    assert not queue.remove(one)
+    assert (queue.clear(), len(queue), queue.bytes) == ([other], 0, 0)
+
+
+@pytest.mark.parametrize(("size", "shape"), [
+    ((480, 640), (800, 1088)),
+    ((1080, 1920), (768, 1344)),  # the longest edge decides
+    ((640, 480), (1088, 800)),
+])  # fmt: skip
+def test_the_size_is_the_models(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    assert resized(size, ResizeRule(800, 1333)) == shape
+
+
+def test_what_is_not_resized_keeps_its_size() -> None:
+    assert resized((100, 200), ResizeRule(0, 0)) == (128, 224)
+
+
+def test_an_estimate_follows_what_is_seen_and_guesses_by_area() -> None:
+    estimate = Estimate(ResizeRule(0, 0))
+    assert estimate.of((320, 320)) == 0.0
+    estimate.learn((320, 320), 0.1)
+    assert estimate.of((320, 320)) == pytest.approx(0.1)
+    assert estimate.of((640, 320)) == pytest.approx(0.2), "twice the area"
+    for _ in range(100):
+        estimate.learn((320, 320), 0.3)
+    assert estimate.of((320, 320)) == pytest.approx(0.3, rel=0.01)
+    for width in range(1, 400):
+        estimate.learn((32, 32 * width), 0.01)
+    assert estimate.of((320, 320)) > 0, "what was long not seen is guessed again"
