@@ -45,6 +45,15 @@ def sample(server: "Server", series: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith((series + " ", series + "{")))
 
 
+def shared_memories(pid: int) -> int:
+    """How many images' shared memories a process holds."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as the one that lists them is
+            links.append(str(link.readlink()))
+    return sum("memfd:vedette" in link for link in links)
+
+
 @dataclass
 class Server:
     """A running `vedette-server serve`."""

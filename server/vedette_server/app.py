@@ -59,11 +59,11 @@ class App:
     async def _start(self) -> None:
         host, _, port = self._settings.listen.rpartition(":")
         bound = await self._rpc.start(self._settings.listen)
+        for model in self._models:
+            self._engine.load(model)
         http_host, _, http_port = self._settings.http.rpartition(":")
         http_bound = await self._http.start(http_host.strip("[]"), int(http_port))
         log.info("listening", grpc=f"{host}:{bound or port}", http=f"http://{http_host}:{http_bound}")
-        for model in self._models:
-            self._engine.load(model)
 
     async def _until_told_to_stop(self) -> None:
         """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""
@@ -78,19 +78,20 @@ class App:
 
     async def _poll(self, seconds: float) -> None:
         """Load what is new in the repository, and unload what is no longer there once a newer version answers."""
+        root, plugins = self._settings.repository, self._settings.plugins
         unloading: set[asyncio.Task[None]] = set()
-        refused = ""
+        seen, refused = repository.folders(root), ""
         while True:
             await asyncio.sleep(seconds)
             try:
-                models = await asyncio.to_thread(repository.read, self._settings.repository, self._settings.plugins)
+                if (there := repository.folders(root)) != seen:  # a version never changes: only then is it read again
+                    self._models = await asyncio.to_thread(repository.read, root, plugins)
+                    seen, refused = there, ""
             except repository.RepositoryError as error:
                 if str(error) != refused:  # said once
                     log.error("repository_refused", error=str(error))  # noqa: TRY400  a reason, not a bug
                 refused = str(error)
-                continue
-            refused = ""
-            for served in self._engine.replace(models):
+            for served in self._engine.replace(self._models):
                 unloading.add(task := asyncio.create_task(self._engine.unload(served)))
                 task.add_done_callback(unloading.discard)
 

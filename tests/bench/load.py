@@ -357,7 +357,7 @@ async def cancel(started: running.Server, clients: int, seed: int = 2) -> Cancel
         time.monotonic() - gone,
         running.sample(started, "vedette_queued_requests"),
         running.sample(started, "vedette_running_requests"),
-        sum("memfd:vedette" in str(link.readlink()) for link in Path(f"/proc/{started.process.pid}/fd").iterdir()),
+        running.shared_memories(started.process.pid),
     )
 
 

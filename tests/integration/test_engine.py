@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -17,8 +18,10 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.served import PoolSettings, State
+from vedette_server.pool.process import DEPTH
 from vedette_server.repository.repository import ModelVersion
 
+from tests import running
 from tests.unit.test_contract import contract
 
 KILL, RAISE, REFUSE, SLEEP, HANG = 1, 2, 3, 4, 5
@@ -59,6 +62,22 @@ def scripted(**_start: object) -> Scripted:
     return Scripted()
 
 
+class Batching(Scripted):
+    """Answers each image with the size of its batch."""
+
+    max_batch = 4
+
+    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
+        if len(images) > 1 and any(data[0] == RAISE for data, _ in images):
+            raise ValueError("this device has too little memory")
+        super().infer(images)
+        return [(bytes([len(images)]), options) for _, options in images]
+
+
+def batching(**_start: object) -> Batching:
+    return Batching()
+
+
 def unloadable(**_start: object) -> Scripted:
     raise RuntimeError("a tensor is missing")
 
@@ -95,9 +114,9 @@ async def started(settings: PoolSettings, until: State = State.READY) -> Engine:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[Engine]:
-    running = await started(SETTINGS)
-    yield running
-    await running.stop()
+    engine = await started(SETTINGS)
+    yield engine
+    await engine.stop()
 
 
 @pytest.mark.parametrize("size", [3, 300, 6_000_000])
@@ -159,20 +178,13 @@ async def test_a_deadline_ends_the_waiting_and_the_worker_goes_on(engine: Engine
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 async def test_cancelled_callers_leave_nothing_behind(engine: Engine) -> None:
-    for _ in range(3):  # every slot has its memory
-        await asyncio.gather(*(engine.detect(query(0)) for _ in range(4)))
-    before = open_files()
     callers = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(5)]
     await asyncio.sleep(0)
     for caller in callers:
         caller.cancel()
     await asyncio.gather(*callers, return_exceptions=True)
-    assert open_files() == before
+    assert running.shared_memories(os.getpid()) <= SETTINGS.workers * DEPTH
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
 
 
@@ -193,6 +205,32 @@ async def test_a_drain_has_a_limit(engine: Engine) -> None:
     await asyncio.sleep(0)
     assert not await engine.drain(0.01)
     assert isinstance(await task, Outcome)
+
+
+BATCHES = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:batching", workers=1, max_queued=20)
+
+
+async def test_what_waits_and_is_of_one_size_is_inferred_at_once_where_that_pays() -> None:
+    engine = await started(BATCHES)
+    first, second = (asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(2))  # one runs, one is prepared
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(engine.detect(query(0, size))) for size in (300, 3, 300, 300, 300, 300)]
+    sizes = [(await task).answer.evidence.best_score for task in (first, second, *waiting)]
+    assert sizes == [1, 1, 4, 1, 4, 4, 4, 1], "never more than pays, and nothing of another size"
+    await engine.stop()
+
+
+async def test_an_image_that_fails_in_a_batch_fails_alone() -> None:
+    engine = await started(BATCHES)
+    busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(2)]
+    await asyncio.sleep(0)
+    good, bad = asyncio.create_task(engine.detect(query(0))), asyncio.create_task(engine.detect(query(RAISE)))
+    with pytest.raises(Refused) as caught:
+        await bad
+    assert caught.value.reason is Reason.INTERNAL
+    assert (await good).answer.evidence.best_score == 1
+    await asyncio.gather(*busy)
+    await engine.stop()
 
 
 async def test_a_model_that_cannot_be_loaded_is_unavailable_with_its_reason() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vedette_server.pool.process import DEPTH
 
 from tests import running
 from tests.bench import load
@@ -44,7 +45,7 @@ def test_callers_beyond_capacity_are_refused_at_once(server: running.Server) -> 
 def test_callers_that_go_away_leave_nothing(server: running.Server) -> None:
     seen = asyncio.run(load.cancel(server, clients=40))
     assert (seen.queued, seen.running) == (0, 0)
-    assert seen.files <= 2 * 3 * load.WORKERS, "two descriptors for each of at most three slots of a worker"
+    assert seen.files <= DEPTH * load.WORKERS
 
 
 def test_swapped_versions_fail_no_request(tmp_path: Path) -> None:

@@ -121,12 +121,18 @@ class Engine:
         try:
             yield
         except Refused as refusal:
-            known = next((one.model for one in self._served if one.model.name == model or not model), None)
-            names = (known.name, version or str(known.version)) if known else ("", "")
-            self.monitor.refused(*names, refusal.reason)
+            self.monitor.refused(*self._known(model, version), refusal.reason)
             raise
         finally:
             self._in_flight -= 1
+
+    def _known(self, model: str, version: str) -> tuple[str, str]:
+        """The name and version that a query means; both empty where it names none that is served."""
+        try:
+            found = self.find(model, version).model
+        except Refused:
+            return "", ""
+        return found.name, str(found.version)
 
     def item(self, query: Query, deadline: float) -> tuple[ServedVersion, Item]:
         """Check everything that can be checked without a worker; returns what a worker is to do. Raises `Refused`."""

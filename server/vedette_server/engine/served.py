@@ -168,6 +168,7 @@ class ServedVersion:
         for item in self._queue.in_turn() if most > 1 else ():
             done = time.monotonic() + sum(one.cost for one in batch) + item.cost
             alike = resized(item.size, rule) == resized(first.size, rule) and not item.lost
+            alike &= item.options.panoptic_threshold == first.options.panoptic_threshold
             if item is not first and alike and done <= min(item.deadline, *(one.deadline for one in batch)):
                 batch.append(item)
             if len(batch) == most:

@@ -87,7 +87,7 @@ class Pool:
     @property
     def idle(self) -> Worker | None:
         """A worker that has nothing to infer."""
-        return next((worker for worker in self.workers if worker.alive and not worker.batches), None)
+        return next((worker for worker in self.workers if worker.room and not worker.batches), None)
 
     @property
     def roomy(self) -> Worker | None:

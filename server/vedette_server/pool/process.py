@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker,
 from vedette_server.pool.slots import Slot
 
 DEPTH = 2  # batches that a worker has before it is through with them: one is inferred, the next is prepared meanwhile
+_MOST_BATCHES = 4  # that it has in all, with those that are being encoded
 _STOP_SECONDS = 5.0  # for a worker to end by itself after its channel was closed
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 
@@ -46,10 +48,9 @@ class WorkerBugError(Exception):
 class _Underway:
     """A job that a worker has."""
 
-    slot: int
+    slot: int | None  # None: the model is through with it, so that only its encoding is to come
     answer: asyncio.Future[Answer]
     batch: int
-    through: bool = False  # whether the model is through with it, so that only its encoding is to come
 
 
 @dataclass(eq=False)
@@ -58,6 +59,11 @@ class _Memory:
 
     free: list[int] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
+
+    def give_back(self, job: _Underway) -> None:
+        if job.slot is not None:
+            self.free.append(job.slot)
+            job.slot = None
 
     def take(self) -> int:
         if not self.free:
@@ -71,6 +77,7 @@ class Worker:
 
     def __init__(self, process: asyncio.subprocess.Process, channel: GatewayEnd, changed: Callable[[], None]) -> None:
         self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
         self._channel = channel
         self._changed = changed  # called when there is room for another batch
         self._ids = itertools.count(1)
@@ -117,13 +124,14 @@ class Worker:
     @property
     def batches(self) -> int:
         """How many batches it is not through with."""
-        return len({job.batch for job in self._underway.values() if not job.through})
+        return len({job.batch for job in self._underway.values() if job.slot is not None})
 
     @property
     def room(self) -> bool:
         """Whether it can take another batch. Beside what another worker was lost with, it is given nothing."""
         batches = self.batches
-        return self.alive and (not batches or (batches < DEPTH and not self._alone))
+        behind = len({job.batch for job in self._underway.values()}) >= _MOST_BATCHES
+        return self.alive and not behind and (not batches or (batches < DEPTH and not self._alone))
 
     @property
     def silent_seconds(self) -> float:
@@ -156,13 +164,16 @@ class Worker:
         for spec, data, options in works:
             number, job_id = self._memory.take(), next(self._ids)
             slot = self._memory.slots[number]
-            if fresh := slot.write(data):
+            fresh = slot.write(data)
+            if slot.fd is not None:
                 descriptors.append(slot.fd)
             jobs.append(Job(job_id, number, len(data), fresh, spec, options))
             futures.append(asyncio.get_running_loop().create_future())
             self._underway[job_id] = _Underway(number, futures[-1], batch)
         with contextlib.suppress(ChannelClosedError):  # `_listen` finds that out too, and tells every future
             self._channel.send(Batch(tuple(jobs)), descriptors)
+        for job in jobs:
+            self._memory.slots[job.slot].given()
         return futures
 
     async def predict(self, spec: ImageSpec, data: Buffer, options: Options) -> Answer:
@@ -190,7 +201,7 @@ class Worker:
                 self._sign = time.monotonic()
                 for job_id in through:
                     if job := self._underway.get(job_id):
-                        job.through = True
+                        self._memory.give_back(job)
                 if through:
                     self._changed()
             case Done(job_id=job_id, answer=answer):
@@ -202,7 +213,7 @@ class Worker:
 
     def _settle(self, job_id: int, result: Answer | Exception) -> None:
         job = self._underway.pop(job_id)
-        self._memory.free.append(job.slot)
+        self._memory.give_back(job)
         if not job.answer.done():
             if isinstance(result, Exception):
                 job.answer.set_exception(result)
@@ -216,9 +227,10 @@ class Worker:
         self._kill()
 
     def _kill(self) -> None:
+        """End the process, if it has not ended. `Process.kill` would take its status before asyncio learns it."""
         self.alive = False
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def ended(self) -> int:
         """Wait until the process has ended; returns its exit status, negative for a signal."""
@@ -243,3 +255,4 @@ class Worker:
                 await self._listening
             for slot in self._memory.slots:
                 slot.close()
+            os.close(self._pidfd)

@@ -14,7 +14,7 @@ class Slot:
     """The gateway's side of a slot."""
 
     def __init__(self) -> None:
-        self.fd = -1
+        self.fd: int | None = None  # of new memory, until the worker has it
         self._map: mmap.mmap | None = None
 
     def write(self, data: Buffer) -> bool:
@@ -23,16 +23,22 @@ class Slot:
             self.close()
             self.fd = os.memfd_create("vedette-image")
             os.ftruncate(self.fd, len(data))
-            self._map = mmap.mmap(self.fd, len(data))
+            self._map = mmap.mmap(self.fd, len(data))  # holds a descriptor of its own
         assert self._map is not None  # noqa: S101  it was just made
         self._map[: len(data)] = data
         return fresh
 
+    def given(self) -> None:
+        """The worker has been sent the descriptor."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
     def close(self) -> None:
         """Give this side's share of the memory up."""
+        self.given()
         if self._map is not None:
             self._map.close()
-            os.close(self.fd)
             self._map = None
 
 

@@ -7,7 +7,7 @@ evidence.
 The answer is thus Detectron2's own, and does not depend on being observed.
 """
 
-import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -28,21 +28,23 @@ _ANY_NUMBER = 1_000_000  # negative numbers, which R-CNN takes to mean that, mea
 class Observer(Protocol):
     """What stands at a model's final selection."""
 
-    options: Options
-    evidence: Evidence
+    evidence: list[Evidence]  # of each image of the batch, in order
+
+    def begin(self, options: Sequence[Options]) -> None:
+        """Tell what is asked of each image of the batch that the model is given next."""
 
 
-def observer(model: nn.Module, floor: float, options: Options) -> Observer:
+def observer(model: nn.Module, floor: float) -> Observer:
     """The observer for a model's family, in its place. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
     if isinstance(model, RetinaNet):
-        return RetinaNetObserver(model, floor, options)
+        return RetinaNetObserver(model, floor)
     if type(model).__name__ == "PanopticDeepLab":  # a project's, which need not be installed
-        return DeepLabObserver(model, options)
+        return DeepLabObserver(model)
     predictor = getattr(getattr(model, "roi_heads", None), "box_predictor", None)
     if not isinstance(predictor, FastRCNNOutputLayers):
         msg = f"the boxes of a {type(model).__name__} are selected by a {type(predictor).__name__}"
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, msg)
-    return RcnnObserver(model, floor, options)
+    return RcnnObserver(model, floor)
 
 
 def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
@@ -67,38 +69,42 @@ def _wanted(instances: Any, options: Options) -> tuple[Tensor, int]:  # noqa: AN
     return indices if options.max_detections is None else indices[: options.max_detections], filtered
 
 
-NOTHING_SCORED = Evidence(best_score=None, best_class_id=None, suppressed=0)
-
-
 class _Selection:
     """A model's final selection, with its threshold and its number of detections as attributes of `owner`."""
 
     number: str  # the attribute that holds the number of detections
 
-    def __init__(self, owner: Any, floor: float, options: Options) -> None:  # noqa: ANN401  detectron2 is untyped
-        self.options = options
-        self.evidence = NOTHING_SCORED
+    def __init__(self, owner: Any, floor: float) -> None:  # noqa: ANN401  detectron2 is untyped
+        self.evidence: list[Evidence] = []
+        self._options: Sequence[Options] = ()
         self._owner = owner
         self._floor = floor
+
+    def begin(self, options: Sequence[Options]) -> None:
+        """Tell what is asked of each image of the next batch."""
+        self._options, self.evidence = options, []
+
+    def _select(self, select: Callable[[], tuple[Any, Any]], scores: Sequence[Tensor]) -> tuple[Any, Any]:
+        """The next image's instances as Detectron2 configured so would give them, and what else `select` gives of each.
+
+        `scores` are what the model scored, of shape (any, classes): they are the evidence.
+        """
+        options = self._options[len(self.evidence)]
+        self._open_to(options.threshold)
+        instances, others = select()
+        wanted, filtered = _wanted(instances, options)
+        score, class_id = _best(scores)
+        suppressed = 0
+        if score is not None and score > self._floor:
+            self._open_to(self._floor)
+            suppressed = int((select()[0].scores <= options.threshold).sum())
+        self.evidence.append(Evidence(score, class_id, suppressed, filtered))
+        return instances[wanted], others[wanted]
 
     def _open_to(self, threshold: float) -> None:
         """Let the model's next selection be everything above `threshold`, however much that is."""
         self._owner.test_score_thresh = threshold
         setattr(self._owner, self.number, _ANY_NUMBER)
-
-    def _wanted(self, instances: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
-        """Indices of the instances to answer with, and what the class filter took noted in the evidence."""
-        indices, filtered = _wanted(instances, self.options)
-        self.evidence = dataclasses.replace(self.evidence, filtered=filtered)
-        return indices
-
-    def _evidence(self, scores: Sequence[Tensor], select: Callable[[], Any]) -> Evidence:
-        score, class_id = _best(scores)
-        if score is None or score <= self._floor:
-            return Evidence(score, class_id, suppressed=0)
-        self._open_to(self._floor)
-        low = select()
-        return Evidence(score, class_id, int((low.scores <= self.options.threshold).sum()))
 
 
 class RcnnObserver(_Selection):
@@ -106,19 +112,25 @@ class RcnnObserver(_Selection):
 
     number = "test_topk_per_image"
 
-    def __init__(self, model: nn.Module, floor: float, options: Options) -> None:
+    def __init__(self, model: nn.Module, floor: float) -> None:
         layers: Any = model.roi_heads.box_predictor  # type: ignore[union-attr]  # detectron2 is untyped
-        super().__init__(layers, floor, options)
+        super().__init__(layers, floor)
         self._original = layers.inference
         layers.inference = self._inference
 
     def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
-        self._open_to(self.options.threshold)
-        (instances,), (indices,) = self._original(predictions, proposals)
-        (scores,) = self._owner.predict_probs(predictions, proposals)  # one image: (R, K + 1), background last
-        self.evidence = self._evidence([scores[:, :-1]], lambda: self._original(predictions, proposals)[0][0])
-        wanted = self._wanted(instances)
-        return [instances[wanted]], [indices[wanted]]
+        counts = [len(item) for item in proposals]
+        every_score = self._owner.predict_probs(predictions, proposals)  # of each image: (R, K + 1), background last
+        split = zip(*(torch.split(part, counts) for part in predictions), strict=True)
+        selected = [
+            self._select(functools.partial(self._one, prediction, proposal), [scores[:, :-1]])
+            for prediction, proposal, scores in zip(split, proposals, every_score, strict=True)
+        ]
+        return [instances for instances, _ in selected], [indices for _, indices in selected]
+
+    def _one(self, prediction: tuple[Tensor, ...], proposal: Any) -> tuple[Any, Tensor]:  # noqa: ANN401  detectron2 is untyped
+        (instances,), (indices,) = self._original(prediction, [proposal])
+        return instances, indices
 
 
 class RetinaNetObserver(_Selection):
@@ -126,40 +138,50 @@ class RetinaNetObserver(_Selection):
 
     number = "max_detections_per_image"
 
-    def __init__(self, model: nn.Module, floor: float, options: Options) -> None:
-        super().__init__(model, floor, options)
+    def __init__(self, model: nn.Module, floor: float) -> None:
+        super().__init__(model, floor)
         self._original = self._owner.inference_single_image
         self._owner.inference_single_image = self._inference
 
     def _inference(self, anchors: Any, scores: list[Tensor], deltas: list[Tensor], size: tuple[int, int]) -> Any:  # noqa: ANN401  detectron2 is untyped
-        self._open_to(self.options.threshold)
-        instances = self._original(anchors, scores, deltas, size)
-        self.evidence = self._evidence(scores, lambda: self._original(anchors, scores, deltas, size))
-        return instances[self._wanted(instances)]
+        def select() -> tuple[Any, Any]:
+            instances = self._original(anchors, scores, deltas, size)
+            return instances, instances
+
+        return self._select(select, scores)[0]
 
 
 class DeepLabObserver:
     """Stands behind Panoptic-DeepLab, which selects nothing by score; without a threshold nor is it here."""
 
-    def __init__(self, model: nn.Module, options: Options) -> None:
-        self.options = options
-        self.evidence = NOTHING_SCORED
+    def __init__(self, model: nn.Module) -> None:
+        self.evidence: list[Evidence] = []
+        self._options: Sequence[Options] = ()
         self._meta: Any = model.meta
         self._original = model.forward
         model.forward = self._forward  # which nn.Module calls
 
+    def begin(self, options: Sequence[Options]) -> None:
+        """Tell what is asked of each image of the next batch."""
+        self._options, self.evidence = options, []
+
     def _forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        (output,) = self._original(batched_inputs)
+        outputs = self._original(batched_inputs)
+        return [self._one(output, options) for output, options in zip(outputs, self._options, strict=True)]
+
+    def _one(self, output: dict[str, Any], options: Options) -> dict[str, Any]:
         label_map, _ = output["panoptic_seg"]
         found = output.get("instances") or _no_instances(label_map.shape, label_map.device)
         found = found[found.scores.argsort(descending=True, stable=True)]
-        above = found[found.scores > self.options.threshold] if self.options.threshold else found
-        wanted, filtered = _wanted(above, self.options)
+        above = found[found.scores > options.threshold] if options.threshold else found
+        wanted, filtered = _wanted(above, options)
         best_score, best_class = _best([found.scores[:, None]])[0], found.pred_classes[:1].tolist()
-        self.evidence = Evidence(
-            best_score, best_class[0] if best_class else None, suppressed=len(found) - len(above), filtered=filtered
+        self.evidence.append(
+            Evidence(
+                best_score, best_class[0] if best_class else None, suppressed=len(found) - len(above), filtered=filtered
+            )
         )
-        return [{**output, "instances": above[wanted], "panoptic_seg": self._segments(label_map)}]
+        return {**output, "instances": above[wanted], "panoptic_seg": self._segments(label_map)}
 
     def _segments(self, label_map: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
         """A map of labels, class * label_divisor + number and -1 for nothing, as ids and what they are."""

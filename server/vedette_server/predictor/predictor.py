@@ -1,5 +1,6 @@
 """One loaded Detectron2 model: from the bytes of an image to an answer."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,13 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.contract.unusual import unusual
 from vedette_server.predictor.build import build
 from vedette_server.predictor.encode import class_map, detections, panoptic
-from vedette_server.predictor.observe import NOTHING_SCORED, observer
+from vedette_server.predictor.observe import observer
 from vedette_server.predictor.strict import load_strictly
+
+_MOST_BATCH = 16  # images at once, whatever the gain: each of them waits for the last
+_WORTH_WHILE = 1.1  # how much less time each image must take for twice as many at once
+_TIMINGS = 5  # of which the fastest counts; the first ones choose the device's algorithms
+_PLAIN_EDGE = 800  # pixels, for a model that does not resize
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,10 @@ class Inferred:
 class Predictor:
     """A model in evaluation mode with its contract. `infer` is for one thread, the other stages for any."""
 
-    max_batch = 1  # a CPU gains nothing from more (measured), and no other device was
-
     def __init__(self, model: nn.Module, contract: InputContract) -> None:
         self._model = model
         self._contract = contract
-        self._observer = observer(model, contract.floor, defaults(contract))
+        self._observer = observer(model, contract.floor)
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
@@ -79,17 +83,38 @@ class Predictor:
         height, width = pixels.shape[:2]
         return Prepared(tensor, height, width, unusual(pixels), options, decoded - started, ready - decoded)
 
-    def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
-        """Run the model on each image in turn."""
-        return [self._infer(image) for image in images]
-
     @torch.inference_mode()
-    def _infer(self, image: Prepared) -> Inferred:
+    def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
+        """Run the model on a batch, whose images must have the same panoptic threshold."""
         started = time.perf_counter()
-        self._set(image.options)
-        (output,) = self._model([{"image": image.tensor, "height": image.height, "width": image.width}])
-        output["instances"] = output["instances"].to("cpu")
-        return Inferred(output, self._observer.evidence, image, time.perf_counter() - started)
+        self._set([image.options for image in images])
+        outputs = self._model(
+            [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
+        )
+        for output in outputs:
+            output["instances"] = output["instances"].to("cpu")
+        seconds = (time.perf_counter() - started) / len(images)
+        return [
+            Inferred(output, evidence, image, seconds)
+            for output, evidence, image in zip(outputs, self._observer.evidence, images, strict=True)
+        ]
+
+    @functools.cached_property
+    def max_batch(self) -> int:
+        """The images that it pays to infer at once: measured here on a GPU; 1 on a CPU, which gains nothing."""
+        if next(self._model.parameters()).device.type == "cpu":
+            return 1
+        most, best = 1, self._seconds_each(1)
+        while most < _MOST_BATCH and (seconds := self._seconds_each(2 * most)) < best / _WORTH_WHILE:
+            most, best = 2 * most, seconds
+        return most
+
+    def _seconds_each(self, count: int) -> float:
+        """Seconds that each of `count` images takes at once, at the size to which images are resized."""
+        edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
+        image = Prepared(torch.zeros(3, edge, edge), edge, edge, (), defaults(self._contract), 0.0, 0.0)
+        times = [self.infer([image] * count)[0].forward_seconds for _ in range(_TIMINGS)]
+        return min(times)
 
     def encode(self, inferred: Inferred) -> Answer:
         """Make the answer of what the model gave."""
@@ -113,16 +138,15 @@ class Predictor:
             image.notes,
         )
 
-    def _set(self, options: Options) -> None:
-        """Make the model do what is asked, and nothing that is not: heads that are not wanted do not run."""
-        self._observer.options = options
-        self._observer.evidence = NOTHING_SCORED
+    def _set(self, options: Sequence[Options]) -> None:
+        """Make the model do what is asked, and nothing that is not: heads that nobody wants do not run."""
+        self._observer.begin(options)
         heads: Any = getattr(self._model, "roi_heads", None)
         if heads is not None and Output.SEMANTIC not in self._contract.outputs:  # a panoptic model always needs masks
-            heads.mask_on = options.masks
-            heads.keypoint_on = Output.KEYPOINTS in options.outputs
-        if options.panoptic_threshold is not None:
-            self._model.combine_instances_score_thresh = options.panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
+            heads.mask_on = any(one.masks for one in options)
+            heads.keypoint_on = any(Output.KEYPOINTS in one.outputs for one in options)
+        if options[0].panoptic_threshold is not None:
+            self._model.combine_instances_score_thresh = options[0].panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
 
     def _prepare(self, pixels: UInt8Array) -> torch.Tensor:
         """BGR, HWC, uint8 to what the model takes: its own channel order, resized, CHW, float32, 0 to 255."""

@@ -75,6 +75,11 @@ class ModelVersion:
     golden: tuple[Golden, ...]
 
 
+def folders(root: Path) -> list[Path]:
+    """The folder of every version of every model under `root`, unread."""
+    return [folder for folder in sorted(root.glob("*/*/")) if folder.name.isdecimal()]
+
+
 def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
     """Read every version of every model under `root`, by name and version; `plugins` are those that may be imported.
 
@@ -83,7 +88,7 @@ def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
     if not root.is_dir():
         msg = f"{root} is no folder: give a model repository, which holds one folder for each model"
         raise RepositoryError(msg)
-    versions = [_read_version(folder, plugins) for folder in sorted(root.glob("*/*/")) if folder.name.isdecimal()]
+    versions = [_read_version(folder, plugins) for folder in folders(root)]
     if not versions:
         msg = f"{root} holds no model: a model is a folder NAME/VERSION with config.yaml and model.safetensors"
         raise RepositoryError(msg)

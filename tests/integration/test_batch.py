@@ -1,0 +1,44 @@
+"""A batch gives what its images give alone, each with its own options. On a GPU it is worth while; here it is right."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.options import Asked, resolve
+from vedette_server.demo import scenes
+from vedette_server.demo.publish import jpeg
+from vedette_server.predictor.predictor import load
+from vedette_server.repository import repository
+
+from tests.families import ZOO
+
+
+def assert_alike(one: Answer, other: Answer) -> None:
+    """Equal up to the order of sums, which batched convolutions may change."""
+    assert one.detections.class_ids.tolist() == other.detections.class_ids.tolist()
+    np.testing.assert_allclose(one.detections.boxes, other.detections.boxes, atol=0.02)
+    np.testing.assert_allclose(one.detections.scores, other.detections.scores, atol=1e-4)
+    assert (one.detections.masks is None) == (other.detections.masks is None)
+    assert dataclasses.replace(one.evidence, best_score=None) == dataclasses.replace(other.evidence, best_score=None)
+
+
+@pytest.mark.parametrize("family", ZOO)
+def test_a_batch_gives_what_its_images_give_alone(family: str, families: Path) -> None:
+    (version,) = [one for one in repository.read(families) if one.name == family]
+    predictor = load(version.folder, version.contract, device="cpu", threads=1)
+    assert predictor.max_batch == 1, "on a CPU"
+    asked = (Asked(), Asked(threshold=0.5), Asked(class_ids=(0,), max_detections=3))
+    images = [
+        predictor.prepare(
+            EncodedImage(), jpeg(scenes.draw(scenes.describe(seed)).pixels), resolve(one, version.contract)
+        )
+        for seed, one in zip((11, 12, 11), asked, strict=True)
+    ]
+    alone = [predictor.encode(predictor.infer([image])[0]) for image in images]
+    at_once = [predictor.encode(inferred) for inferred in predictor.infer(images)]
+    assert len(alone[0].detections) > len(alone[2].detections) > 0
+    for one, other in zip(alone, at_once, strict=True):
+        assert_alike(one, other)
