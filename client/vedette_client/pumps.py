@@ -28,6 +28,8 @@ class Pump:
         self._next: queue.Queue[Sendable | object] = queue.Queue(1)
         self._stopped = threading.Event()
         self._connection = 0
+        self._held: list[object] = []  # what a connection had taken and could not send
+        self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -61,27 +63,38 @@ class Pump:
 
     def requests(self, session: Session) -> Iterator[Outgoing]:
         """The messages of one connection, until there are no more frames, or until `release`."""
-        yield session.first()
-        try:
-            yield from map(session.send, self._items())
-        except LocalError as error:
-            self._error = error
-
-    def _items(self) -> Iterator[Sendable]:
         connection = self._connection
+        yield session.first()
+        while (item := self._take(connection)) is not _END:
+            with self._lock:
+                if connection != self._connection:
+                    self._held.append(item)
+                    return
+                try:
+                    message = session.send(item)  # type: ignore[arg-type]  # what is not the end is a frame
+                except LocalError as error:
+                    self._error = error
+                    return
+            yield message
+
+    def _take(self, connection: int) -> object:
+        """The next frame for a connection; the end when there are no more, or it was given up."""
         while connection == self._connection:
+            if self._held:
+                return self._held.pop()
             try:
                 item = self._next.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
             if item is _END:
                 self._next.put(_END)  # for the next connection too
-                return
-            yield item  # type: ignore[misc]  # what is not the end is a frame
+            return item
+        return _END
 
     def release(self) -> None:
-        """Give the connection's iterator up."""
-        self._connection += 1
+        """Give a connection up: it sends nothing from now on, and what it had taken is the next one's."""
+        with self._lock:
+            self._connection += 1
 
     def check(self) -> None:
         """Raise what the caller's iterable raised, if it did."""

@@ -4,6 +4,7 @@ import itertools
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -205,6 +206,22 @@ def test_a_stopping_server_ends_its_streams_when_it_has_answered(pictures: list[
         with pytest.raises(Unavailable, match="SHUTTING_DOWN"):
             told.extend(events)
         assert server.process.wait(running.PATIENCE) == 0
+
+
+def test_a_stream_without_frames_ends_with_the_server_too(pictures: list[bytes]) -> None:
+    over = threading.Event()
+
+    def slow() -> Iterator[Sendable]:
+        yield pictures[0]
+        over.wait(running.PATIENCE)
+
+    with running.server("--threads", "1") as server, Client(server.address) as client:
+        events = client.stream(slow(), policy="LOSSLESS")
+        assert isinstance(next(events), Answered)
+        server.process.send_signal(signal.SIGTERM)
+        with pytest.raises(Unavailable, match="SHUTTING_DOWN"):
+            next(events)
+        over.set()
 
 
 def test_workers_that_die_lose_no_frame_of_a_file(pictures: list[bytes]) -> None:

@@ -32,7 +32,7 @@ class Engine:
         self._served: list[ServedVersion] = []
         self._in_flight = 0
         self._arrivals = 0
-        self.draining = False
+        self.stopping = asyncio.Event()  # set from the drain on
 
     def load(self, model: ModelVersion) -> ServedVersion:
         """Start serving a version, in processes of its own."""
@@ -78,6 +78,11 @@ class Engine:
         models = {version.model.name for version in self._served}
         answering = {version.model.name for version in self._served if version.state is State.READY}
         return bool(models) and models == answering and not self.draining
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self.stopping.is_set()
 
     def find(self, model: str, version: str) -> ServedVersion:
         """The version that a query names; the newest that is ready, or else the newest, where it names none.
@@ -164,7 +169,7 @@ class Engine:
         It goes on refusing until callers have noticed: a request that reaches a transport while that closes is cut
         off without the status that tells its caller to try elsewhere.
         """
-        self.draining = True
+        self.stopping.set()
         self.changed.set()
         try:
             async with asyncio.timeout(seconds):

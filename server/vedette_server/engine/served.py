@@ -117,25 +117,33 @@ class ServedVersion:
 
     def admit(self, item: Item) -> None:
         """Let an image wait for its turn. Raises `Refused`: OVERLOADED, for what cannot be answered by its deadline."""
-        item.cost = self._estimate.of(item.size)
-        now, settings = time.monotonic(), self._settings
-        # Estimates scatter, and an answer that comes too late was for nothing: one image's time is spared.
-        expected = self._seconds_until_turn(item, now) + 2 * item.cost
-        left = item.deadline - now
-        full = len(self._queue) >= settings.max_queued or self._queue.bytes + len(item.data) > settings.max_queued_bytes
-        if full or expected > left:
-            facts = {"queued": len(self._queue), "expected": f"{expected:.2f}", "left": f"{left:.2f}"}
-            retry = max(expected - left, 0.0) if expected > left else item.cost
-            raise Refused(Reason.OVERLOADED, model=self.model.name, retry_seconds=f"{retry:.3f}", **facts)
+        if len(self._queue) >= self._settings.max_queued or self._expected(item) > item.deadline - time.monotonic():
+            raise self._overloaded(item)
         self.put(item)
 
     def put(self, item: Item) -> None:
-        """The same for what is bounded elsewhere, as the frames of streams are."""
+        """The same for what is never too late and bounded in number elsewhere, as the frames of streams are."""
+        if not self.takes(len(item.data)):
+            raise self._overloaded(item)
         item.cost = self._estimate.of(item.size)
         self._queue.push(item)
         self._settled.clear()
         item.answer.add_done_callback(lambda _done: self.withdraw(item))
         self._note()
+
+    def takes(self, size: int) -> bool:
+        """Whether there is room for an image of so many bytes to wait."""
+        return self._queue.bytes + size <= self._settings.max_queued_bytes
+
+    def _expected(self, item: Item) -> float:
+        """Seconds until an image would be answered, with one image's time to spare: what is late was for nothing."""
+        return self._seconds_until_turn(item, time.monotonic()) + 2 * self._estimate.of(item.size)
+
+    def _overloaded(self, item: Item) -> Refused:
+        expected, left = self._expected(item), item.deadline - time.monotonic()
+        retry = max(expected - left, self._estimate.of(item.size))
+        facts = {"expected": f"{expected:.2f}", "left": f"{left:.2f}", "retry_seconds": f"{retry:.3f}"}
+        return Refused(Reason.OVERLOADED, model=self.model.name, queued=len(self._queue), **facts)
 
     def withdraw(self, item: Item) -> None:
         """Take an image off the queue that nobody waits for any more."""

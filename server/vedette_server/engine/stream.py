@@ -14,6 +14,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self, TypeAlias
 
+import structlog
+
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason, Refused
@@ -21,6 +23,8 @@ from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Flow, Item, Priority
 from vedette_server.engine.served import ServedVersion, State
+
+log = structlog.get_logger()
 
 MOST_IN_FLIGHT = 64  # frames of one stream that may be under way at once
 _MOST_UNTOLD = 1_000  # frames whose fate a slow reader has not been told; then its own frames wait
@@ -84,6 +88,7 @@ class _Entry:
     fate: asyncio.Future[Fate]
     item: Item | None = None
     served: ServedVersion | None = None
+    task: asyncio.Task[None] | None = None
 
     def settle(self, fate: Fate) -> None:
         if not self.fate.done():
@@ -128,7 +133,7 @@ class Stream:
             raise Refused(Reason.SHUTTING_DOWN)
         entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
         if self._settings.policy is Policy.LOSSLESS:
-            await self._until_room()
+            await self._until_room(len(frame.data))
             await self._told.put(entry)
             self._start(entry)
         else:
@@ -142,15 +147,16 @@ class Stream:
         entry.settle(refusal)
         await self._told.put(entry)
 
-    async def _until_room(self) -> None:
-        """Wait for room in flight, and for a version that is being restarted: no frame is lost to that."""
+    async def _until_room(self, size: int) -> None:
+        """Wait for room, and for workers that are being replaced: no frame is lost to that."""
         while len(self._underway) >= self._most:
             self._room.clear()
             await self._room.wait()
         patience = time.monotonic() + self._engine.max_seconds
         while time.monotonic() < patience and not self._engine.draining:
             try:
-                if self._find().state is State.READY:
+                served = self._find()
+                if served.state is State.READY and served.takes(size):
                     return
             except Refused:
                 return  # it is this frame's fate
@@ -185,15 +191,15 @@ class Stream:
         try:
             model = (entry.served or self._find()).model
             self._engine.monitor.dropped(model.name, str(model.version), reason)
-        except Refused:  # its model has gone meanwhile
+        except Refused:  # there is no such model, or no more
             self._engine.monitor.dropped("", "", reason)
         entry.settle(reason)
 
     def _start(self, entry: _Entry) -> None:
         """Give a frame to the engine."""
         self._underway.add(entry)
-        task = asyncio.ensure_future(self._answer(entry))
-        task.add_done_callback(lambda _done: self._ended(entry))
+        entry.task = asyncio.create_task(self._answer(entry))
+        entry.task.add_done_callback(lambda task: self._ended(entry, task))
 
     async def _answer(self, entry: _Entry) -> None:
         if entry.fate.done():  # superseded before it began
@@ -217,7 +223,10 @@ class Stream:
         except asyncio.CancelledError:  # of the item's answer: superseded, or the stream has gone
             entry.fate.cancel()
 
-    def _ended(self, entry: _Entry) -> None:
+    def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()):
+            log.error("bug", exc_info=bug)
+            entry.settle(Refused(Reason.INTERNAL))
         self._underway.discard(entry)
         self._room.set()
         held = self._newest

@@ -129,16 +129,26 @@ class DetectionService(DetectionServiceServicer):
             self._engine.find(config.model_name, config.model_version)
             log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
             reading = asyncio.create_task(_read_frames(requests, config, stream))
+            stopping = asyncio.create_task(self._stop_reading(reading))
             try:
                 async for event in stream.told():
                     response = convert.told(event, request_id)
                     told[response.WhichOneof("message") or ""] += 1
                     yield response
-                await reading  # what ended it, if it was not the caller
+                await asyncio.wait({reading})
+                if reading.cancelled():
+                    raise Refused(Reason.SHUTTING_DOWN)
+                reading.result()  # raises what ended it, if it was not the caller
             finally:
                 reading.cancel()
+                stopping.cancel()
                 seconds = round(time.monotonic() - started, 3)
                 log.info("stream_ended", request_id=request_id, stream_id=config.stream_id, seconds=seconds, **told)
+
+    async def _stop_reading(self, reading: asyncio.Task[None]) -> None:
+        """Take no more frames once the server stops, however long the next one takes to come."""
+        await self._engine.stopping.wait()
+        reading.cancel()
 
     async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # noqa: N802  gRPC's name
         """Not served yet."""
