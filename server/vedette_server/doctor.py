@@ -36,7 +36,7 @@ def checks() -> Iterator[Check]:
             "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0",
         ),
         ("detectron2", _detectron2, _INSTALL),
-        ("shared memory", _memory, "run on Linux 3.17 or newer: images travel in memfd_create's anonymous files"),
+        ("kernel", _kernel, "run on Linux 5.3 or newer: images travel in anonymous files, workers are held by pidfds"),
         ("model repository", _repository, "see the README on the repository's layout, and VEDETTE_REPOSITORY"),
     ):
         yield _check(name, look, fix)
@@ -71,9 +71,10 @@ def _detectron2() -> str:
     return f"{importlib.import_module('detectron2').__version__}, operators: {compiled}"
 
 
-def _memory() -> str:
+def _kernel() -> str:
     os.close(os.memfd_create("vedette-doctor"))
-    return "memfd_create works"
+    os.close(os.pidfd_open(os.getpid()))
+    return f"{platform.release()}, memfd_create and pidfd_open work"
 
 
 def _repository() -> str:

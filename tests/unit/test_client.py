@@ -1,9 +1,12 @@
 """What the client does before and after the network."""
 
 import dataclasses
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import vedette_client
@@ -11,7 +14,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
-from vedette_client import LocalError, drawing, images, results
+from vedette_client import Client, LocalError, ServerError, drawing, images, results
+from vedette_client.client import SERVICE
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -99,6 +103,48 @@ def test_a_result_becomes_supervision_detections(result: results.Result) -> None
     assert found.mask is not None
     assert found.mask.sum() == 6
     assert found.data["class_name"].tolist() == ["dog"]
+
+
+class Reluctant:
+    """Refuses what it is asked twice, each time with when to try again, and then answers."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code = code
+        self.times: list[float] = []
+
+    def detect(self, _request: pb.DetectRequest, context: grpc.ServicerContext) -> pb.DetectResponse:
+        self.times.append(time.monotonic())
+        if len(self.times) < 3:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "300"),))
+            context.abort(self.code, "not now")
+        return pb.DetectResponse(request_id="7")
+
+
+@pytest.mark.parametrize(("code", "attempts"), [
+    (grpc.StatusCode.UNAVAILABLE, 3),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, 3),
+    (grpc.StatusCode.ABORTED, 1),
+    (grpc.StatusCode.INTERNAL, 1),
+])  # fmt: skip
+def test_what_is_safe_to_try_again_is_when_the_server_says(code: grpc.StatusCode, attempts: int) -> None:
+    service = Reluctant(code)
+    handler = grpc.unary_unary_rpc_method_handler(
+        service.detect, pb.DetectRequest.FromString, pb.DetectResponse.SerializeToString
+    )
+    options = (("grpc.max_receive_message_length", -1),)
+    server = grpc.server(ThreadPoolExecutor(2), options=options)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Detect": handler}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with Client(f"127.0.0.1:{port}") as client:
+        if attempts == 1:
+            with pytest.raises(ServerError):
+                client.detect(b"file")
+        else:
+            assert client.detect(bytes(7_000_000)).request_id == "7", "what is large is tried again too"
+            assert service.times[-1] - service.times[0] >= 0.6, "not before the server said"
+    assert len(service.times) == attempts
+    server.stop(0)
 
 
 def test_drawing_changes_the_picture_where_the_box_is(result: results.Result) -> None:
