@@ -207,6 +207,24 @@ async def test_a_drain_has_a_limit(engine: Engine) -> None:
     assert isinstance(await task, Outcome)
 
 
+async def test_an_estimate_that_is_wrong_refuses_nothing_for_ever(engine: Engine) -> None:
+    """Nothing else waits, so that it is tried, and the estimate learns."""
+    served = engine.served[0]
+    while len(served.pids) < SETTINGS.workers:
+        engine.changed.clear()
+        await engine.changed.wait()
+    for _ in range(20):
+        served._estimate.learn((1, 100), 60.0)
+    for _ in range(3):
+        assert (await engine.detect(query(0, seconds=5.0))).answer.evidence.best_score == 7 * 299
+    busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(SETTINGS.workers)]
+    await asyncio.sleep(0)
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(0, seconds=5.0))
+    assert caught.value.reason is Reason.OVERLOADED
+    await asyncio.gather(*busy)
+
+
 BATCHES = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:batching", workers=1, max_queued=20)
 
 

@@ -117,7 +117,9 @@ class ServedVersion:
 
     def admit(self, item: Item) -> None:
         """Let an image wait for its turn. Raises `Refused`: OVERLOADED, for what cannot be answered by its deadline."""
-        if len(self._queue) >= self._settings.max_queued or self._expected(item) > item.deadline - time.monotonic():
+        late = self._expected(item) > item.deadline - time.monotonic()
+        idle = not self._queue and self._pool.idle is not None  # to try costs nothing, and estimates can be wrong
+        if len(self._queue) >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
 
@@ -162,7 +164,8 @@ class ServedVersion:
             worker = self._pool.idle if item.lost else self._pool.roomy
             if worker is None:
                 return
-            if time.monotonic() + item.cost > item.deadline:
+            cost = item.cost if len(self._queue) > 1 else 0.0  # where nothing else waits, it is tried
+            if time.monotonic() + cost > item.deadline:
                 self._queue.remove(item)
                 _settle(item, Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}"))
                 continue
@@ -252,7 +255,8 @@ class ServedVersion:
                 raise ProbationError(msg) from error
             if wrong := difference(golden, answer):
                 self._golden_changed(wrong)
-            self._learn(answer)
+            if golden is self.model.golden[-1]:  # the first ones warm the model up
+                self._learn(answer)
         log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
 
     def _golden_changed(self, wrong: str) -> None:
