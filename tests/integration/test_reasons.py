@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
+from google.protobuf import timestamp_pb2
 from google.rpc import error_details_pb2, status_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
@@ -200,6 +201,27 @@ async def test_trouble_is_told_precisely(reason: Reason, serve: Serve) -> None:
     assert "a secret of the model's" not in str(status)
 
 
+SECONDS = (2**63 - 1, -(2**63), 253_402_300_800)  # the last is the first second of the year 10000
+
+
+async def test_a_time_that_is_none_is_its_frames_own_error(serve: Serve) -> None:
+    times = [timestamp_pb2.Timestamp(seconds=seconds) for seconds in SECONDS]
+    times += [timestamp_pb2.Timestamp(nanos=-1), timestamp_pb2.Timestamp(seconds=1_700_000_000, nanos=123_456_789)]
+    raw = image_pb2.RawImage(data=bytes(300), height=10, width=10, pixel_format=image_pb2.PIXEL_FORMAT_BGR8)
+    frames = [
+        pb.StreamDetectRequest(frame=pb.Frame(frame_id=number, capture_time=one, image=image_pb2.Image(raw=raw)))
+        for number, one in enumerate(times)
+    ]
+    lossless = config(drop_policy=pb.DROP_POLICY_LOSSLESS)
+    *wrong, right = [told async for told in (await serve()).stub.StreamDetect(iter([lossless, *frames]), timeout=60)]
+    for told in wrong:
+        info = error_details_pb2.ErrorInfo()
+        told.error.status.details[0].Unpack(info)
+        assert info.reason == Reason.CAPTURE_TIME_INVALID
+    assert len(wrong) == len(times) - 1
+    assert right.answer.capture_time == times[-1], "as sent, to the nanosecond"
+
+
 def test_every_reason_is_provoked_over_a_connection() -> None:
     by_input = {Reason(reason) for _request, _code, reason, _field in bad_input.CASES.values()}
-    assert by_input | set(TROUBLE) | {Reason.FEATURE_NOT_SERVED} == set(Reason)
+    assert by_input | set(TROUBLE) | {Reason.FEATURE_NOT_SERVED, Reason.CAPTURE_TIME_INVALID} == set(Reason)

@@ -47,7 +47,7 @@ class Declared:
 
 def declared(config: Mapping[str, Any]) -> Declared:
     """Read either dialect. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
-    return _yacs(config) if "MODEL" in config else _lazy(config)
+    return _lazy(config) if is_lazy(config) else _yacs(config)
 
 
 def is_lazy(config: Mapping[str, Any]) -> bool:
@@ -67,6 +67,7 @@ def _yacs(config: Mapping[str, Any]) -> Declared:
     deeplab = architecture == "PanopticDeepLab"
     part = {"RetinaNet": "RETINANET", "PanopticDeepLab": "SEM_SEG_HEAD"}.get(architecture, "ROI_HEADS")
     rcnn = part == "ROI_HEADS"
+    points, semantic = rcnn and model["KEYPOINT_ON"], architecture.startswith("Panoptic")
     combine = model["PANOPTIC_FPN"]["COMBINE"] if architecture == "PanopticFPN" else {"ENABLED": False}
     return Declared(
         architecture=architecture,
@@ -78,12 +79,8 @@ def _yacs(config: Mapping[str, Any]) -> Declared:
         most=Count("TEST.DETECTIONS_PER_IMAGE", -1 if deeplab else int(config["TEST"]["DETECTIONS_PER_IMAGE"])),
         classes=Count(f"MODEL.{part}.NUM_CLASSES", int(model[part]["NUM_CLASSES"])),
         masks=bool(model["PANOPTIC_DEEPLAB"]["PREDICT_INSTANCES"] if deeplab else rcnn and model["MASK_ON"]),
-        keypoints=Count("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", int(model["ROI_KEYPOINT_HEAD"]["NUM_KEYPOINTS"]))
-        if rcnn and model["KEYPOINT_ON"]
-        else None,
-        stuff=Count("MODEL.SEM_SEG_HEAD.NUM_CLASSES", int(model["SEM_SEG_HEAD"]["NUM_CLASSES"]))
-        if architecture.startswith("Panoptic")
-        else None,
+        keypoints=_count("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", model["ROI_KEYPOINT_HEAD"] if points else None),
+        stuff=_count("MODEL.SEM_SEG_HEAD.NUM_CLASSES", model["SEM_SEG_HEAD"] if semantic else None),
         panoptic_threshold=float(combine["INSTANCES_CONFIDENCE_THRESH"]) if combine["ENABLED"] else None,
     )
 

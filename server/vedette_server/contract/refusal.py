@@ -57,6 +57,7 @@ class Reason(StrEnum):
     STREAM_NOT_CONFIGURED = auto()
     STREAM_CHANGED = auto()
     FRAME_OUT_OF_ORDER = auto()
+    CAPTURE_TIME_INVALID = auto()
     TOO_MANY_STREAMS = auto()
     SHUTTING_DOWN = auto()
     INTERNAL = auto()

@@ -61,7 +61,7 @@ class Frame:
     """One image of a stream."""
 
     frame_id: int
-    captured: float  # seconds since the epoch; its age counts from then
+    captured: int  # nanoseconds since the epoch; its age counts from then
     image: ImageSpec
     data: Buffer
 
@@ -74,7 +74,7 @@ class Told:
     """What became of a frame."""
 
     frame_id: int
-    captured: float
+    captured: int  # as in `Frame`
     fate: Fate
 
 
@@ -142,7 +142,7 @@ class Stream:
 
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
-        frame = Frame(frame_id, time.time(), EncodedImage(), b"")
+        frame = Frame(frame_id, time.time_ns(), EncodedImage(), b"")
         entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
         entry.settle(refusal)
         await self._told.put(entry)

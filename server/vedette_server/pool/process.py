@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import structlog
+
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
@@ -19,6 +21,8 @@ from vedette_server.contract.refusal import Refused
 from vedette_server.pool.channel import ChannelClosedError, GatewayEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 from vedette_server.pool.slots import Slot
+
+log = structlog.get_logger()
 
 DEPTH = 2  # batches that a worker has before it is through with them: one is inferred, the next is prepared meanwhile
 _MOST_BATCHES = 4  # that it has in all, with those that are being encoded
@@ -183,9 +187,13 @@ class Worker:
 
     async def _listen(self) -> None:
         """Take what the worker says, until it is gone; then tell everyone who waits for it."""
-        with contextlib.suppress(ChannelClosedError):
+        try:
             while True:
                 self._take(await self._channel.receive())
+        except ChannelClosedError:
+            pass
+        except Exception:  # whatever it is, nobody must wait for this worker any more
+            log.exception("worker_misunderstood", pid=self.pid)
         self._kill()
         status = await self._process.wait()
         killed = status in _FROM_OUTSIDE and not self._hung

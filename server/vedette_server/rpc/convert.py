@@ -156,20 +156,27 @@ def stream_settings(config: detection_service_pb2.StreamConfig) -> StreamSetting
 def frame(message: detection_service_pb2.Frame, data: Buffer | None) -> Frame:
     """A frame of a stream. Raises `Refused`."""
     spec, content = image(message.image, data)
-    captured = message.capture_time.ToNanoseconds() / 1e9 if message.HasField("capture_time") else time.time()
+    captured = _nanoseconds(message.capture_time) if message.HasField("capture_time") else time.time_ns()
     return Frame(message.frame_id, captured, spec, content)
+
+
+def _nanoseconds(sent: timestamp_pb2.Timestamp) -> int:
+    try:
+        return sent.ToNanoseconds()
+    except ValueError as error:
+        raise Refused(Reason.CAPTURE_TIME_INVALID, seconds=sent.seconds, nanos=sent.nanos) from error
 
 
 def told(event: Told, request_id: str) -> detection_service_pb2.StreamDetectResponse:
     """What became of a frame, as the API has it."""
     captured = timestamp_pb2.Timestamp()
-    captured.FromNanoseconds(round(event.captured * 1e9))
+    captured.FromNanoseconds(event.captured)
     match event.fate:
         case Outcome():
             given = detection_service_pb2.FrameAnswer(
                 frame_id=event.frame_id,
                 capture_time=captured,
-                age_seconds=max(time.time() - event.captured, 0.0),
+                age_seconds=max(time.time_ns() - event.captured, 0) / 1e9,
                 answer=answer(event.fate),
             )
             return detection_service_pb2.StreamDetectResponse(answer=given)

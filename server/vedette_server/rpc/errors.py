@@ -279,6 +279,12 @@ TABLE: dict[Reason, Row] = {
         "Frame {frame_id} came after frame {last}.",
         "Number the frames of a stream upwards.",
     ),
+    Reason.CAPTURE_TIME_INVALID: Row(
+        _INVALID,
+        "frame.capture_time",
+        "The capture time has {seconds} seconds and {nanos} nanoseconds, which is no time of the years 1 to 9999.",
+        "Send the time since 1970, in UTC, or leave it unset for the time at which the frame arrives.",
+    ),
     Reason.TOO_MANY_STREAMS: Row(
         Code.RESOURCE_EXHAUSTED,
         None,
