@@ -39,7 +39,7 @@ class Identity:
 
     def encode(self, inferred: Options) -> Answer:
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        return Answer(1, 1, inferred.threshold, nothing, Evidence(None, None, 0), StageTimes(0, 0, 0, 0))
+        return Answer(1, 1, inferred.threshold, nothing, Evidence(np.zeros(0, np.float32)), StageTimes(0, 0, 0, 0))
 
 
 def identity(**_start: object) -> Identity:

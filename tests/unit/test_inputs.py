@@ -27,7 +27,6 @@ from vedette_server.contract.image import (
     YuvRange,
 )
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.contract.unusual import unusual
 from vedette_server.demo import scenes
 
 from tests.unit.test_contract import contract
@@ -264,14 +263,6 @@ def test_no_honest_picture_is_taken_for_another_layout(seed: int) -> None:
         sent = np.ascontiguousarray(picture, np.uint8)
         wanted = RawImage(PixelFormat.BGR8, *sent.shape[:2])
         np.testing.assert_array_equal(decoded(wanted, sent.tobytes()), sent)
-
-
-def test_what_is_unusual_is_reported_and_no_error() -> None:
-    shape = (64, 64, 3)
-    assert unusual(RGB) == ()
-    assert [note.code for note in unusual(np.zeros(shape, np.uint8))] == ["IMAGE_BLACK", "IMAGE_FLAT"]
-    assert [note.code for note in unusual(np.full(shape, 255, np.uint8))] == ["IMAGE_CLIPPED", "IMAGE_FLAT"]
-    assert [note.code for note in unusual(np.full(shape, 99, np.uint8))] == ["IMAGE_FLAT"]
 
 
 def test_a_bomb_costs_neither_memory_nor_time() -> None:

@@ -3,7 +3,7 @@
 Boxes are XYXY in absolute pixels of the image as sent, upright; masks are COCO compressed RLE of that image's size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vedette_server.contract.types import Float32Array, Int32Array
 
@@ -53,12 +53,64 @@ class Panoptic:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the model scored before the threshold."""
+    """What the model scored of an image, and what became of it from stage to stage.
 
-    best_score: float | None  # of any candidate and any class; None: nothing was scored
-    best_class_id: int | None
-    suppressed: int  # candidates above the floor and not above the threshold, after non-maximum suppression
-    filtered: int = 0  # detections above the threshold of classes that were not asked for
+    A candidate is a pair of a scored row (a region of an R-CNN, an anchor of RetinaNet) and a class whose score lies
+    above the floor. candidates = overlapped + suppressed + filtered + capped + clipped + detections.
+    """
+
+    best_scores: Float32Array  # (classes,), the highest finite score of each before the threshold; 0: none was scored
+    proposed: int | None = None  # regions before they are filtered; None: the model proposes none
+    proposals: int | None = None  # regions after that
+    scored: int = 0  # rows whose boxes and scores are finite
+    certainty: float = 1.0  # mean over those of the highest share, the background's included; 1 where there are none
+    candidates: int = 0  # that entered non-maximum suppression
+    overlapped: int = 0  # of those, what it removed
+    suppressed: int = 0  # above the floor and not above the threshold
+    filtered: int = 0  # above the threshold, of classes that were not asked for
+    capped: int = 0  # above the threshold, beyond the number that was asked for
+    clipped: int = 0  # whose box had no area left within the image
+    dropped: dict[str, int] = field(default_factory=dict)  # rows with values that are not finite, by the dropping stage
+    not_finite: str = ""  # the first stage of the model that gave such values, named as in the checkpoint; empty: none
+
+    @property
+    def best_class_id(self) -> int | None:
+        """The class with the best score; None: nothing was scored."""
+        return int(self.best_scores.argmax()) if self.scored and len(self.best_scores) else None
+
+    @property
+    def best_score(self) -> float | None:
+        """The best score of any candidate and any class; None: nothing was scored."""
+        best = self.best_class_id
+        return None if best is None else float(self.best_scores[best])
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """What an image looks like, from an evenly spaced sample of its pixels, in grey levels 0 to 255."""
+
+    mean: tuple[float, float, float]  # blue, green, red
+    spread: tuple[float, float, float]  # standard deviations of the same
+    lowest: int
+    highest: int
+    dark: float  # share of the samples that are at most 12
+    saturated: float  # share of the samples that are at least 250
+    middle: float  # share of the samples from 4 to 252: what normalised values, cut to 8 bits, do not have
+    flat: float  # share of neighbouring samples that differ by at most one level in every channel
+    colour: float  # mean difference between the largest and the smallest channel of a pixel
+    sharpness: float  # variance of the Laplacian of the luminance, at the size that the model sees
+    hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
+    checksum: int  # CRC-32 of the sample: equal for equal pixels
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What entered the model: resized and normalised, in its own channel order."""
+
+    height: int  # pixels
+    width: int
+    mean: tuple[float, ...]  # of each channel, in units of the contract's `pixel_std`
+    spread: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -69,14 +121,6 @@ class StageTimes:
     preprocess: float
     forward: float
     postprocess: float
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something unusual about an image, which is no error."""
-
-    code: str
-    evidence: str
 
 
 @dataclass(frozen=True)
@@ -91,4 +135,6 @@ class Answer:
     times: StageTimes
     panoptic: Panoptic | None = None
     class_map_png: bytes | None = None  # the class of every pixel: 8-bit grey, the image's size
-    notes: tuple[Note, ...] = ()  # what is unusual about the pixels
+    pixels: PixelStatistics | None = None  # as they arrived; None: not observed
+    model_input: ModelInput | None = None  # as they entered the model; None: not observed
+    thumbnail: bytes | None = None  # a small JPEG with the detections drawn in, where it was asked for

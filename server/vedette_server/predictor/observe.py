@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -34,8 +35,12 @@ class Observer(Protocol):
         """Tell what is asked of each image of the batch that the model is given next."""
 
 
-def observer(model: nn.Module, floor: float) -> Observer:
-    """The observer for a model's family, in its place. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
+def observer(model: nn.Module, floor: float, *, observe: bool) -> Observer:
+    """The observer for a model's family, in its place; without `observe` it leaves the evidence empty.
+
+    Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
+    """
+    del observe
     if isinstance(model, RetinaNet):
         return RetinaNetObserver(model, floor)
     if type(model).__name__ == "PanopticDeepLab":  # a project's, which need not be installed
@@ -57,6 +62,13 @@ def _best(scores: Sequence[Tensor]) -> tuple[float | None, int | None]:
             if torch.isfinite(score) and (best[0] is None or float(score) > best[0]):
                 best = (float(score), int(class_id))
     return best
+
+
+def _evidence(score: float | None, class_id: int | None, suppressed: int, filtered: int) -> Evidence:
+    best = np.zeros(0 if class_id is None else class_id + 1, np.float32)
+    if score is not None:
+        best[-1] = score
+    return Evidence(best, scored=len(best), suppressed=suppressed, filtered=filtered)
 
 
 def _wanted(instances: Any, options: Options) -> tuple[Tensor, int]:  # noqa: ANN401  detectron2 is untyped
@@ -98,7 +110,7 @@ class _Selection:
         if score is not None and score > self._floor:
             self._open_to(self._floor)
             suppressed = int((select()[0].scores <= options.threshold).sum())
-        self.evidence.append(Evidence(score, class_id, suppressed, filtered))
+        self.evidence.append(_evidence(score, class_id, suppressed, filtered))
         return instances[wanted], others[wanted]
 
     def _open_to(self, threshold: float) -> None:
@@ -177,7 +189,7 @@ class DeepLabObserver:
         wanted, filtered = _wanted(above, options)
         best_score, best_class = _best([found.scores[:, None]])[0], found.pred_classes[:1].tolist()
         self.evidence.append(
-            Evidence(
+            _evidence(
                 best_score, best_class[0] if best_class else None, suppressed=len(found) - len(above), filtered=filtered
             )
         )

@@ -14,15 +14,15 @@ from detectron2.data.transforms import ResizeShortestEdge
 from safetensors.torch import load_file
 from torch import nn
 
-from vedette_server.contract.answer import Answer, Evidence, Note, StageTimes
+from vedette_server.contract.answer import Answer, Evidence, ModelInput, PixelStatistics, StageTimes
 from vedette_server.contract.contract import InputContract, Output
 from vedette_server.contract.convert import decode
 from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import UInt8Array
-from vedette_server.contract.unusual import unusual
 from vedette_server.predictor.build import build
 from vedette_server.predictor.encode import class_map, detections, panoptic
+from vedette_server.predictor.look import entered, look
 from vedette_server.predictor.observe import observer
 from vedette_server.predictor.strict import load_strictly
 
@@ -39,8 +39,9 @@ class Prepared:
     tensor: torch.Tensor
     height: int  # of the image as sent, upright, in pixels
     width: int
-    notes: tuple[Note, ...]
     options: Options
+    pixels: PixelStatistics | None
+    model_input: ModelInput | None
     decode_seconds: float
     preprocess_seconds: float
 
@@ -58,10 +59,13 @@ class Inferred:
 class Predictor:
     """A model in evaluation mode with its contract. `infer` is for one thread, the other stages for any."""
 
-    def __init__(self, model: nn.Module, contract: InputContract) -> None:
+    def __init__(self, model: nn.Module, contract: InputContract, *, observe: bool = True) -> None:
+        """Without `observe`, which changes no answer, nothing is measured but the answer itself."""
         self._model = model
         self._contract = contract
-        self._observer = observer(model, contract.floor)
+        self._observe = observe
+        self._rgb = contract.channel_order is ChannelOrder.RGB
+        self._observer = observer(model, contract.floor, observe=observe)
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
@@ -78,10 +82,12 @@ class Predictor:
         started = time.perf_counter()
         pixels = decode(image, data)
         decoded = time.perf_counter()
-        tensor = self._prepare(pixels)
+        resized = self._resized(pixels)
+        tensor = torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1))
+        seen, given = self._look(pixels, resized) if self._observe else (None, None)
         ready = time.perf_counter()
         height, width = pixels.shape[:2]
-        return Prepared(tensor, height, width, unusual(pixels), options, decoded - started, ready - decoded)
+        return Prepared(tensor, height, width, options, seen, given, decoded - started, ready - decoded)
 
     @torch.inference_mode()
     def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
@@ -112,7 +118,7 @@ class Predictor:
     def _seconds_each(self, count: int) -> float:
         """Seconds that each of `count` images takes at once, at the size to which images are resized."""
         edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
-        image = Prepared(torch.zeros(3, edge, edge), edge, edge, (), defaults(self._contract), 0.0, 0.0)
+        image = Prepared(torch.zeros(3, edge, edge), edge, edge, defaults(self._contract), None, None, 0.0, 0.0)
         times = [self.infer([image] * count)[0].forward_seconds for _ in range(_TIMINGS)]
         return min(times)
 
@@ -135,7 +141,8 @@ class Predictor:
             times,
             segments,
             classes,
-            image.notes,
+            image.pixels,
+            image.model_input,
         )
 
     def _set(self, options: Sequence[Options]) -> None:
@@ -148,12 +155,16 @@ class Predictor:
         if options[0].panoptic_threshold is not None:
             self._model.combine_instances_score_thresh = options[0].panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
 
-    def _prepare(self, pixels: UInt8Array) -> torch.Tensor:
-        """BGR, HWC, uint8 to what the model takes: its own channel order, resized, CHW, float32, 0 to 255."""
-        if self._contract.channel_order is ChannelOrder.RGB:
+    def _resized(self, pixels: UInt8Array) -> UInt8Array:
+        """BGR, HWC, uint8 to the model's own channel order and size."""
+        if self._rgb:
             pixels = pixels[:, :, ::-1]
-        resized = self._resize.get_transform(pixels).apply_image(pixels)
-        return torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1))
+        resized: UInt8Array = self._resize.get_transform(pixels).apply_image(pixels)
+        return resized
+
+    def _look(self, pixels: UInt8Array, resized: UInt8Array) -> tuple[PixelStatistics, ModelInput]:
+        bgr = resized[:, :, ::-1] if self._rgb else resized
+        return look(pixels, bgr), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
 
 
 def load(folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:

@@ -9,7 +9,7 @@ from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
-from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, Note, Panoptic
+from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, Panoptic
 from vedette_server.contract.contract import Input, InputContract, Output
 from vedette_server.contract.image import (
     Buffer,
@@ -200,7 +200,6 @@ def answer(outcome: Outcome) -> answer_pb2.Answer:
         panoptic=_panoptic(given.panoptic, contract) if given.panoptic else None,
         semantic=answer_pb2.Semantic(class_map_png=given.class_map_png) if given.class_map_png else None,
         image_size=size,
-        findings=[_finding(note) for note in given.notes],
         empty=None if len(given.detections) else _empty(given.evidence, given.threshold, contract),
         model_name=outcome.model.name,
         model_version=str(outcome.model.version),
@@ -259,10 +258,6 @@ def _empty(evidence: Evidence, applied: float, contract: InputContract) -> answe
         suppressed_count=evidence.suppressed,
         threshold=applied,
     )
-
-
-def _finding(note: Note) -> answer_pb2.Finding:
-    return answer_pb2.Finding(code=note.code, confidence=answer_pb2.CONFIDENCE_CERTAIN, evidence=note.evidence)
 
 
 def _panoptic(given: Panoptic, contract: InputContract) -> answer_pb2.Panoptic:

@@ -1,0 +1,69 @@
+"""What an image looks like, as it arrived and as the model sees it: statistics from which mistakes can be told."""
+
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vedette_server.contract.answer import ModelInput, PixelStatistics
+from vedette_server.contract.types import UInt8Array
+
+_SAMPLES = 96  # along the shorter edge, about
+_DARK, _SATURATED = 12, 250  # levels at and beyond which a sample counts as dark or as saturated
+_LOW, _HIGH = 3, 253  # levels at and beyond which normalised values lie once they are 8 bits, cut or wrapped
+
+
+def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
+    """Look at an image, BGR, shape (height, width, 3), 0 to 255; `resized` is the same as the model is given it."""
+    sample = _sample(pixels)
+    levels = np.bincount(sample.ravel(), minlength=256)
+    share = levels / levels.sum()
+    present = np.flatnonzero(levels)
+    mean, spread = cv2.meanStdDev(sample)
+    blue, green, red = cv2.split(sample)
+    colour = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
+    steps = cv2.absdiff(sample[:, 1:], sample[:, :-1])
+    return PixelStatistics(
+        mean=_three(mean),
+        spread=_three(spread),
+        lowest=int(present[0]),
+        highest=int(present[-1]),
+        dark=float(share[: _DARK + 1].sum()),
+        saturated=float(share[_SATURATED:].sum()),
+        middle=float(share[_LOW + 1 : _HIGH].sum()),
+        flat=float(np.count_nonzero(steps <= 1) / steps.size) if steps.size else 1.0,
+        colour=cv2.mean(colour)[0],
+        sharpness=_sharpness(resized),
+        hash=_hash(sample),
+        checksum=zlib.crc32(sample.tobytes()),
+    )
+
+
+def _sample(pixels: UInt8Array) -> UInt8Array:
+    step = max(1, min(pixels.shape[:2]) // _SAMPLES)
+    return np.ascontiguousarray(pixels[::step, ::step])
+
+
+def _three(values: Any) -> tuple[float, float, float]:  # noqa: ANN401  OpenCV's types are wide
+    first, second, third = values.ravel().tolist()
+    return first, second, third
+
+
+def _sharpness(resized: UInt8Array) -> float:
+    """The variance of the Laplacian, a measure of focus (Pech-Pacheco et al., ICPR 2000)."""
+    edges = cv2.Laplacian(cv2.cvtColor(np.ascontiguousarray(resized), cv2.COLOR_BGR2GRAY), cv2.CV_16S)
+    return float(cv2.meanStdDev(edges)[1].item() ** 2)
+
+
+def _hash(sample: UInt8Array) -> int:
+    """The difference hash: whether brightness grows from each of 9 x 8 fields to the next, row by row."""
+    fields = cv2.resize(cv2.cvtColor(sample, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
+
+
+def entered(resized: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelInput:
+    """What the model makes of an image in its own channel order, shape (height, width, channels), 0 to 255."""
+    height, width = resized.shape[:2]
+    levels, spread = (values.ravel() for values in cv2.meanStdDev(_sample(resized)))
+    return ModelInput(height, width, tuple(((levels - mean) / std).tolist()), tuple((spread / std).tolist()))
