@@ -23,8 +23,10 @@ from vedette_client.errors import (
 )
 from vedette_client.images import File, ImageLike, PixelFormat, Raw, Tensor
 from vedette_client.results import (
+    Candidate,
     Contract,
     Detection,
+    Diagnosis,
     Empty,
     Finding,
     Keypoint,
@@ -33,6 +35,7 @@ from vedette_client.results import (
     Panoptic,
     Result,
     Segment,
+    StageCounts,
     Timings,
 )
 from vedette_client.streaming import Answered, Dropped, Event, Failed, Frame, Policy, Reconfigure, Sendable
@@ -41,10 +44,12 @@ __all__ = [
     "Answered",
     "Ask",
     "AsyncClient",
+    "Candidate",
     "Client",
     "Contract",
     "DeadlineExceeded",
     "Detection",
+    "Diagnosis",
     "Dropped",
     "Empty",
     "Event",
@@ -74,6 +79,7 @@ __all__ = [
     "Segment",
     "Sendable",
     "ServerError",
+    "StageCounts",
     "Tensor",
     "Timings",
     "Unavailable",

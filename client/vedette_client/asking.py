@@ -43,6 +43,24 @@ def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> Out
     return Outgoing(message, data)
 
 
+def diagnosis(
+    image: ImageLike | None, pixel_format: PixelFormat | None, stream_id: str, ask: Ask
+) -> pb.DiagnoseRequest:
+    """The request to diagnose an image, or else a stream's last empty frame. Raises `LocalError`."""
+    message = pb.DiagnoseRequest(
+        model_name=ask.get("model", ""),
+        model_version=ask.get("version", ""),
+        options=options(ask),
+        stream_id=stream_id,
+    )
+    if image is not None:
+        declared, data = images.message(image, pixel_format)
+        message.image.CopyFrom(declared)
+        content = getattr(message.image, message.image.WhichOneof("content") or "")
+        content.data = bytes(data)
+    return message
+
+
 def options(ask: Ask) -> pb.DetectOptions:
     """What is asked about an image, or about every frame of a stream."""
     classes = ask.get("classes", ())

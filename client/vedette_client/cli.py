@@ -19,7 +19,7 @@ from rich.table import Table
 from vedette_client import drawing, records
 from vedette_client.client import DEFAULT_ADDRESS, Client
 from vedette_client.errors import LocalError, ServerError, VedetteError
-from vedette_client.results import Empty, Model, Result
+from vedette_client.results import Model, Result
 from vedette_client.streaming import Policy
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
@@ -82,16 +82,46 @@ def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
             mask = f"{item.mask.decode().sum()} px" if item.mask else ""
             table.add_row(path.name, item.class_name, f"{item.score:.2f}", box, mask)
         if result.empty:
-            table.add_row(path.name, f"[dim]nothing: {_why(result.empty)}[/dim]")
+            reason = result.empty.reason.lower().replace("_", " ")
+            table.add_row(path.name, f"[dim]nothing: {reason}; {result.findings[0].evidence}[/dim]")
     return table
 
 
-def _why(empty: Empty) -> str:
-    if empty.reason == "BELOW_THRESHOLD":
-        return f"{empty.suppressed} below {empty.threshold:g}, best {empty.best_class} {empty.best_score:.2f}"
-    if empty.reason == "CLASS_FILTER":
-        return "only classes that were not asked for"
-    return "no candidates"
+@main.command()
+@click.argument("image", required=False, type=click.Path(path_type=Path))
+@_server
+@click.option("--model", default="", help="Name of the model; not needed where one is served.")
+@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
+@click.option(
+    "--stream", "stream_id", default="", help="Instead of IMAGE: this stream's last sampled empty frame."
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Save the candidates side by side in this folder.")
+@_json
+def diagnose(image: Path | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Find out why IMAGE gives nothing: it is tried with each known mistake undone.
+
+    Without IMAGE, the empty frame that the server itself has looked into last.
+    """
+    with Client(server) as client:
+        found = _or_exit(lambda: client.diagnose(image, stream_id=stream_id, **ask))
+    if save:
+        target = save / _sheet_name(image, stream_id)
+        click.echo(f"saved {_or_exit(lambda: drawing.write(target, found.comparison_png))}", err=True)
+    if as_json:
+        click.echo(json.dumps({"image": str(image) if image else None, **records.diagnosis(found)}))
+        return
+    click.echo(found.summary)
+    table = Table("undone", "detections", "best score", "helps")
+    table.add_row("nothing: as sent", str(found.detections), f"{found.best_score:.2f}", "")
+    for one in found.candidates:
+        name = one.mistake.lower().replace("_", " ")
+        table.add_row(name, str(one.detections), f"{one.best_score:.2f}", "yes" if one.helps else "")
+    _print(table)
+
+
+def _sheet_name(image: Path | None, stream_id: str) -> str:
+    stem = image.stem if image else "".join(letter if letter.isalnum() else "-" for letter in stream_id) or "sampled"
+    return f"{stem}-diagnosis.png"
 
 
 @main.command()

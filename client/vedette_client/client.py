@@ -17,11 +17,12 @@ from vedette_client import asking, errors, results, wire
 from vedette_client.asking import Ask
 from vedette_client.images import ImageLike, PixelFormat
 from vedette_client.pumps import AsyncPump, Pump
-from vedette_client.results import Model, Result
+from vedette_client.results import Diagnosis, Model, Result
 from vedette_client.streaming import METHOD, Event, Policy, Sendable, Session
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 30.0  # seconds
+DIAGNOSE_TIMEOUT = 600.0  # seconds; beside traffic the server takes its time
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 
 # What a server refused for now is tried again by gRPC itself, when the server says (its RetryInfo comes along as
@@ -140,13 +141,29 @@ class Client:
         request = pb.GetModelRequest(model_name=name, model_version=version)
         return results.model(self._call(self._stub.GetModel, request).model)
 
+    def diagnose(
+        self,
+        image: ImageLike | None = None,
+        *,
+        stream_id: str = "",
+        pixel_format: PixelFormat | None = None,
+        **ask: Unpack[Ask],
+    ) -> Diagnosis:
+        """Find out why an image gives nothing: it is tried with each known mistake undone.
+
+        Without an image, the empty frame of `stream_id` that the server itself has looked into last; without a stream
+        either, the last of the images that came one by one. It can take minutes on a busy server.
+        """
+        request = asking.diagnosis(image, pixel_format, stream_id, ask)
+        return results.diagnosis(self._call(self._stub.Diagnose, request, DIAGNOSE_TIMEOUT))
+
     def healthy(self) -> bool:
         """Whether every model answers."""
         return _serving(self._call(self._health.Check, health_pb2.HealthCheckRequest()))
 
-    def _call(self, method: Callable[..., T], request: object) -> T:
+    def _call(self, method: Callable[..., T], request: object, timeout: float | None = None) -> T:
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=timeout or self._timeout)
         except grpc.RpcError as error:
             raise errors.from_rpc(error, self._address) from error
 
@@ -226,13 +243,31 @@ class AsyncClient:
         request = pb.GetModelRequest(model_name=name, model_version=version)
         return results.model((await self._call(DetectionServiceStub(self._channel).GetModel, request)).model)
 
+    async def diagnose(
+        self,
+        image: ImageLike | None = None,
+        *,
+        stream_id: str = "",
+        pixel_format: PixelFormat | None = None,
+        **ask: Unpack[Ask],
+    ) -> Diagnosis:
+        """Find out why an image gives nothing; see `Client.diagnose`."""
+        request = asking.diagnosis(image, pixel_format, stream_id, ask)
+        call = DetectionServiceStub(self._channel).Diagnose
+        return results.diagnosis(await self._call(call, request, DIAGNOSE_TIMEOUT))
+
     async def healthy(self) -> bool:
         """Whether every model answers."""
         health = health_pb2_grpc.HealthStub(self._channel)
         return _serving(await self._call(health.Check, health_pb2.HealthCheckRequest()))
 
-    async def _call(self, method: Callable[..., Awaitable[T]], request: object) -> T:
+    async def _call(
+        self,
+        method: Callable[..., Awaitable[T]],
+        request: object,
+        timeout: float | None = None,  # noqa: ASYNC109  gRPC's own
+    ) -> T:
         try:
-            return await method(request, timeout=self._timeout)
+            return await method(request, timeout=timeout or self._timeout)
         except grpc.RpcError as error:
             raise errors.from_rpc(error, self._address) from error

@@ -1,5 +1,6 @@
 """Draw a result into its picture, with supervision's annotators."""
 
+import io
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -28,10 +29,21 @@ def annotate(picture: Image.Image, result: Result) -> Image.Image:
 def save(source: Path, result: Result, folder: Path) -> Path:
     """Draw a result into the picture at `source`, and save it in `folder` as PNG; returns where."""
     target = folder / f"{source.stem}.png"
+    buffer = io.BytesIO()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with Image.open(source) as picture:
-            annotate(picture, result).save(target)
+            annotate(picture, result).save(buffer, "PNG")
+    except OSError as error:
+        msg = f"cannot draw into {source}: {error}"
+        raise LocalError(msg) from error
+    return write(target, buffer.getvalue())
+
+
+def write(target: Path, data: bytes) -> Path:
+    """Write a picture's file, and its folder where there is none; returns where. Raises `LocalError`."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
     except OSError as error:
         msg = f"cannot save {target}: {error}"
         raise LocalError(msg) from error

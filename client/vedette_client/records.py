@@ -1,8 +1,22 @@
 """Results as plain objects for JSON, as the commands print them."""
 
+import dataclasses
 from typing import Any
 
-from vedette_client.results import Detection, Empty, Result
+from vedette_client.results import Detection, Diagnosis, Empty, Result
+
+
+def diagnosis(given: Diagnosis) -> dict[str, Any]:
+    """What would bring detections back, the likeliest cause first."""
+    return {
+        "summary": given.summary,
+        "cause": given.cause.code if given.cause else None,
+        "candidates": [dataclasses.asdict(one) for one in given.candidates],
+        "detections": given.detections,
+        "best_score": round(given.best_score, 6),
+        "threshold": given.threshold,
+        "findings": [dataclasses.asdict(finding) for finding in given.findings],
+    }
 
 
 def answer(result: Result) -> dict[str, Any]:
@@ -12,6 +26,7 @@ def answer(result: Result) -> dict[str, Any]:
         "version": result.version,
         "detections": [_detection(item) for item in result],
         "empty": _empty(result.empty),
+        "findings": [dataclasses.asdict(finding) for finding in result.findings],
     }
 
 

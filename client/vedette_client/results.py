@@ -94,22 +94,72 @@ class Panoptic:
 
 
 @dataclass(frozen=True)
+class StageCounts:
+    """What became of the candidates inside the model, from stage to stage."""
+
+    proposed: int | None  # regions before they are filtered; None: the model proposes none
+    proposals: int | None  # regions after that
+    scored: int  # rows (regions, or anchors) whose boxes and scores are finite
+    candidates: int  # pairs of a row and a class above the floor
+    overlapped: int  # of those, removed because they overlap a better one
+    suppressed: int  # not above the threshold
+    filtered: int  # of classes that were not asked for
+    capped: int  # beyond the number that was asked for
+    clipped: int  # with nothing of their box within the image
+    dropped: dict[str, int]  # rows with values that are not finite, by the part of the model that drops them
+
+
+@dataclass(frozen=True)
 class Empty:
     """Why there is no detection."""
 
-    reason: str  # NO_CANDIDATES, BELOW_THRESHOLD or CLASS_FILTER
+    reason: str  # the code of the first finding, which says more; QUIET_SCENE: as far as can be told, nothing is there
     best_score: float | None  # of any candidate; None when the model scored none
     best_class: str
     suppressed: int  # candidates from the floor up to the threshold
     threshold: float
+    counts: StageCounts
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something unusual about the image."""
+    """One named, evidenced cause of an empty or suspicious answer."""
 
-    code: str
-    evidence: str
+    code: str  # from the list in the documentation
+    confidence: str  # SUSPECTED, LIKELY or CERTAIN
+    evidence: str  # what was seen
+    remedy: str  # what to do
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One known mistake, undone in an image."""
+
+    mistake: str
+    code: str  # what an answer that is empty because of it is found to be
+    detections: int  # that undoing it gives
+    best_score: float  # of any candidate
+    helps: bool  # whether that is convincingly more than the image as it was sent
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What would bring detections back."""
+
+    summary: str  # the likeliest cause, the evidence, and the line to change; or that nothing helps
+    candidates: tuple[Candidate, ...]  # the likeliest first
+    comparison_png: bytes  # the candidates side by side, the image as sent first
+    detections: int  # of the image as it was sent
+    best_score: float
+    findings: tuple[Finding, ...]  # what that image shows by itself
+    threshold: float
+    request_id: str
+
+    @property
+    def cause(self) -> Candidate | None:
+        """The likeliest cause; None: nothing helps."""
+        return next((one for one in self.candidates if one.helps), None)
 
 
 @dataclass(frozen=True)
@@ -255,7 +305,7 @@ def result(response: detection_service_pb2.DetectResponse) -> Result:
         empty=_empty(answer.empty) if answer.HasField("empty") else None,
         panoptic=_panoptic(answer.panoptic) if answer.HasField("panoptic") else None,
         class_map_png=answer.semantic.class_map_png if answer.HasField("semantic") else None,
-        findings=tuple(Finding(item.code, item.evidence) for item in answer.findings),
+        findings=tuple(_finding(item) for item in answer.findings),
         model=answer.model_name,
         version=answer.model_version,
         contract_fingerprint=answer.contract_fingerprint,
@@ -301,13 +351,66 @@ def _mask(item: answer_pb2.Mask) -> Mask:
     )
 
 
+def _code(code: answer_pb2.FindingCode.ValueType) -> str:
+    """Its name; its number, where the server knows more of them than this client."""
+    try:
+        return answer_pb2.FindingCode.Name(code).removeprefix("FINDING_CODE_")
+    except ValueError:
+        return str(code)
+
+
+def _finding(item: answer_pb2.Finding) -> Finding:
+    confidence = answer_pb2.Confidence.Name(item.confidence).removeprefix("CONFIDENCE_")
+    return Finding(_code(item.code), confidence, item.evidence, item.remedy)
+
+
+def diagnosis(item: detection_service_pb2.DiagnoseResponse) -> Diagnosis:
+    """Read a diagnosis."""
+    return Diagnosis(
+        summary=item.summary,
+        candidates=tuple(
+            Candidate(
+                mistake=detection_service_pb2.Mistake.Name(one.mistake).removeprefix("MISTAKE_"),
+                code=_code(one.code),
+                detections=one.detection_count,
+                best_score=one.best_score,
+                helps=one.helps,
+                remedy=one.remedy,
+            )
+            for one in item.candidates
+        ),
+        comparison_png=item.comparison_png,
+        detections=item.detection_count,
+        best_score=item.best_score,
+        findings=tuple(_finding(finding) for finding in item.findings),
+        threshold=decimal(item.threshold),
+        request_id=item.request_id,
+    )
+
+
+def _counts(item: answer_pb2.StageCounts) -> StageCounts:
+    return StageCounts(
+        proposed=item.proposed if item.HasField("proposed") else None,
+        proposals=item.proposals if item.HasField("proposals") else None,
+        scored=item.scored,
+        candidates=item.candidates,
+        overlapped=item.overlapped,
+        suppressed=item.suppressed,
+        filtered=item.filtered,
+        capped=item.capped,
+        clipped=item.clipped,
+        dropped=dict(item.dropped),
+    )
+
+
 def _empty(item: answer_pb2.EmptyAnswer) -> Empty:
     return Empty(
-        reason=answer_pb2.EmptyReason.Name(item.reason).removeprefix("EMPTY_REASON_"),
+        reason=_code(item.reason),
         best_score=item.best_score if item.HasField("best_score") else None,
         best_class=item.best_class_name,
-        suppressed=item.suppressed_count,
+        suppressed=item.counts.suppressed,
         threshold=decimal(item.threshold),
+        counts=_counts(item.counts),
     )
 
 

@@ -34,9 +34,10 @@ class App:
             devices=settings.devices,
             max_queued=settings.max_queued,
             max_queued_bytes=settings.max_queued_bytes,
+            golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
         )
-        self._engine = Engine(pool, metrics, settings.max_request_seconds)
+        self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)
         most = max(model.contract.limits.max_bytes for model in self._models)
         self._rpc = RpcServer(self._engine, most, settings.max_streams)
         self._http = HttpServer(metrics, lambda: self._engine.ready)

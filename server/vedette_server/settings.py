@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     max_queued: Positive = 64  # requests that may wait for a version's workers
     max_queued_bytes: Positive = 512 * 2**20  # of their images
     max_streams: Positive = 64  # open at once
+    golden_seconds: Annotated[float, Field(ge=0)] = 60.0  # between two proofs that a worker still sees; 0: at start
+    # Of the workers' time, for diagnoses beside traffic; they take what is left anyway. 0 switches them off.
+    diagnose_share: Annotated[float, Field(ge=0, le=1)] = 0.02
     hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # after which a worker that shows no life is replaced
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between two looks at the repository; 0: it is read once
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one

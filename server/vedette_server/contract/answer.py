@@ -97,6 +97,7 @@ class PixelStatistics:
     saturated: float  # share of the samples that are at least 250
     middle: float  # share of the samples from 4 to 252: what normalised values, cut to 8 bits, do not have
     flat: float  # share of neighbouring samples that differ by at most one level in every channel
+    coherence: float  # correlation of the luminance of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
     colour: float  # mean difference between the largest and the smallest channel of a pixel
     sharpness: float  # variance of the Laplacian of the luminance, at the size that the model sees
     hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour

@@ -5,11 +5,13 @@ and finds what only the pixels show. Every image becomes BGR, HWC, uint8, 0 to 2
 takes, whatever the model's own channel order.
 """
 
+import numpy as np
+
 from vedette_server.contract import encoded, raw, tensor
 from vedette_server.contract.contract import Input, InputContract, Limits
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, RawImage, TensorImage
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.contract.types import UInt8Array
+from vedette_server.contract.types import Float32Array, UInt8Array
 
 
 def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
@@ -76,3 +78,17 @@ def decode(spec: ImageSpec, data: Buffer) -> UInt8Array:
             return raw.decode(spec, data)
         case TensorImage():
             return tensor.decode(spec, data)
+
+
+def read(spec: ImageSpec, data: Buffer) -> Float32Array:
+    """The pixels of an image that `check` has passed, believing what is declared: BGR, shape (height, width, 3).
+
+    Values are levels, 0 to 255 where nothing is wrong; what `decode` refuses about them is left as it is.
+    """
+    match spec:
+        case EncodedImage():
+            return encoded.decode(spec, data).astype(np.float32)
+        case RawImage():
+            return raw.read(spec, data).astype(np.float32)
+        case TensorImage():
+            return tensor.read(spec, data)

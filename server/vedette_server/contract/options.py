@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from vedette_server.contract.contract import InputContract, Output
+from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.refusal import Reason, Refused
 
 
@@ -41,6 +42,8 @@ class Options(msgspec.Struct, frozen=True):
     class_ids: tuple[int, ...] | None = None  # None: all
     max_detections: int | None = None  # None: any number
     panoptic_threshold: float | None = None  # None: not a panoptic model
+    undo: Mistake | None = None  # a mistake to undo in the image first; None: it is taken for what it is declared to be
+    thumbnail: bool = False  # whether a small picture of what the model was shown and found goes with the answer
 
     @property
     def masks(self) -> bool:

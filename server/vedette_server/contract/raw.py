@@ -85,6 +85,15 @@ def decode(spec: RawImage, data: Buffer) -> UInt8Array:
 
     Raises `Refused`: LAYOUT_CONTRADICTED.
     """
+    layout = _layout(spec)
+    interleaved = _CHANNELS.get(spec.pixel_format) == 3 and layout.stride == layout.packed
+    if interleaved and planes.look_planar(np.frombuffer(data, np.uint8), spec.height, spec.width):
+        raise Refused(Reason.LAYOUT_CONTRADICTED, field="image.raw.data", declared="HWC", seen="CHW")
+    return read(spec, data)
+
+
+def read(spec: RawImage, data: Buffer) -> UInt8Array:
+    """The same pixels, believing what is declared about them."""
     samples = np.frombuffer(data, np.uint8)
     channels = _CHANNELS.get(spec.pixel_format)
     if channels is None:
@@ -94,8 +103,6 @@ def decode(spec: RawImage, data: Buffer) -> UInt8Array:
     pixels = np.lib.stride_tricks.as_strided(samples, shape, strides, writeable=False)
     if channels == 1:
         return np.repeat(pixels, 3, axis=2)
-    if channels == 3 and layout.stride == layout.packed and planes.look_planar(samples, spec.height, spec.width):
-        raise Refused(Reason.LAYOUT_CONTRADICTED, field="image.raw.data", declared="HWC", seen="CHW")
     colours = pixels[:, :, 2::-1] if spec.pixel_format in _RED_FIRST else pixels[:, :, :3]
     return np.ascontiguousarray(colours)
 

@@ -50,6 +50,7 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = auto()
     MODEL_VERSION_NOT_FOUND = auto()
     MODEL_NOT_READY = auto()
+    SAMPLE_MISSING = auto()
     OVERLOADED = auto()
     DEADLINE_EXCEEDED = auto()
     IMAGE_POISONOUS = auto()

@@ -34,15 +34,21 @@ def decode(spec: TensorImage, data: Buffer) -> UInt8Array:
     values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     _check_values(spec, values)
     _check_layout(spec, values)
+    rounded: Float32Array = np.clip(np.rint(read(spec, data)), 0, 255)
+    return rounded.astype(np.uint8, order="C")
+
+
+def read(spec: TensorImage, data: Buffer) -> Float32Array:
+    """The same pixels before they are 8 bits, believing what is declared about them, whatever their values."""
+    values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if spec.layout is TensorLayout.CHW:
         pixels = values.reshape(3, spec.height, spec.width).transpose(1, 2, 0)
     else:
         pixels = values.reshape(spec.height, spec.width, 3)
     if spec.channel_order is ChannelOrder.RGB:
         pixels = pixels[:, :, ::-1]
-    scale = np.float32(255 / _HIGHEST[spec.value_range])
-    rounded: Float32Array = np.clip(np.rint(pixels * scale), 0, 255)
-    return rounded.astype(np.uint8, order="C")
+    scaled: Float32Array = pixels * np.float32(255 / _HIGHEST[spec.value_range])
+    return scaled
 
 
 def _check_values(spec: TensorImage, values: Float32Array) -> None:

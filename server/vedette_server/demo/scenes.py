@@ -250,10 +250,13 @@ def _hide(masks: list[BoolArray], behind: BoolArray) -> None:
         np.logical_and(mask, ~behind, out=mask)
 
 
-def draw(scene: Scene) -> Picture:
-    """Draw a scene and its labels; the same scene always gives the same pixels."""
+def draw(scene: Scene, background: UInt8Array | None = None) -> Picture:
+    """Draw a scene and its labels; the same scene always gives the same pixels.
+
+    `background` is a photograph to draw on, RGB, shape (height, width, 3) of `SIZE`; by default one is painted.
+    """
     rng = np.random.default_rng([scene.seed, 2])
-    canvas = backgrounds.paint(rng, SIZE).astype(np.float32)
+    canvas = (backgrounds.paint(rng, SIZE) if background is None else background).astype(np.float32)
     names: list[str] = []
     masks: list[BoolArray] = []
     for item in scene.placed:

@@ -11,9 +11,12 @@ import structlog
 from vedette_server.contract import convert
 from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.diagnostician import Diagnostician, Sample
+from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
+from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
@@ -24,11 +27,16 @@ _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come
 class Engine:
     """Finds the version that answers a query, and tells the monitor what became of each."""
 
-    def __init__(self, settings: PoolSettings, monitor: Monitor, max_seconds: float) -> None:
+    def __init__(
+        self, settings: PoolSettings, monitor: Monitor, max_seconds: float, diagnose_share: float = 0.0
+    ) -> None:
+        """`diagnose_share` of the workers' time is for diagnoses beside traffic; 0 switches them off."""
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self.max_seconds = max_seconds  # that a request may take
         self.monitor = monitor
         self._settings = settings
+        self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
+        self.probe = Probe(monitor, self._diagnostician)
         self._served: list[ServedVersion] = []
         self._in_flight = 0
         self._arrivals = 0
@@ -149,7 +157,8 @@ class Engine:
         contract = served.model.contract
         options = resolve(query.asked, contract)
         size = convert.check(query.image, query.data, contract)
-        return served, Item(query.image, query.data, options, size, query.flow, query.priority, deadline)
+        item = Item(query.image, query.data, options, size, query.flow, query.priority, deadline, query.source)
+        return served, item
 
     async def outcome(self, served: ServedVersion, item: Item, started: float) -> Outcome:
         """Wait for an item's answer, until its deadline. Raises `Refused`."""
@@ -159,7 +168,8 @@ class Engine:
         except TimeoutError:
             raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}") from None
         now = time.monotonic()
-        outcome = Outcome(answer, served.model, (item.started or now) - item.queued, now - started)
+        findings = self.probe.see(served, item, answer)
+        outcome = Outcome(answer, served.model, (item.started or now) - item.queued, now - started, findings)
         self.monitor.answered(outcome)
         return outcome
 
@@ -181,6 +191,25 @@ class Engine:
             return not self._in_flight
         return True
 
+    async def diagnose(self, query: Query, *, sampled: bool) -> tuple[Diagnosis, ModelVersion]:
+        """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
+
+        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, and SAMPLE_MISSING.
+        """
+        with self.underway(query.model, query.version):
+            served = self.find(query.model, query.version)
+            if self._diagnostician is None:
+                raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+            if served.state is not State.READY:
+                raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
+            sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
+            if sampled:
+                sample = self.probe.sample(served, query.source)
+            if sample is None:
+                raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
+            return await self._diagnostician.diagnose(served, sample, thumbnails=True), served.model
+
     async def stop(self) -> None:
         """End every worker."""
+        await self.probe.stop()
         await asyncio.gather(*(version.stop() for version in self._served))

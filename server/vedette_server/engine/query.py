@@ -8,6 +8,7 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.queue import Flow, Priority
+from vedette_server.explain.findings import Finding
 from vedette_server.repository.repository import ModelVersion
 
 
@@ -23,6 +24,7 @@ class Query:
     seconds: float | None  # until the caller gives up; None: the server's own maximum
     flow: Flow = field(default_factory=Flow)  # of the caller
     priority: Priority = Priority.NORMAL
+    source: str = ""  # the stream's id; empty: it comes by itself
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Outcome:
     model: ModelVersion
     queue_seconds: float
     total_seconds: float
+    findings: tuple[Finding, ...] = ()  # the primary reason first, if it is empty
 
 
 class Monitor(Protocol):
@@ -52,6 +55,12 @@ class Monitor(Protocol):
 
     def state(self, model: ModelVersion, *, workers: int, queued: int, running: int, restarts: int) -> None:
         """The state of a version's pool and queue changed."""
+
+    def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None:
+        """A source was looked into; None: nothing was found, or no longer."""
+
+    def golden(self, model: ModelVersion, *, passed: bool) -> None:
+        """A worker has answered the golden images."""
 
     def streams(self, count: int) -> None:
         """Streams opened or closed; `count` are open."""

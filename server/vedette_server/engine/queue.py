@@ -46,6 +46,7 @@ class Item:
     flow: Flow
     priority: Priority
     deadline: float  # on the monotonic clock; infinite for what is never too late
+    source: str = ""  # the stream's id; empty: it came by itself
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     cost: float = 0.0  # seconds of a worker that it will probably take
     queued: float = field(default_factory=time.monotonic)

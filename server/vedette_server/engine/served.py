@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
 
+_IDLE_SECONDS = 0.02  # between two looks whether a worker is idle
 _MOST_LOSSES = 2  # workers that one image may take with it
 
 
@@ -46,6 +48,7 @@ class PoolSettings:
     devices: Sequence[str]  # over which the workers are spread
     max_queued: int
     max_queued_bytes: int
+    golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
     hang_seconds: float = 60.0  # after which a worker whose inference loop shows no life is replaced
 
 
@@ -62,11 +65,13 @@ class ServedVersion:
             for index in range(settings.workers)
             for device in [settings.devices[index % len(settings.devices)]]
         ]
-        self._pool = Pool(starts, settings.hang_seconds, self._probation, self._note)
+        self._pool = Pool(starts, settings.hang_seconds, self._probation, self._vigil, self._note)
         self._queue = Queue()
         self._estimate = Estimate(model.contract.resize)
         self._running: dict[Item, Worker] = {}
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
+        self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
+        self.golden_failing = ""  # what the golden images showed, where that is waived
         self._settled = asyncio.Event()  # set when nothing waits and nothing runs
         self._settled.set()
 
@@ -128,6 +133,8 @@ class ServedVersion:
         if not self.takes(len(item.data)):
             raise self._overloaded(item)
         item.cost = self._estimate.of(item.size)
+        if item.options.undo is None:
+            self.last_traffic = time.monotonic()
         self._queue.push(item)
         self._settled.clear()
         item.answer.add_done_callback(lambda _done: self.withdraw(item))
@@ -204,7 +211,8 @@ class ServedVersion:
         match error:
             case None:
                 answer = future.result()
-                self._learn(answer)
+                if item.options.undo is None:  # a diagnosis leaves a part of the work out
+                    self._learn(answer)
                 _settle(item, answer)
             case WorkerLostError():
                 self._lost_with(item, killed=error.killed)
@@ -244,25 +252,59 @@ class ServedVersion:
             self._queue.push(item)
 
     async def _probation(self, worker: Worker) -> None:
-        """Let a new worker answer the golden images, through the same channel as everything else."""
+        """Let a new worker prove that it sees before it serves."""
         if not self.model.golden:
             log.warning("no_golden_images", model=self.model.name, version=self.model.version)
+        await self._answer_golden(worker)
+        log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
+
+    async def _vigil(self, worker: Worker) -> None:
+        """Let a worker that serves prove it again and again; what no longer sees is replaced."""
+        while self._settings.golden_seconds:
+            await asyncio.sleep(self._settings.golden_seconds)
+            try:
+                await self._answer_golden(worker)
+            except ProbationError as error:
+                log.error("worker_fails_golden", pid=worker.pid, error=str(error))  # noqa: TRY400  a reason, not a bug
+                worker.dismiss()
+                return
+
+    async def _until_idle(self, worker: Worker) -> None:
+        """Wait until a worker has nothing else to do; if that takes too long, until it has room."""
+        patience = time.monotonic() + self._settings.golden_seconds
+
+        def ready() -> bool:
+            return not worker.alive or (worker.room and (time.monotonic() > patience or not worker.batches))
+
+        while not ready():  # noqa: ASYNC110  workers tell when they have room, and not when time has passed
+            await asyncio.sleep(_IDLE_SECONDS)
+
+    async def _answer_golden(self, worker: Worker) -> None:
+        """Have a worker answer the golden images, through the same channel as everything else.
+
+        Nothing of it is told to the monitor as traffic. Raises `ProbationError`, unless GOLDEN_CHANGED is waived.
+        """
+        failing = ""
         for golden in self.model.golden:
+            await self._until_idle(worker)
             try:
                 answer = await worker.predict(EncodedImage(), golden.data, defaults(self.model.contract))
             except (Refused, WorkerBugError, WorkerLostError) as error:
                 msg = f"golden image {golden.name} was not answered: {error}"
                 raise ProbationError(msg) from error
             if wrong := difference(golden, answer):
+                failing = failing or wrong
                 self._golden_changed(wrong)
             if golden is self.model.golden[-1]:  # the first ones warm the model up
                 self._learn(answer)
-        log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
+        self.golden_failing = failing
+        self._monitor.golden(self.model, passed=not failing)
 
     def _golden_changed(self, wrong: str) -> None:
         try:
             refuse(Check.GOLDEN_CHANGED, wrong, self.model.contract.waivers)
         except LoadRefusedError as error:
+            self._monitor.golden(self.model, passed=False)
             raise ProbationError(str(error)) from error
         log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 

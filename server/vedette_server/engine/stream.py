@@ -6,6 +6,7 @@ sender is slowed.
 """
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 MOST_IN_FLIGHT = 64  # frames of one stream that may be under way at once
 _MOST_UNTOLD = 1_000  # frames whose fate a slow reader has not been told; then its own frames wait
+_unnamed = itertools.count(1)  # streams that their callers gave no name
 _READY_SECONDS = 0.05  # between two looks whether a version is ready again
 
 
@@ -53,6 +55,7 @@ class StreamSettings:
     version: str
     policy: Policy
     priority: Priority
+    name: str  # the caller's name for it, such as a camera's
     max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
 
 
@@ -106,6 +109,7 @@ class Stream:
         self._settings = settings
         self.asked = asked  # of the frames from now on
         self._flow = Flow()
+        self._name = settings.name or f"#{next(_unnamed)}"
         self._told: asyncio.Queue[_Entry | None] = asyncio.Queue(_MOST_UNTOLD)
         self._underway: set[_Entry] = set()  # given to the engine, not settled
         self._newest: _Entry | None = None  # LATEST: what has not been given to a worker
@@ -206,7 +210,15 @@ class Stream:
             return
         frame, settings = entry.frame, self._settings
         query = Query(
-            settings.model, settings.version, frame.image, frame.data, entry.asked, None, self._flow, settings.priority
+            settings.model,
+            settings.version,
+            frame.image,
+            frame.data,
+            entry.asked,
+            None,
+            self._flow,
+            settings.priority,
+            self._name,
         )
         lossless = settings.policy is Policy.LOSSLESS
         deadline = math.inf if lossless else entry.arrived + self._engine.max_seconds

@@ -5,6 +5,7 @@ from prometheus_client.exposition import choose_encoder
 
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
+from vedette_server.explain.findings import Code
 from vedette_server.repository.repository import ModelVersion
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -40,7 +41,12 @@ class Metrics:
         self._detections = Counter(
             "vedette_detections", "Detections in answers, by class.", (*_VERSION, "class"), registry=self.registry
         )
-        self._empty = Counter("vedette_empty_answers", "Answers without a detection.", _VERSION, registry=self.registry)
+        self._empty = Counter(
+            "vedette_empty_answers",
+            "Answers without a detection, by their primary reason.",
+            (*_VERSION, "reason"),
+            registry=self.registry,
+        )
         self._workers = Gauge("vedette_workers_ready", "Workers in rotation.", _VERSION, registry=self.registry)
         self._queued = Gauge(
             "vedette_queued_requests", "Requests that wait for a worker.", _VERSION, registry=self.registry
@@ -62,6 +68,22 @@ class Metrics:
             (*_VERSION, "reason"),
             registry=self.registry,
         )
+        self._suspicions: dict[tuple[str, str, str], str] = {}
+        self._suspected = Gauge(
+            "vedette_suspected_cause",
+            "1 for the cause that the emptiness of a stream, or of single images, is suspected to have.",
+            (*_VERSION, "stream", "cause"),
+            registry=self.registry,
+        )
+        self._golden = Counter(
+            "vedette_golden_checks",
+            "Times that a worker answered the golden images, by result.",
+            (*_VERSION, "result"),
+            registry=self.registry,
+        )
+        self._findings = Counter(
+            "vedette_findings", "Findings about answers.", (*_VERSION, "finding"), registry=self.registry
+        )
         self._streams = Gauge("vedette_streams_open", "Streams that are open.", registry=self.registry)
 
     def loaded(self, model: ModelVersion) -> None:
@@ -69,7 +91,11 @@ class Metrics:
         labels = (model.name, str(model.version))
         self._requests.labels(*labels, "OK")
         self._total.labels(*labels)
-        self._empty.labels(*labels)
+        for code in Code:
+            self._empty.labels(*labels, code)
+            self._findings.labels(*labels, code)
+        for result in ("passed", "failed"):
+            self._golden.labels(*labels, result)
         for stage in _STAGES:
             self._stages.labels(*labels, stage)
         for name in model.contract.class_names:
@@ -90,7 +116,9 @@ class Metrics:
         for class_id in answer.detections.class_ids:
             self._detections.labels(*labels, model.contract.class_names[class_id]).inc()
         if not len(answer.detections):
-            self._empty.labels(*labels).inc()
+            self._empty.labels(*labels, outcome.findings[0].code).inc()
+        for finding in outcome.findings:
+            self._findings.labels(*labels, finding.code).inc()
 
     def refused(self, model: str, version: str, reason: Reason) -> None:
         """Count a refusal."""
@@ -99,6 +127,19 @@ class Metrics:
     def dropped(self, model: str, version: str, reason: str) -> None:
         """Count a dropped frame."""
         self._dropped.labels(model, version, reason).inc()
+
+    def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None:
+        """Show the cause that a source's emptiness is suspected to have."""
+        labels = (model.name, str(model.version), source)
+        if (before := self._suspicions.pop(labels, None)) is not None:
+            self._suspected.labels(*labels, before).set(0)
+        if cause is not None:
+            self._suspicions[labels] = cause
+            self._suspected.labels(*labels, cause).set(1)
+
+    def golden(self, model: ModelVersion, *, passed: bool) -> None:
+        """Count an inference of the golden images."""
+        self._golden.labels(model.name, str(model.version), "passed" if passed else "failed").inc()
 
     def streams(self, count: int) -> None:
         """Show how many streams are open."""

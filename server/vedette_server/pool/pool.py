@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -20,17 +20,24 @@ class ProbationError(Exception):
 
 
 Probation: TypeAlias = Callable[[Worker], Awaitable[None]]  # raises ProbationError
+Vigil: TypeAlias = Callable[[Worker], Coroutine[None, None, None]]  # runs as long as a worker is in rotation
 
 
 class Pool:
     """Keeps one worker running for each of `starts`, and tells which of them have room."""
 
     def __init__(
-        self, starts: Sequence[Start], hang_seconds: float, probation: Probation, changed: Callable[[], None]
+        self,
+        starts: Sequence[Start],
+        hang_seconds: float,
+        probation: Probation,
+        vigil: Vigil,
+        changed: Callable[[], None],
     ) -> None:
         self._starts = starts
         self._hang_seconds = hang_seconds
         self._probation = probation
+        self._vigil = vigil
         self._changed = changed
         self._keepers: list[asyncio.Task[None]] = []
         self.workers: list[Worker] = []  # those in rotation
@@ -76,11 +83,13 @@ class Pool:
         self.workers.append(worker)
         self.last_failure = None
         self._changed()
+        vigil = asyncio.create_task(self._vigil(worker))
         try:
             status = await worker.ended()
             log.error("worker_lost", pid=worker.pid, status=status)
             self.last_failure = f"worker {worker.pid} ended with status {status}"
         finally:
+            vigil.cancel()
             self.workers.remove(worker)
             self._changed()
 

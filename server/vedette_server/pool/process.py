@@ -234,6 +234,10 @@ class Worker:
         self._hung = True
         self._kill()
 
+    def dismiss(self) -> None:
+        """End a process that can no longer be trusted; what it has is lost, and not to blame."""
+        self._kill()
+
     def _kill(self) -> None:
         """End the process, if it has not ended. `Process.kill` would take its status before asyncio learns it."""
         self.alive = False

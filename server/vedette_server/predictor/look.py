@@ -23,6 +23,7 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
     mean, spread = cv2.meanStdDev(sample)
     blue, green, red = cv2.split(sample)
     colour = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
+    grey = cv2.cvtColor(sample, cv2.COLOR_BGR2GRAY)
     steps = cv2.absdiff(sample[:, 1:], sample[:, :-1])
     return PixelStatistics(
         mean=_three(mean),
@@ -33,9 +34,10 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
         saturated=float(share[_SATURATED:].sum()),
         middle=float(share[_LOW + 1 : _HIGH].sum()),
         flat=float(np.count_nonzero(steps <= 1) / steps.size) if steps.size else 1.0,
+        coherence=_coherence(grey),
         colour=cv2.mean(colour)[0],
         sharpness=_sharpness(resized),
-        hash=_hash(sample),
+        hash=_hash(grey),
         checksum=zlib.crc32(sample.tobytes()),
     )
 
@@ -56,9 +58,17 @@ def _sharpness(resized: UInt8Array) -> float:
     return float(cv2.meanStdDev(edges)[1].item() ** 2)
 
 
-def _hash(sample: UInt8Array) -> int:
+def _coherence(grey: Any) -> float:  # noqa: ANN401  the same
+    """The correlation of each sample with its right neighbour; 0 where there is nothing to correlate."""
+    left, right = np.ascontiguousarray(grey[:, :-1]), np.ascontiguousarray(grey[:, 1:])
+    if not left.size or not left.std() or not right.std():
+        return 0.0
+    return float(cv2.matchTemplate(left, right, cv2.TM_CCOEFF_NORMED).item())
+
+
+def _hash(grey: Any) -> int:  # noqa: ANN401  the same
     """The difference hash: whether brightness grows from each of 9 x 8 fields to the next, row by row."""
-    fields = cv2.resize(cv2.cvtColor(sample, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    fields = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 

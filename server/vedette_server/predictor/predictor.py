@@ -16,11 +16,13 @@ from torch import nn
 
 from vedette_server.contract.answer import Answer, Evidence, ModelInput, PixelStatistics, StageTimes
 from vedette_server.contract.contract import InputContract, Output
-from vedette_server.contract.convert import decode
+from vedette_server.contract.convert import decode, read
 from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
+from vedette_server.contract.mistakes import undo
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.predictor.build import build
+from vedette_server.predictor.draw import thumbnail
 from vedette_server.predictor.encode import class_map, detections, panoptic
 from vedette_server.predictor.look import entered, look
 from vedette_server.predictor.observe import observer
@@ -40,6 +42,7 @@ class Prepared:
     height: int  # of the image as sent, upright, in pixels
     width: int
     options: Options
+    shown: UInt8Array | None  # the same as a picture, BGR, where a thumbnail was asked for
     pixels: PixelStatistics | None
     model_input: ModelInput | None
     decode_seconds: float
@@ -80,14 +83,21 @@ class Predictor:
     def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Prepared:
         """Decode and resize one image. Raises `Refused` if decoding it fails."""
         started = time.perf_counter()
-        pixels = decode(image, data)
+        pixels = self._pixels(image, data, options)
         decoded = time.perf_counter()
         resized = self._resized(pixels)
         tensor = torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1))
         seen, given = self._look(pixels, resized) if self._observe else (None, None)
         ready = time.perf_counter()
         height, width = pixels.shape[:2]
-        return Prepared(tensor, height, width, options, seen, given, decoded - started, ready - decoded)
+        shown = self._bgr(resized) if options.thumbnail else None
+        return Prepared(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
+
+    def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
+        """BGR, HWC, uint8. Raises `Refused` if decoding fails."""
+        if options.undo is None:
+            return decode(image, data)
+        return undo(options.undo, read(image, data), self._contract)
 
     @torch.inference_mode()
     def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
@@ -118,7 +128,7 @@ class Predictor:
     def _seconds_each(self, count: int) -> float:
         """Seconds that each of `count` images takes at once, at the size to which images are resized."""
         edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
-        image = Prepared(torch.zeros(3, edge, edge), edge, edge, defaults(self._contract), None, None, 0.0, 0.0)
+        image = Prepared(torch.zeros(3, edge, edge), edge, edge, defaults(self._contract), None, None, None, 0.0, 0.0)
         times = [self.infer([image] * count)[0].forward_seconds for _ in range(_TIMINGS)]
         return min(times)
 
@@ -129,6 +139,7 @@ class Predictor:
         found = detections(output["instances"], options)
         segments = panoptic(*output["panoptic_seg"]) if Output.PANOPTIC in options.outputs else None
         classes = class_map(output["sem_seg"]) if Output.SEMANTIC in options.outputs else None
+        names = self._contract.class_names
         times = StageTimes(
             image.decode_seconds, image.preprocess_seconds, inferred.forward_seconds, time.perf_counter() - started
         )
@@ -143,6 +154,7 @@ class Predictor:
             classes,
             image.pixels,
             image.model_input,
+            None if image.shown is None else thumbnail(image.shown, (image.height, image.width), found, names),
         )
 
     def _set(self, options: Sequence[Options]) -> None:
@@ -162,9 +174,11 @@ class Predictor:
         resized: UInt8Array = self._resize.get_transform(pixels).apply_image(pixels)
         return resized
 
+    def _bgr(self, resized: UInt8Array) -> UInt8Array:
+        return np.ascontiguousarray(resized[:, :, ::-1]) if self._rgb else resized
+
     def _look(self, pixels: UInt8Array, resized: UInt8Array) -> tuple[PixelStatistics, ModelInput]:
-        bgr = resized[:, :, ::-1] if self._rgb else resized
-        return look(pixels, bgr), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
+        return look(pixels, self._bgr(resized)), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
 
 
 def load(folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:

@@ -9,7 +9,7 @@ from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
-from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, Panoptic
+from vedette_server.contract.answer import Answer, Detections, Mask, Panoptic
 from vedette_server.contract.contract import Input, InputContract, Output
 from vedette_server.contract.image import (
     Buffer,
@@ -31,6 +31,9 @@ from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import ServedVersion, State
 from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
+from vedette_server.explain.diagnosis import Candidate, Diagnosis, sheet, summary
+from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
+from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc import errors
 
 _OUTPUTS = {
@@ -150,7 +153,9 @@ def stream_settings(config: detection_service_pb2.StreamConfig) -> StreamSetting
     if len(config.stream_id) > LONGEST_ID or not config.stream_id.isprintable():
         length = f"{len(config.stream_id)} characters"
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="stream_id", seen=length, most=MOST_IN_FLIGHT)
-    return StreamSettings(config.model_name, config.model_version, policy, priority(config.options), most)
+    return StreamSettings(
+        config.model_name, config.model_version, policy, priority(config.options), config.stream_id, most
+    )
 
 
 def frame(message: detection_service_pb2.Frame, data: Buffer | None) -> Frame:
@@ -200,7 +205,8 @@ def answer(outcome: Outcome) -> answer_pb2.Answer:
         panoptic=_panoptic(given.panoptic, contract) if given.panoptic else None,
         semantic=answer_pb2.Semantic(class_map_png=given.class_map_png) if given.class_map_png else None,
         image_size=size,
-        empty=None if len(given.detections) else _empty(given.evidence, given.threshold, contract),
+        empty=None if len(given.detections) else _empty(outcome),
+        findings=[_finding(finding) for finding in outcome.findings],
         model_name=outcome.model.name,
         model_version=str(outcome.model.version),
         contract_fingerprint=contract.fingerprint,
@@ -244,19 +250,63 @@ def _mask(mask: Mask, given: Answer) -> answer_pb2.Mask:
     return told
 
 
-def _empty(evidence: Evidence, applied: float, contract: InputContract) -> answer_pb2.EmptyAnswer:
+def _empty(outcome: Outcome) -> answer_pb2.EmptyAnswer:
+    evidence = outcome.answer.evidence
     best = evidence.best_class_id
-    reason = answer_pb2.EMPTY_REASON_NO_CANDIDATES
-    if evidence.filtered:
-        reason = answer_pb2.EMPTY_REASON_CLASS_FILTER
-    elif evidence.suppressed:
-        reason = answer_pb2.EMPTY_REASON_BELOW_THRESHOLD
     return answer_pb2.EmptyAnswer(
-        reason=reason,
+        reason=_code(outcome.findings[0].code),
         best_score=evidence.best_score,
-        best_class_name="" if best is None else contract.class_names[best],
-        suppressed_count=evidence.suppressed,
-        threshold=applied,
+        best_class_name="" if best is None else outcome.model.contract.class_names[best],
+        counts=answer_pb2.StageCounts(
+            proposed=evidence.proposed,
+            proposals=evidence.proposals,
+            scored=evidence.scored,
+            candidates=evidence.candidates,
+            overlapped=evidence.overlapped,
+            suppressed=evidence.suppressed,
+            filtered=evidence.filtered,
+            capped=evidence.capped,
+            clipped=evidence.clipped,
+            dropped=evidence.dropped,
+        ),
+        threshold=outcome.answer.threshold,
+    )
+
+
+def _code(code: Code) -> answer_pb2.FindingCode.ValueType:
+    return answer_pb2.FindingCode.Value(f"FINDING_CODE_{code}")
+
+
+def _finding(given: Finding) -> answer_pb2.Finding:
+    confidence = answer_pb2.Confidence.Value(f"CONFIDENCE_{given.confidence}")
+    return answer_pb2.Finding(
+        code=_code(given.code), confidence=confidence, evidence=given.evidence, remedy=given.remedy
+    )
+
+
+def diagnosis(given: Diagnosis, model: ModelVersion, request_id: str) -> detection_service_pb2.DiagnoseResponse:
+    """What a diagnosis found, as the API has it; draws the sheet, which takes a moment."""
+    return detection_service_pb2.DiagnoseResponse(
+        summary=summary(given, model.contract),
+        candidates=[_candidate(one, given) for one in given.ranked],
+        comparison_png=sheet(given),
+        detection_count=given.as_sent.detections,
+        best_score=given.as_sent.best_score,
+        findings=[_finding(finding) for finding in given.findings],
+        threshold=given.as_sent.answer.threshold,
+        request_id=request_id,
+    )
+
+
+def _candidate(one: Candidate, given: Diagnosis) -> detection_service_pb2.DiagnosisCandidate:
+    code, _ = OF_MISTAKE[one.mistake]
+    return detection_service_pb2.DiagnosisCandidate(
+        mistake=detection_service_pb2.Mistake.Value(f"MISTAKE_{one.mistake}"),
+        code=_code(code),
+        detection_count=one.detections,
+        best_score=one.best_score,
+        helps=one.gains_on(given.as_sent),
+        remedy=FINDINGS[code].remedy,
     )
 
 

@@ -14,6 +14,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.answer_pb2 import Answer
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
 
+from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
@@ -151,10 +152,20 @@ class DetectionService(DetectionServiceServicer):
         reading.cancel()
 
     async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # noqa: N802  gRPC's name
-        """Not served yet."""
-        del request
-        await _refuse(context, Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose"), uuid.uuid4().hex)
-        raise AssertionError
+        """Find out why an image gives nothing."""
+        request_id = uuid.uuid4().hex
+
+        async def diagnose() -> pb.DiagnoseResponse:
+            sampled = not request.HasField("image")
+            spec, data = (EncodedImage(), b"") if sampled else convert.image(request.image, None)
+            asked, source = convert.asked(request.options), request.stream_id
+            query = Query(request.model_name, request.model_version, spec, data, asked, None, source=source)
+            given, model = await self._engine.diagnose(query, sampled=sampled)
+            cause = given.cause.mistake if given.cause else None
+            log.info("diagnosed", request_id=request_id, model=model.name, version=model.version, cause=cause)
+            return await asyncio.to_thread(convert.diagnosis, given, model, request_id)
+
+        return await _guarded(context, request_id, diagnose)
 
 
 async def _read_frames(

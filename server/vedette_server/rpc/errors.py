@@ -211,14 +211,20 @@ TABLE: dict[Reason, Row] = {
     Reason.FEATURE_NOT_SERVED: Row(
         Code.UNIMPLEMENTED,
         None,
-        "This version of the server does not serve {feature} yet.",
-        "Use Detect.",
+        "This server has {feature} switched off.",
+        "Start it with diagnose_share above 0.",
     ),
     Reason.MODEL_NAME_MISSING: Row(
         _INVALID,
         "model_name",
         "The request names no model, and more than one is served.",
         "Name one of: {served}.",
+    ),
+    Reason.SAMPLE_MISSING: Row(
+        _MISSING,
+        None,
+        "No empty frame of {stream!r} of {model!r} has been sampled.",
+        "Send the image itself; frames are sampled once a stream goes empty beyond its usual rate.",
     ),
     Reason.MODEL_NOT_FOUND: Row(_MISSING, None, "There is no model {model!r}.", "Name one of: {served}."),
     Reason.MODEL_VERSION_NOT_FOUND: Row(

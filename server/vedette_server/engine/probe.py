@@ -1,0 +1,189 @@
+"""The probe: when a source goes empty beyond its usual rate, find out why, from its own frames, by the by.
+
+The first empty frame is diagnosed; each mistake that brings something back on it is put on trial on the frames that
+follow, empty or not, until it is convicted or cleared. Traffic goes first, always: see `Budget`.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.mistakes import Mistake
+from vedette_server.contract.refusal import Refused
+from vedette_server.engine.diagnostician import Diagnostician, Sample
+from vedette_server.engine.query import Monitor
+from vedette_server.engine.queue import Item
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.sources import Key, Source, Sources
+from vedette_server.explain.diagnosis import Candidate
+from vedette_server.explain.explain import Context, explain, find
+from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
+from vedette_server.explain.trial import Trial, Verdict
+
+log = structlog.get_logger()
+
+_TRIES = 3  # empty frames of a source that are diagnosed in a row before it is taken for quiet
+_PAUSE_SECONDS, _LONGEST_PAUSE = 60.0, 3600.0  # before a source is tried again
+_HOLD_SECONDS = 120.0  # that a suspicion stands before it is put on trial again
+_APART_BITS, _APART_SECONDS = 4, 10.0  # by which frames differ that count as two: in their hashes, or in time
+_PATIENCE_SECONDS = 60.0  # for the next frame of a source on trial
+# What an answer may say and still be looked into: nothing, or what could have another cause.
+_UNEXPLAINED = {
+    Code.QUIET_SCENE,
+    Code.GREY_FOR_COLOUR,
+    Code.IMAGE_TOO_SMALL,
+    Code.IMAGE_TOO_LARGE,
+    Code.NO_PROPOSALS,
+}
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame of a source, and what it gave as sent."""
+
+    sample: Sample
+    answer: Answer
+    seen: float  # on the monotonic clock
+
+    def differs_from(self, other: "_Frame") -> bool:
+        ours, theirs = self.answer.pixels, other.answer.pixels
+        changed = ours is not None and theirs is not None and (ours.hash ^ theirs.hash).bit_count() >= _APART_BITS
+        return changed or self.seen >= other.seen + _APART_SECONDS
+
+
+class Probe:
+    """Sees every answer, explains it, and looks into sources that have gone empty, one at a time."""
+
+    def __init__(self, monitor: Monitor, diagnostician: Diagnostician | None) -> None:
+        """Without a diagnostician it explains from what the answers themselves tell."""
+        self._monitor = monitor
+        self._diagnostician = diagnostician
+        self._sources = Sources()
+        self._task: asyncio.Task[None] | None = None
+        self._on_trial: Source | None = None
+        self._last: _Frame | None = None  # that counted
+        self._next: asyncio.Future[_Frame] | None = None  # waited for
+
+    def see(self, served: ServedVersion, item: Item, answer: Answer) -> tuple[Finding, ...]:
+        """Explain an answer of a source, and look into the source if it needs it."""
+        source = self._sources.of(_key(served, item.source))
+        source.see(answer)
+        context = Context(served.golden_failing, source.identical, source.suspicion)
+        findings = explain(answer, served.model.contract, context)
+        self._look_into(
+            served, source, _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic()), findings
+        )
+        return findings
+
+    def sample(self, served: ServedVersion, name: str) -> Sample | None:
+        """The empty frame of a source that was diagnosed last, if there is one."""
+        source = self._sources.find(_key(served, name))
+        return source.sample if source else None
+
+    def _look_into(self, served: ServedVersion, source: Source, frame: _Frame, findings: tuple[Finding, ...]) -> None:
+        if self._diagnostician is None:
+            return
+        if self._on_trial is source:
+            if self._next and not self._next.done() and (self._last is None or frame.differs_from(self._last)):
+                self._next.set_result(frame)
+            return
+        empty = not len(frame.answer.detections)
+        open_case = empty and (findings[0].code in _UNEXPLAINED or source.suspicion is not None)
+        if self._on_trial is None and open_case and source.due:
+            self._on_trial = source
+            self._task = asyncio.create_task(self._run(self._diagnostician, served, source, frame))
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._on_trial:
+            self._on_trial.trials.clear()
+        self._on_trial = self._last = self._next = None
+        if not task.cancelled() and (bug := task.exception()):
+            log.error("bug", exc_info=bug)
+
+    async def stop(self) -> None:
+        """Give up what is being looked into."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame) -> None:
+        try:
+            suspicion = await self._investigate(doctor, served, source, frame)
+        except (Refused, TimeoutError) as error:  # the version has gone, or the source has
+            log.info("probe_ended_early", **_names(source.key), why=str(error))
+            source.quiet_until = time.monotonic() + _PAUSE_SECONDS
+            return
+        self._conclude(served, source, suspicion)
+
+    def _conclude(self, served: ServedVersion, source: Source, suspicion: Finding | None) -> None:
+        now = time.monotonic()
+        if suspicion:
+            source.fruitless, source.quiet_until = 0, now + _HOLD_SECONDS
+            log.warning("cause_suspected", **_names(source.key), cause=suspicion.code, evidence=suspicion.evidence)
+        else:
+            source.accept()
+            source.quiet_until = now + min(_PAUSE_SECONDS * 2**source.fruitless, _LONGEST_PAUSE)
+            source.fruitless += 1
+            log.info("no_cause_found", **_names(source.key))
+        source.suspicion = suspicion
+        self._monitor.suspected(served.model, source.key.name, suspicion.code if suspicion else None)
+
+    async def _investigate(
+        self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame
+    ) -> Finding | None:
+        """Diagnose empty frames until one tells something, then put that on trial."""
+        for _ in range(_TRIES):
+            source.sample, self._last = frame.sample, frame
+            diagnosis = await doctor.diagnose(served, frame.sample, thumbnails=False)
+            helping = [one for one in diagnosis.ranked if one.gains_on(diagnosis.as_sent)]
+            source.trials = {one.mistake: Trial() for one in helping if one.mistake is not Mistake.THRESHOLD}
+            if source.trials:
+                for trial in source.trials.values():
+                    trial.count(gained=True)
+                return await self._try(doctor, served, source)
+            frame = await self._next_frame(empty=True)
+        return None
+
+    async def _next_frame(self, *, empty: bool) -> _Frame:
+        """The next frame of the source that differs from the last one. Raises `TimeoutError`."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                self._next = asyncio.get_running_loop().create_future()
+                frame = await self._next
+                if not empty or not len(frame.answer.detections):
+                    return frame
+
+    async def _try(self, doctor: Diagnostician, served: ServedVersion, source: Source) -> Finding | None:
+        trials = source.trials
+        while trials:
+            frame = await self._next_frame(empty=False)
+            self._last = frame
+            as_sent = Candidate(Mistake.NONE, frame.answer)
+            for mistake, trial in list(trials.items()):
+                undone = await doctor.try_one(served, frame.sample, Mistake(mistake))
+                gained = undone.gains_on(as_sent)
+                if gained or as_sent.gains_on(undone) or not undone.detections:  # else both found as much
+                    trial.count(gained=gained)
+                if trial.verdict is Verdict.FAULTY:
+                    return _suspicion(Mistake(mistake), trial)
+                if trial.verdict is Verdict.HONEST:
+                    del trials[mistake]
+        return None
+
+
+def _suspicion(mistake: Mistake, trial: Trial) -> Finding:
+    code, undone = OF_MISTAKE[mistake]
+    seen = f"{undone}, {trial.gains} of {trial.frames} frames of this source give more than as they were sent"
+    return find(code, Confidence.LIKELY, seen)
+
+
+def _key(served: ServedVersion, name: str) -> Key:
+    return Key(served.model.name, served.model.version, name)
+
+
+def _names(key: Key) -> dict[str, str | int]:
+    return {"model": key.model, "version": key.version, "stream": key.name}

@@ -1,0 +1,85 @@
+"""What is known of each source of images: a stream by its id, or everything that comes one by one."""
+
+import collections
+import time
+from dataclasses import dataclass
+
+from vedette_server.contract.answer import Answer, PixelStatistics
+from vedette_server.engine.diagnostician import Sample
+from vedette_server.explain.findings import Finding
+from vedette_server.explain.trial import Trial
+
+_MOST_SOURCES = 1_000  # that are remembered, of all models
+_RECENT, _USUAL = 0.1, 0.002  # weights of one frame in the recent and in the usual share of empty ones
+_BEYOND = 0.2  # by which the recent share must lie above the usual one
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which source of which model version."""
+
+    model: str
+    version: int
+    name: str  # the stream's id; empty: images that come one by one
+
+
+class Source:
+    """One source of images, as its frames have shown it."""
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.identical = 0  # frames in a row with the same pixels
+        self.suspicion: Finding | None = None
+        self.trials: dict[str, Trial] = {}
+        self.sample: Sample | None = None  # the empty frame that was diagnosed last
+        self.quiet_until = 0.0  # on the monotonic clock; until then nothing more is tried
+        self.fruitless = 0  # diagnoses in a row that nothing came of
+        self._checksum: int | None = None
+        self._recent = 0.0  # shares of empty answers
+        self._usual = 0.0
+
+    def see(self, answer: Answer) -> None:
+        """Take one more answer into account."""
+        self._see_pixels(answer.pixels)
+        empty = not len(answer.detections)
+        self._recent += _RECENT * (empty - self._recent)
+        if self.suspicion is None:
+            self._usual += _USUAL * (empty - self._usual)
+
+    def _see_pixels(self, pixels: PixelStatistics | None) -> None:
+        checksum = None if pixels is None else pixels.checksum
+        self.identical = self.identical + 1 if checksum is not None and checksum == self._checksum else 1
+        self._checksum = checksum
+
+    @property
+    def restless(self) -> bool:
+        """Whether it is empty beyond what is usual with it, as every source is at first that gives nothing."""
+        return self._recent > self._usual + _BEYOND
+
+    @property
+    def due(self) -> bool:
+        """Whether to find out why."""
+        return self.restless and time.monotonic() >= self.quiet_until
+
+    def accept(self) -> None:
+        """Take its emptiness for what is usual with it, from now on: nothing was found to be wrong."""
+        self._usual = max(self._usual, self._recent)
+
+
+class Sources:
+    """All sources, the longest unseen forgotten first."""
+
+    def __init__(self) -> None:
+        self._sources: collections.OrderedDict[Key, Source] = collections.OrderedDict()
+
+    def of(self, key: Key) -> Source:
+        """The source of that key."""
+        source = self._sources.setdefault(key, Source(key))
+        self._sources.move_to_end(key)
+        if len(self._sources) > _MOST_SOURCES:
+            self._sources.popitem(last=False)
+        return source
+
+    def find(self, key: Key) -> Source | None:
+        """The same, if it is known."""
+        return self._sources.get(key)

@@ -1,0 +1,219 @@
+"""Explain an answer: the rules that recognise each finding, from what the model's own stages have told.
+
+The rules stand in the order in which they explain: the first that holds is an empty answer's primary reason. What is
+measured stands before what is inferred, and quiet is what remains.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
+from vedette_server.contract.contract import Input, InputContract
+from vedette_server.explain.findings import FINDINGS, Code, Confidence, Finding
+
+FROZEN_FRAMES = 10  # in a row with the same pixels, from which on a feed counts as frozen
+CONVINCING = 0.5  # the score from which on the model holds a candidate more likely than not
+
+_UNIT_HIGHEST, _NORMALISED_HIGHEST = 1, 3  # of values that were scaled to [0, 1], or normalised, and then cut to 8 bits
+_STRUCTURED = 0.3  # correlation of neighbouring samples: a picture's is above it, a dark sensor's noise below
+_NO_MIDDLE = 0.02  # share of the samples from 4 to 252 that normalised values do not exceed
+_BLACK, _SATURATED = 0.99, 0.5  # shares of the samples
+_FLAT = 2.0  # levels
+_GREY = 1.0  # levels between the channels
+_CERTAIN_QUARTER = 0.25  # how far from all alike towards certain a trained head's mean best share lies at least
+_ENLARGED, _REDUCED = 3.0, 8.0  # by the resize rule
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known beside the answer itself."""
+
+    golden_failing: str = ""  # what the golden images showed when they were last inferred; empty: all is well
+    identical: int = 1  # frames of the same source in a row with the same pixels, this one included
+    suspicion: Finding | None = None  # what was found out about earlier frames of the same source
+
+
+@dataclass(frozen=True)
+class _Case:
+    answer: Answer
+    contract: InputContract
+    context: Context
+
+    @property
+    def evidence(self) -> Evidence:
+        return self.answer.evidence
+
+
+def explain(answer: Answer, contract: InputContract, context: Context) -> tuple[Finding, ...]:
+    """The findings about an answer, the primary reason first if it is empty: then there is always one."""
+    case = _Case(answer, contract, context)
+    empty = not len(answer.detections)
+    found: dict[Code, Finding] = {}
+    for rule in WHEN_EMPTY if empty else ALWAYS:
+        if (finding := rule(case)) is not None:
+            found.setdefault(finding.code, finding)
+    return tuple(found.values()) or ((_quiet(case),) if empty else ())
+
+
+def find(code: Code, confidence: Confidence, evidence: str) -> Finding:
+    """A finding with the remedy that the table gives."""
+    return Finding(code, confidence, evidence, FINDINGS[code].remedy)
+
+
+def _non_finite(case: _Case) -> Finding | None:
+    evidence = case.evidence
+    if not evidence.not_finite and not evidence.dropped:
+        return None
+    dropped = ", ".join(f"{count} by {stage}" for stage, count in evidence.dropped.items())
+    where = f"{evidence.not_finite or 'a part of the model'} gave values that are not finite"
+    return find(Code.NON_FINITE_VALUES, Confidence.CERTAIN, where + (f"; dropped: {dropped}" if dropped else ""))
+
+
+def _pixels(rule: Callable[[PixelStatistics], Finding | None]) -> Callable[[_Case], Finding | None]:
+    """A rule that looks at the pixels alone."""
+    return lambda case: None if case.answer.pixels is None else rule(case.answer.pixels)
+
+
+def _unit_range(pixels: PixelStatistics) -> Finding | None:
+    if not 0 < pixels.highest <= _UNIT_HIGHEST or pixels.coherence < _STRUCTURED:
+        return None
+    seen = "no sample is above 1 of 255, and yet they show a picture"
+    return find(Code.VALUES_IN_UNIT_RANGE, Confidence.LIKELY, seen)
+
+
+def _normalised(pixels: PixelStatistics) -> Finding | None:
+    small = _UNIT_HIGHEST < pixels.highest <= _NORMALISED_HIGHEST and pixels.coherence >= _STRUCTURED
+    wrapped = pixels.middle < _NO_MIDDLE and pixels.saturated > 0 and pixels.lowest <= _NORMALISED_HIGHEST
+    if not (small or (wrapped and pixels.coherence >= _STRUCTURED)):
+        return None
+    seen = f"{1 - pixels.middle:.1%} of the samples lie at 0 to 3 or at 253 to 255, and yet they show a picture"
+    return find(Code.VALUES_NORMALISED, Confidence.LIKELY, seen)
+
+
+def _black(pixels: PixelStatistics) -> Finding | None:
+    if pixels.dark < _BLACK:
+        return None
+    return find(Code.IMAGE_BLACK, Confidence.CERTAIN, f"{pixels.dark:.1%} of the samples are at most 12 of 255")
+
+
+def _saturated(pixels: PixelStatistics) -> Finding | None:
+    if pixels.saturated < _SATURATED:
+        return None
+    seen = f"{pixels.saturated:.1%} of the samples are at least 250 of 255"
+    return find(Code.IMAGE_SATURATED, Confidence.CERTAIN, seen)
+
+
+def _flat(pixels: PixelStatistics) -> Finding | None:
+    if max(pixels.spread) >= _FLAT:
+        return None
+    seen = f"the samples spread by at most {max(pixels.spread):.2f} levels in every channel"
+    return find(Code.IMAGE_FLAT, Confidence.CERTAIN, seen)
+
+
+def _scores_flat(case: _Case) -> Finding | None:
+    uniform = 1 / (len(case.contract.class_names) + 1)
+    least = uniform + _CERTAIN_QUARTER * (1 - uniform)
+    if not case.evidence.scored or case.evidence.certainty >= least:
+        return None
+    seen = f"the best class has a mean share of {case.evidence.certainty:.2f}, a random head's would be {uniform:.2f}"
+    return find(Code.SCORES_FLAT, Confidence.LIKELY, seen)
+
+
+def _golden(case: _Case) -> Finding | None:
+    failing = case.context.golden_failing
+    return find(Code.GOLDEN_FAILING, Confidence.CERTAIN, failing) if failing else None
+
+
+def _frozen(case: _Case) -> Finding | None:
+    if case.context.identical < FROZEN_FRAMES:
+        return None
+    seen = f"{case.context.identical} frames in a row have the same pixels"
+    return find(Code.FEED_FROZEN, Confidence.LIKELY, seen)
+
+
+def _clipped(case: _Case) -> Finding | None:
+    count = case.evidence.clipped
+    seen = f"{count} boxes above the threshold lie outside the image"
+    return find(Code.EMPTIED_BY_CLIPPING, Confidence.CERTAIN, seen) if count else None
+
+
+def _class_filter(case: _Case) -> Finding | None:
+    count = case.evidence.filtered
+    seen = f"{count} detections are of other classes; the best of all is {_best(case)}"
+    return find(Code.CLASS_FILTER, Confidence.CERTAIN, seen) if count else None
+
+
+def _capped(case: _Case) -> Finding | None:
+    count = case.evidence.capped
+    seen = f"{count} detections are above the threshold, and none is allowed"
+    return find(Code.CAPPED, Confidence.CERTAIN, seen) if count else None
+
+
+def _below_threshold(case: _Case) -> Finding | None:
+    evidence = case.evidence
+    if not evidence.suppressed or (evidence.best_score or 0.0) < CONVINCING:
+        return None
+    seen = f"{evidence.suppressed} candidates below {case.answer.threshold:g}; the best is {_best(case)}"
+    return find(Code.BELOW_THRESHOLD, Confidence.CERTAIN, seen)
+
+
+def _best(case: _Case) -> str:
+    class_id, score = case.evidence.best_class_id, case.evidence.best_score
+    return "none" if class_id is None or score is None else f"{case.contract.class_names[class_id]} {score:.3f}"
+
+
+def _suspicion(case: _Case) -> Finding | None:
+    return case.context.suspicion
+
+
+def _grey(case: _Case) -> Finding | None:
+    pixels = case.answer.pixels
+    if pixels is None or pixels.colour >= _GREY or Input.GRAY8 in case.contract.inputs:
+        return None
+    return find(Code.GREY_FOR_COLOUR, Confidence.SUSPECTED, f"the channels differ by {pixels.colour:.2f} levels")
+
+
+def _size(case: _Case) -> Finding | None:
+    given = case.answer.model_input
+    if given is None:
+        return None
+    factor = min(given.height, given.width) / max(1, min(case.answer.height, case.answer.width))
+    size = f"{case.answer.width}x{case.answer.height} pixels"
+    if factor >= _ENLARGED:
+        return find(Code.IMAGE_TOO_SMALL, Confidence.SUSPECTED, f"{size}, enlarged {factor:.1f} times")
+    if factor <= 1 / _REDUCED:
+        return find(Code.IMAGE_TOO_LARGE, Confidence.SUSPECTED, f"{size}, reduced {1 / factor:.1f} times")
+    return None
+
+
+def _no_proposals(case: _Case) -> Finding | None:
+    if case.evidence.proposals != 0:
+        return None
+    return find(Code.NO_PROPOSALS, Confidence.CERTAIN, f"of {case.evidence.proposed} regions, the filter left none")
+
+
+def _quiet(case: _Case) -> Finding:
+    seen = f"the best candidate of all is {_best(case)}; {case.evidence.suppressed} lie below the threshold"
+    return find(Code.QUIET_SCENE, Confidence.LIKELY, seen)
+
+
+ALWAYS = (_non_finite, _golden, _frozen, _suspicion)
+WHEN_EMPTY = (
+    _non_finite,
+    _pixels(_unit_range),
+    _pixels(_normalised),
+    _pixels(_black),
+    _pixels(_saturated),
+    _pixels(_flat),
+    _scores_flat,
+    _golden,
+    _frozen,
+    _clipped,
+    _class_filter,
+    _capped,
+    _below_threshold,
+    _suspicion,
+    _grey,
+    _size,
+    _no_proposals,
+)
