@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench load card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain load card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,11 +47,15 @@ fmt: $(INSTALLED) ## format the code
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
 
-docs: $(INSTALLED) ## write the page of errors from its table
+docs: $(INSTALLED) ## write the pages of errors and findings from their tables
 	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
+	$(BIN)/python -m vedette_server.explain.page > deploy/docs/findings.md
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench
+
+explain: $(INSTALLED) ## print how often empty answers and Diagnose name the true cause; half an hour
+	$(BIN)/python -m tests.bench.explain
 
 load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
 	$(BIN)/python -m tests.bench.load

@@ -92,9 +92,7 @@ def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
 @_server
 @click.option("--model", default="", help="Name of the model; not needed where one is served.")
 @click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
-@click.option(
-    "--stream", "stream_id", default="", help="Instead of IMAGE: this stream's last sampled empty frame."
-)
+@click.option("--stream", "stream_id", default="", help="Instead of IMAGE: this stream's last sampled empty frame.")
 @click.option("--save", type=click.Path(path_type=Path), help="Save the candidates side by side in this folder.")
 @_json
 def diagnose(image: Path | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name

@@ -25,8 +25,9 @@ _LEAST_SHARE = 0.6  # of a photograph's width or height that a picture shows
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture, BGR, and whether it shows a sign."""
+    """A picture, BGR, and how many signs it shows."""
 
+    seed: int
     bgr: UInt8Array
     signs: int
 
@@ -37,7 +38,12 @@ def pictures(seeds: Iterator[int] | range, *, quiet: bool) -> Iterator[Labelled]
         scene = scenes.describe(seed, quiet=quiet)
         picture = scenes.draw(scene, _photograph(seed) if seed % 2 else None)
         if bool(picture.signs) is not quiet:
-            yield Labelled(np.ascontiguousarray(picture.pixels[:, :, ::-1]), len(picture.signs))
+            yield Labelled(seed, np.ascontiguousarray(picture.pixels[:, :, ::-1]), len(picture.signs))
+
+
+def background(seed: int) -> UInt8Array:
+    """A picture of nothing, BGR."""
+    return _photograph(seed)[:, :, ::-1] if seed % 2 else next(pictures(range(seed, seed + 20), quiet=True)).bgr
 
 
 @functools.cache

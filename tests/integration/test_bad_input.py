@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -251,19 +251,6 @@ def details(
             violations.extend(bad.field_violations)
     (info,) = infos  # exactly one
     return info, violations
-
-
-CALLS: dict[str, Callable[[DetectionServiceStub], object]] = {
-    "Diagnose": lambda stub: stub.Diagnose(pb.DiagnoseRequest(), timeout=30),
-}
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_calls_of_later_say_so(call: str, stub: DetectionServiceStub) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        CALLS[call](stub)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert details(caught.value)[0].reason == "FEATURE_NOT_SERVED"
 
 
 def test_padded_rows_are_the_same_picture(stub: DetectionServiceStub, scene: Picture) -> None:

@@ -16,7 +16,7 @@ from vedette_server.engine.budget import Budget
 from vedette_server.engine.queue import Flow, Item, Priority
 from vedette_server.engine.served import ServedVersion
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
-from vedette_server.explain.explain import Context, explain
+from vedette_server.explain.explain import Context, explain, values
 
 _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn
 
@@ -65,7 +65,8 @@ class Diagnostician:
         contract, answer = served.model.contract, as_sent.answer
         mistakes = applicable(answer.height, answer.width, contract, sample.options.threshold)
         tried = [await self.try_one(served, sample, mistake, thumbnail=thumbnails) for mistake in mistakes]
-        findings = explain(answer, contract, Context(served.golden_failing))
+        seen = None if answer.pixels is None else values(answer.pixels, None)
+        findings = explain(answer, contract, Context(served.golden_failing, values=seen))
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 
     async def try_one(

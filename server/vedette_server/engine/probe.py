@@ -71,7 +71,7 @@ class Probe:
         """Explain an answer of a source, and look into the source if it needs it."""
         source = self._sources.of(_key(served, item.source))
         source.see(answer)
-        context = Context(served.golden_failing, source.identical, source.suspicion)
+        context = Context(served.golden_failing, source.identical, source.values, source.suspicion)
         findings = explain(answer, served.model.contract, context)
         self._look_into(
             served, source, _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic()), findings
@@ -94,6 +94,7 @@ class Probe:
         open_case = empty and (findings[0].code in _UNEXPLAINED or source.suspicion is not None)
         if self._on_trial is None and open_case and source.due:
             self._on_trial = source
+            log.info("looking_into", **_names(source.key))
             self._task = asyncio.create_task(self._run(self._diagnostician, served, source, frame))
             self._task.add_done_callback(self._ended)
 

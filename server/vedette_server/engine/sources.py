@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, PixelStatistics
 from vedette_server.engine.diagnostician import Sample
-from vedette_server.explain.findings import Finding
+from vedette_server.explain.explain import values
+from vedette_server.explain.findings import Code, Finding
 from vedette_server.explain.trial import Trial
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
@@ -29,6 +30,7 @@ class Source:
     def __init__(self, key: Key) -> None:
         self.key = key
         self.identical = 0  # frames in a row with the same pixels
+        self.values: Code | None = None  # what they have been made of
         self.suspicion: Finding | None = None
         self.trials: dict[str, Trial] = {}
         self.sample: Sample | None = None  # the empty frame that was diagnosed last
@@ -47,9 +49,12 @@ class Source:
             self._usual += _USUAL * (empty - self._usual)
 
     def _see_pixels(self, pixels: PixelStatistics | None) -> None:
-        checksum = None if pixels is None else pixels.checksum
-        self.identical = self.identical + 1 if checksum is not None and checksum == self._checksum else 1
-        self._checksum = checksum
+        if pixels is None:
+            self.identical, self._checksum = 1, None
+            return
+        self.identical = self.identical + 1 if pixels.checksum == self._checksum else 1
+        self._checksum = pixels.checksum
+        self.values = values(pixels, self.values)
 
     @property
     def restless(self) -> bool:

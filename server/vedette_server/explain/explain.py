@@ -30,6 +30,7 @@ class Context:
 
     golden_failing: str = ""  # what the golden images showed when they were last inferred; empty: all is well
     identical: int = 1  # frames of the same source in a row with the same pixels, this one included
+    values: Code | None = None  # what `values` has told of the source's frames, this one included
     suspicion: Finding | None = None  # what was found out about earlier frames of the same source
 
 
@@ -74,20 +75,29 @@ def _pixels(rule: Callable[[PixelStatistics], Finding | None]) -> Callable[[_Cas
     return lambda case: None if case.answer.pixels is None else rule(case.answer.pixels)
 
 
-def _unit_range(pixels: PixelStatistics) -> Finding | None:
-    if not 0 < pixels.highest <= _UNIT_HIGHEST or pixels.coherence < _STRUCTURED:
+def values(pixels: PixelStatistics, before: Code | None) -> Code | None:
+    """What the values of a source's frames have been made of: scaled, normalised, or nothing known (None).
+
+    A dark picture scaled so is black; `before` is what the source's earlier frames have told.
+    """
+    wrapped = pixels.middle < _NO_MIDDLE and pixels.saturated > _NO_MIDDLE and pixels.lowest <= _NORMALISED_HIGHEST
+    if not wrapped and pixels.highest > _NORMALISED_HIGHEST:
         return None
-    seen = "no sample is above 1 of 255, and yet they show a picture"
-    return find(Code.VALUES_IN_UNIT_RANGE, Confidence.LIKELY, seen)
+    if wrapped or (pixels.highest > _UNIT_HIGHEST and pixels.coherence >= _STRUCTURED):
+        return Code.VALUES_NORMALISED
+    if pixels.coherence >= _STRUCTURED:
+        return before or Code.VALUES_IN_UNIT_RANGE
+    return before
 
 
-def _normalised(pixels: PixelStatistics) -> Finding | None:
-    small = _UNIT_HIGHEST < pixels.highest <= _NORMALISED_HIGHEST and pixels.coherence >= _STRUCTURED
-    wrapped = pixels.middle < _NO_MIDDLE and pixels.saturated > 0 and pixels.lowest <= _NORMALISED_HIGHEST
-    if not (small or (wrapped and pixels.coherence >= _STRUCTURED)):
+def _values(case: _Case) -> Finding | None:
+    code, pixels = case.context.values, case.answer.pixels
+    if code is None or pixels is None:
         return None
-    seen = f"{1 - pixels.middle:.1%} of the samples lie at 0 to 3 or at 253 to 255, and yet they show a picture"
-    return find(Code.VALUES_NORMALISED, Confidence.LIKELY, seen)
+    seen = "no sample is above 1 of 255"
+    if code is Code.VALUES_NORMALISED:
+        seen = f"{1 - pixels.middle:.1%} of the samples lie at 0 to 3 or at 253 to 255"
+    return find(code, Confidence.LIKELY, f"{seen}, and yet this source's frames show a picture")
 
 
 def _black(pixels: PixelStatistics) -> Finding | None:
@@ -200,8 +210,7 @@ def _quiet(case: _Case) -> Finding:
 ALWAYS = (_non_finite, _golden, _frozen, _suspicion)
 WHEN_EMPTY = (
     _non_finite,
-    _pixels(_unit_range),
-    _pixels(_normalised),
+    _values,
     _pixels(_black),
     _pixels(_saturated),
     _pixels(_flat),

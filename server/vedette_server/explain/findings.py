@@ -81,7 +81,7 @@ FINDINGS = {
     ),
     Code.VALUES_IN_UNIT_RANGE: Row(
         "The pixels were scaled to [0, 1] before they became 8 bits.",
-        "No sample lies above 1, yet they have a picture's structure; or multiplied by 255 they give detections.",
+        "No sample lies above 1, and in this frame or an earlier one of the feed they have a picture's structure.",
         "Send 0 to 255: leave out the division by 255.",
     ),
     Code.VALUES_SCALED_UP: Row(

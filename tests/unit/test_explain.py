@@ -1,0 +1,268 @@
+"""Every finding is documented, and recognised from what a worker tells; quiet is what remains."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vedette.v1 import answer_pb2, detection_service_pb2
+from vedette_server.contract.answer import Answer, Detections, Evidence, ModelInput, PixelStatistics, StageTimes
+from vedette_server.contract.contract import DEFAULT_INPUTS, Input
+from vedette_server.contract.mistakes import Mistake
+from vedette_server.contract.types import UInt8Array
+from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, summary
+from vedette_server.explain.explain import FROZEN_FRAMES, Context, explain, find, values
+from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence
+from vedette_server.explain.page import page
+from vedette_server.explain.trial import Trial, Verdict
+from vedette_server.predictor.look import look
+
+from tests.unit.test_contract import contract
+
+RNG = np.random.default_rng(2)
+CONTRACT = contract()
+PICTURE = np.kron(RNG.integers(20, 235, (12, 16, 3)), np.ones((32, 32, 1))).astype(np.uint8)
+SOUND = Evidence(np.array([0.02, 0.01], np.float32), proposed=100, proposals=50, scored=50, certainty=0.98)
+
+
+def answer(pixels: UInt8Array = PICTURE, scores: tuple[float, ...] = (), threshold: float = 0.5, **seen: Any) -> Answer:
+    found = Detections(
+        np.zeros((len(scores), 4), np.float32), np.array(scores, np.float32), np.zeros(len(scores), np.int32)
+    )
+    return Answer(
+        *pixels.shape[:2],
+        threshold,
+        found,
+        dataclasses.replace(SOUND, **seen),
+        StageTimes(0, 0, 0, 0),
+        pixels=look(pixels, pixels),
+        model_input=ModelInput(272, 363, (0.0,) * 3, (1.0,) * 3),
+    )
+
+
+def codes(given: Answer, terms: Any = CONTRACT, **context: Any) -> list[Code]:
+    context.setdefault("values", values(given.pixels, None) if given.pixels else None)
+    return [finding.code for finding in explain(given, terms, Context(**context))]
+
+
+def noise(mean: float, spread: float) -> UInt8Array:
+    return np.clip(RNG.normal(mean, spread, PICTURE.shape), 0, 255).astype(np.uint8)
+
+
+def test_the_lists_agree() -> None:
+    assert set(FINDINGS) == set(Code)
+    assert [f"FINDING_CODE_{code}" for code in Code] == answer_pb2.FindingCode.keys()[1:]
+    assert set(OF_MISTAKE) == set(Mistake) - {Mistake.NONE}
+    assert [f"MISTAKE_{mistake}" for mistake in OF_MISTAKE] == detection_service_pb2.Mistake.keys()[1:]
+    assert [f"CONFIDENCE_{sure}" for sure in Confidence] == answer_pb2.Confidence.keys()[1:]
+
+
+def test_the_page_for_users_is_the_list() -> None:
+    assert Path("deploy/docs/findings.md").read_text() == page(), "run `make docs`"
+
+
+def test_a_sound_answer_has_no_finding_and_an_empty_one_is_quiet() -> None:
+    assert codes(answer(scores=(0.9,))) == []
+    assert codes(answer()) == [Code.QUIET_SCENE]
+
+
+PIXELS = {
+    "IMAGE_BLACK": noise(3, 2),
+    "IMAGE_FLAT": noise(120, 0.5),
+    "IMAGE_SATURATED": np.clip(PICTURE.astype(int) + 130, 0, 255).astype(np.uint8),
+    "VALUES_IN_UNIT_RANGE": np.rint(PICTURE / 255).astype(np.uint8),
+    "VALUES_NORMALISED": np.clip(np.rint((PICTURE - 115.0) / 57), 0, 255).astype(np.uint8),
+    "GREY_FOR_COLOUR": PICTURE[:, :, :1].repeat(3, axis=2),
+}
+
+
+@pytest.mark.parametrize("code", PIXELS)
+def test_pixels_tell(code: str) -> None:
+    assert codes(answer(PIXELS[code]))[0] == code
+
+
+def test_normalised_values_that_wrapped_around_tell() -> None:
+    wrapped = ((PICTURE - 115.0) / 57).astype(np.int8).view(np.uint8)
+    assert codes(answer(wrapped))[0] == "VALUES_NORMALISED"
+
+
+def test_a_covered_camera_is_no_mistake_about_values() -> None:
+    """Few levels, without a picture's structure."""
+    for pixels in (noise(0, 0.6), np.zeros_like(PICTURE), noise(1, 1)):
+        assert codes(answer(pixels))[0] == Code.IMAGE_BLACK
+
+
+def test_a_feed_is_remembered_by_the_frames_that_show_something() -> None:
+    """Dark pictures become black when they are scaled; a picture that is none any more says that all is well."""
+    told = None
+    for name, wanted in (
+        ("IMAGE_BLACK", None),
+        ("VALUES_IN_UNIT_RANGE", "VALUES_IN_UNIT_RANGE"),
+        ("ZERO", "VALUES_IN_UNIT_RANGE"),
+        ("VALUES_NORMALISED", "VALUES_NORMALISED"),
+        ("VALUES_IN_UNIT_RANGE", "VALUES_NORMALISED"),
+        ("ZERO", "VALUES_NORMALISED"),
+        ("GREY_FOR_COLOUR", None),
+    ):
+        pixels = PIXELS.get(name, np.zeros_like(PICTURE))
+        told = values(look(pixels, pixels), told)
+        assert told == wanted
+    assert codes(answer(np.zeros_like(PICTURE)), values=Code.VALUES_NORMALISED)[0] == "VALUES_NORMALISED"
+
+
+EVIDENCE: dict[str, dict[str, Any]] = {
+    "NON_FINITE_VALUES": {"not_finite": "roi_heads.box_head", "dropped": {"roi_heads.box_predictor": 50}, "scored": 0},
+    "SCORES_FLAT": {"certainty": 0.4},
+    "EMPTIED_BY_CLIPPING": {"clipped": 1},
+    "CLASS_FILTER": {"filtered": 2},
+    "CAPPED": {"capped": 2},
+    "BELOW_THRESHOLD": {"suppressed": 1, "best_scores": np.array([0.1, 0.6], np.float32)},
+    "NO_PROPOSALS": {"proposals": 0, "scored": 0},
+}
+
+
+@pytest.mark.parametrize("code", EVIDENCE)
+def test_stages_tell(code: str) -> None:
+    (finding,) = explain(answer(**EVIDENCE[code], threshold=0.7), CONTRACT, Context())
+    assert finding.code == code
+    assert finding.confidence in (Confidence.CERTAIN, Confidence.LIKELY)
+    assert finding.remedy == FINDINGS[finding.code].remedy
+
+
+def test_the_stage_is_named() -> None:
+    (finding,) = explain(answer(**EVIDENCE["NON_FINITE_VALUES"]), CONTRACT, Context())
+    assert finding.evidence == (
+        "roi_heads.box_head gave values that are not finite; dropped: 50 by roi_heads.box_predictor"
+    )
+
+
+def test_a_weak_candidate_accuses_nobody() -> None:
+    """What a quiet street always has."""
+    weak = answer(suppressed=3, best_scores=np.array([0.4, 0.1], np.float32))
+    (finding,) = explain(weak, CONTRACT, Context())
+    assert finding.code is Code.QUIET_SCENE
+    assert finding.evidence == "the best candidate of all is a 0.400; 3 lie below the threshold"
+
+
+def test_what_is_known_of_the_source_and_the_model_tells_also_where_something_was_found() -> None:
+    suspicion = find(Code.CHANNELS_SWAPPED, Confidence.LIKELY, "9 of 9")
+    context = {"golden_failing": "a.jpg: nothing", "identical": FROZEN_FRAMES, "suspicion": suspicion}
+    wanted = [Code.GOLDEN_FAILING, Code.FEED_FROZEN, Code.CHANNELS_SWAPPED]
+    assert codes(answer(), **context) == wanted
+    assert codes(answer(scores=(0.9,)), **context) == wanted
+    assert codes(answer(), identical=FROZEN_FRAMES - 1) == [Code.QUIET_SCENE]
+
+
+def test_sizes_tell_where_they_are_far_from_what_the_model_sees() -> None:
+    assert codes(answer(PICTURE[:90, :120])) == [Code.IMAGE_TOO_SMALL]
+    assert codes(answer(PICTURE[:91, :120])) == [Code.QUIET_SCENE]
+    large = dataclasses.replace(answer(), height=272 * 8, width=363 * 8)
+    assert codes(large) == [Code.IMAGE_TOO_LARGE]
+
+
+def test_grey_is_welcome_where_the_operator_says_so() -> None:
+    terms = contract(inputs=(*DEFAULT_INPUTS, Input.GRAY8))
+    assert codes(answer(PIXELS["GREY_FOR_COLOUR"]), terms) == [Code.QUIET_SCENE]
+
+
+def test_an_answer_that_was_not_observed_is_explained_by_its_scores() -> None:
+    bare = dataclasses.replace(answer(filtered=1), pixels=None, model_input=None)
+    assert codes(bare) == [Code.CLASS_FILTER]
+
+
+def verdict(outcomes: str) -> Verdict:
+    trial = Trial()
+    for outcome in outcomes:
+        assert trial.verdict is Verdict.OPEN
+        trial.count(gained=outcome == "+")
+    return trial.verdict
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "wanted"),
+    [
+        ("+" * 11, Verdict.OPEN),
+        ("+" * 12, Verdict.FAULTY),
+        ("---", Verdict.HONEST),
+        ("+--", Verdict.OPEN),
+        ("+---", Verdict.HONEST),
+        ("+++++-++++++++++", Verdict.FAULTY),
+        ("+-" * 3, Verdict.OPEN),
+        ("+-" * 4, Verdict.HONEST),
+    ],
+)
+def test_a_trial_ends_as_soon_as_it_can(outcomes: str, wanted: Verdict) -> None:
+    assert verdict(outcomes) is wanted
+
+
+def test_a_trial_seldom_errs() -> None:
+    """Simulated: frames that gain by chance, as often as the trial takes for honest; and those of a faulty feed."""
+
+    def share(gain: float, wanted: Verdict) -> float:
+        ended = 0
+        for _ in range(4_000):
+            trial = Trial()
+            while trial.verdict is Verdict.OPEN:
+                trial.count(gained=RNG.random() < gain)
+            ended += trial.verdict is wanted
+        return ended / 4_000
+
+    assert share(0.5, Verdict.FAULTY) <= 0.003
+    assert share(0.9, Verdict.HONEST) <= 0.03
+
+
+def candidate(mistake: Mistake, *scores: float) -> Candidate:
+    return Candidate(mistake, answer(scores=scores))
+
+
+def test_what_gains_is_ranked_first_and_summed_up() -> None:
+    sent = candidate(Mistake.NONE)
+    tried = [
+        candidate(Mistake.MIRRORED, 0.55),
+        candidate(Mistake.UNIT_RANGE, 0.9, 0.9, 0.9),
+        candidate(Mistake.CHANNELS_SWAPPED, 0.9, 0.8),
+        candidate(Mistake.THRESHOLD, *[0.1] * 30),
+    ]
+    swapped = find(Code.CHANNELS_SWAPPED, Confidence.SUSPECTED, "")
+    order = [one.mistake for one in rank(sent, tried, [swapped])]
+    assert order[:2] == [Mistake.CHANNELS_SWAPPED, Mistake.UNIT_RANGE]
+    assert order[-1] == Mistake.THRESHOLD
+    assert rank(sent, tried, [])[0].mistake is Mistake.UNIT_RANGE
+    told = summary(Diagnosis(sent, rank(sent, tried, [swapped]), (swapped,)), CONTRACT)
+    assert told == (
+        "Red and blue are exchanged: RGB was sent as BGR, or the reverse. As sent, the image gives 0 detections above "
+        "0.5 (best a 0.02); with red and blue exchanged, it gives 2 detections above 0.5 (best a 0.02). "
+        + FINDINGS[Code.CHANNELS_SWAPPED].remedy
+    )
+
+
+def test_what_does_not_help_is_said_honestly() -> None:
+    sent, tried = candidate(Mistake.NONE), (candidate(Mistake.MIRRORED, 0.55),)
+    quiet = find(Code.QUIET_SCENE, Confidence.LIKELY, "")
+    black = find(Code.IMAGE_BLACK, Confidence.CERTAIN, "all of it")
+    assert "nothing that was tried helps: either nothing is there" in summary(
+        Diagnosis(sent, tried, (quiet,)), CONTRACT
+    )
+    assert summary(Diagnosis(sent, tried, (black,)), CONTRACT).startswith("The image is black")
+    found = Diagnosis(candidate(Mistake.NONE, 0.9), tried, ())
+    assert summary(found, CONTRACT).endswith("nothing that was tried gives convincingly more.")
+    assert found.cause is None
+
+
+def test_pixels_are_measured_as_numpy_would() -> None:
+    seen: PixelStatistics = look(PICTURE, PICTURE)
+    sample = PICTURE[::4, ::4]
+    np.testing.assert_allclose(seen.mean, sample.mean(axis=(0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(seen.spread, sample.std(axis=(0, 1)), rtol=1e-6)
+    assert (seen.lowest, seen.highest) == (sample.min(), sample.max())
+    assert seen.dark == (sample <= 12).mean()
+    assert seen.saturated == (sample >= 250).mean()
+    assert seen.middle == ((sample >= 4) & (sample <= 252)).mean()
+    assert seen.flat == pytest.approx((np.abs(np.diff(sample.astype(int), axis=1)) <= 1).mean())
+    assert seen.colour == pytest.approx((sample.max(axis=2).astype(int) - sample.min(axis=2)).mean())
+    assert seen.checksum != look(PICTURE[:, ::-1], PICTURE).checksum
+    assert look(noise(120, 5), PICTURE).coherence < 0.1
+    assert seen.coherence > 0.5
+    dim = np.ascontiguousarray(PICTURE // 2)
+    assert (look(dim, dim).hash ^ seen.hash).bit_count() <= 3

@@ -1,0 +1,93 @@
+"""Each mistake, made and undone, gives the picture back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from vedette_server.contract.contract import ResizeRule
+from vedette_server.contract.image import ChannelOrder
+from vedette_server.contract.mistakes import IMAGENET, Mistake, applicable, undo
+from vedette_server.contract.types import Float32Array, UInt8Array
+
+from tests.unit.test_contract import contract
+
+RNG = np.random.default_rng(5)
+PICTURE = RNG.integers(0, 256, (24, 40, 3), np.uint8)
+CONTRACT = dataclasses.replace(
+    contract(), channel_order=ChannelOrder.RGB, pixel_mean=(90.0, 100.0, 120.0), pixel_std=(60.0, 55.0, 50.0)
+)
+LEVELS = PICTURE.astype(np.float32)
+BGR_MEAN, BGR_STD = np.array(CONTRACT.pixel_mean[::-1]), np.array(CONTRACT.pixel_std[::-1])
+
+MADE = {
+    Mistake.NONE: LEVELS,
+    Mistake.CHANNELS_SWAPPED: LEVELS[:, :, ::-1],
+    Mistake.UNIT_RANGE: LEVELS / 255,
+    Mistake.SCALED_UP: LEVELS * 255,
+    Mistake.NORMALISED: (LEVELS - BGR_MEAN) / BGR_STD,
+    Mistake.NORMALISED_IMAGENET: (LEVELS - IMAGENET[0]) / IMAGENET[1],
+    Mistake.ROTATED_90: np.rot90(LEVELS, -1),
+    Mistake.ROTATED_180: np.rot90(LEVELS, -2),
+    Mistake.ROTATED_270: np.rot90(LEVELS, -3),
+    Mistake.MIRRORED: LEVELS[:, ::-1],
+    Mistake.INVERTED: 255 - LEVELS,
+    Mistake.CHW_AS_HWC: LEVELS.transpose(2, 0, 1).reshape(LEVELS.shape),
+    Mistake.HWC_AS_CHW: LEVELS.reshape(3, *LEVELS.shape[:2]).transpose(1, 2, 0),
+    Mistake.SIZE_SWAPPED: LEVELS.reshape(LEVELS.shape[1], LEVELS.shape[0], 3),
+    Mistake.TOO_DARK: (LEVELS / 255) ** 2.2 * 255,
+    Mistake.TOO_BRIGHT: (LEVELS / 255) ** (1 / 2.2) * 255,
+    Mistake.THRESHOLD: LEVELS,
+}
+
+
+@pytest.mark.parametrize("mistake", MADE)
+def test_what_was_made_is_undone(mistake: Mistake) -> None:
+    made: Float32Array = np.ascontiguousarray(MADE[mistake], np.float32)
+    undone: UInt8Array = undo(mistake, made, CONTRACT)
+    np.testing.assert_array_equal(undone, PICTURE)
+
+
+def test_every_other_mistake_loses_something_that_cannot_come_back() -> None:
+    assert set(Mistake) - set(MADE) == {Mistake.COLOUR_FOR_GREY, Mistake.TOO_FAR}
+    grey = undo(Mistake.COLOUR_FOR_GREY, LEVELS, CONTRACT)
+    assert (grey[..., 0] == grey[..., 1]).all()
+    assert (grey[..., 1] == grey[..., 2]).all()
+    assert np.abs(grey[..., 0] - LEVELS @ [0.114, 0.587, 0.299]).max() <= 0.5 + 1e-4
+
+
+def test_the_middle_of_a_large_picture_is_shown_as_it_is() -> None:
+    terms = dataclasses.replace(CONTRACT, resize=ResizeRule(8, 100))
+    shown = undo(Mistake.TOO_FAR, LEVELS, terms)
+    np.testing.assert_array_equal(shown, PICTURE[8:16, 13:26])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_normalised_values_that_were_cast_to_8_bits_come_back_roughly(*, signed: bool) -> None:
+    values = (LEVELS - BGR_MEAN) / BGR_STD
+    sent = values.astype(np.int8).view(np.uint8) if signed else np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    undone = undo(Mistake.NORMALISED, sent.astype(np.float32), CONTRACT).astype(np.float32)
+    seen = slice(None) if signed else LEVELS > BGR_MEAN
+    assert np.abs(undone - LEVELS)[seen].max() <= BGR_STD.max()
+
+
+def test_a_mean_that_was_subtracted_and_wrapped_comes_back_exactly() -> None:
+    terms = dataclasses.replace(CONTRACT, pixel_std=(1.0, 1.0, 1.0))
+    wrapped = (LEVELS - BGR_MEAN).astype(np.int16).astype(np.uint8)
+    np.testing.assert_array_equal(undo(Mistake.NORMALISED, wrapped.astype(np.float32), terms), PICTURE)
+
+
+def test_values_that_are_no_numbers_become_some() -> None:
+    broken = LEVELS.copy()
+    broken[0, 0] = np.nan, np.inf, -np.inf
+    assert undo(Mistake.NONE, broken, CONTRACT)[0, 0].tolist() == [0, 255, 0]
+
+
+def test_only_what_can_have_happened_is_tried() -> None:
+    terms = dataclasses.replace(
+        CONTRACT, pixel_mean=tuple(IMAGENET[0][::-1].tolist()), pixel_std=tuple(IMAGENET[1][::-1].tolist())
+    )
+    everything = set(Mistake) - {Mistake.NONE}
+    assert set(applicable(2_000, 2_000, CONTRACT, 0.5)) == everything
+    assert set(applicable(2_000, 2_000, terms, 0.5)) == everything - {Mistake.NORMALISED_IMAGENET}
+    assert set(applicable(24, 40, CONTRACT, 0.5)) == everything - {Mistake.TOO_FAR}
+    assert set(applicable(2_000, 2_000, CONTRACT, CONTRACT.floor)) == everything - {Mistake.THRESHOLD}
