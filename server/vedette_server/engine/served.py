@@ -21,7 +21,7 @@ from vedette_server.engine.queue import Item, Queue
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
-from vedette_server.repository.golden import difference
+from vedette_server.repository.golden import difference, tolerance
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
@@ -265,8 +265,9 @@ class ServedVersion:
             try:
                 await self._answer_golden(worker)
             except ProbationError as error:
-                log.error("worker_fails_golden", pid=worker.pid, error=str(error))  # noqa: TRY400  a reason, not a bug
-                worker.dismiss()
+                if worker.alive:
+                    log.error("worker_fails_golden", pid=worker.pid, error=str(error))  # noqa: TRY400  a reason, not a bug
+                    worker.dismiss()
                 return
 
     async def _until_idle(self, worker: Worker) -> None:
@@ -285,6 +286,7 @@ class ServedVersion:
         Nothing of it is told to the monitor as traffic. Raises `ProbationError`, unless GOLDEN_CHANGED is waived.
         """
         failing = ""
+        allowed = tolerance(self.model.contract.precision)
         for golden in self.model.golden:
             await self._until_idle(worker)
             try:
@@ -292,7 +294,7 @@ class ServedVersion:
             except (Refused, WorkerBugError, WorkerLostError) as error:
                 msg = f"golden image {golden.name} was not answered: {error}"
                 raise ProbationError(msg) from error
-            if wrong := difference(golden, answer):
+            if wrong := difference(golden, answer, allowed):
                 failing = failing or wrong
                 self._golden_changed(wrong)
             if golden is self.model.golden[-1]:  # the first ones warm the model up
