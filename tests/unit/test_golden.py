@@ -43,6 +43,8 @@ def test_what_was_written_down_is_no_difference() -> None:
     objects = expected(0, 0.9, LEFT, LEFT), expected(1, 0.8, RIGHT, RIGHT)
     assert difference(golden(*objects), answer(*objects), EXACT) is None
     assert difference(golden(), answer(), EXACT) is None
+    hollow = expected(0, 0.9, LEFT, (0.0, 0.0, 0.0, 0.0))
+    assert difference(golden(hollow), answer(hollow), EXACT) is None
 
 
 def test_objects_that_change_places_in_the_order_of_scores_are_still_paired() -> None:

@@ -151,6 +151,8 @@ def _mask_iou(one: ExpectedObject, other: ExpectedObject | None, answer: Answer)
         return None
     if one.mask is None or other.mask is None:
         return 0.0
+    if one.mask == other.mask:
+        return 1.0  # also where both are empty, of which pycocotools says 0
     size = [answer.height, answer.width]
     first, second = ({"size": size, "counts": mask.encode()} for mask in (one.mask, other.mask))
     iou: Any = rle.iou([first], [second], [0])
