@@ -1,10 +1,11 @@
 """The `vedette-server` command."""
 
 import asyncio
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from vedette_server import logs, settings
 from vedette_server.app import App
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
+from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
 _FAILURE, _USAGE = 1, 2
@@ -45,8 +47,19 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
         if not config.is_file():
             _fail(f"no such file: {config}", _USAGE)
         os.environ[settings.PREFIX + "CONFIG"] = str(config)
+    chosen = _settings(flags)
+    logs.configure(chosen.log_format)
+    memory.keep_freed()
     try:
-        chosen = settings.load({name: value for name, value in flags.items() if value not in (None, ())})
+        asyncio.run(_run(chosen))
+    except (RepositoryError, OSError) as error:
+        _fail(str(error), _FAILURE)
+
+
+def _settings(flags: dict[str, Any]) -> settings.Settings:
+    """The settings with these flags; ends the program if they cannot be."""
+    try:
+        return settings.load({name: value for name, value in flags.items() if value not in (None, ())})
     except ValidationError as error:
         lines = (
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors()
@@ -54,12 +67,6 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
         _fail("; ".join(lines), _USAGE)
     except ValueError as error:
         _fail(str(error), _USAGE)
-    logs.configure(chosen.log_format)
-    memory.keep_freed()
-    try:
-        asyncio.run(_run(chosen))
-    except (RepositoryError, OSError) as error:
-        _fail(str(error), _FAILURE)
 
 
 async def _run(chosen: settings.Settings) -> None:
@@ -101,6 +108,42 @@ def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> N
         click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
 
 
+@main.command("check")
+@click.argument("name", metavar="MODEL")
+@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
+@click.option(
+    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that the model may import.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs, as torch names it.")
+@click.option("--save", type=click.Path(path_type=Path), help="Save each picture, expected left, seen right, here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def check_(name: str, number: int | None, device: str, save: Path | None, *, as_json: bool, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Infer the golden images of MODEL now, and show what was expected beside what is seen; exits with 1 if it differs.
+
+    The model runs in this process: no server is asked, and none is needed.
+    """
+    from vedette_server import check  # imports torch, which serving must not
+    from vedette_server.contract.loading import LoadRefusedError
+
+    chosen = _settings(flags)
+    try:
+        version = repository.find(chosen.repository, name, number, chosen.plugins)
+        if not version.golden:
+            _fail(f"{version.folder} has no golden images: import the model with --golden PICTURES", _FAILURE)
+        checked = list(check.check(version, device, chosen.threads_per_worker(1)))
+        if save:
+            for one in checked:
+                click.echo(f"saved {check.save(one, version.contract.class_names, save)}", err=True)
+    except (LoadRefusedError, RepositoryError, check.DeviceError, OSError) as error:
+        _fail(" ".join(str(error).split()), _FAILURE)
+    if as_json:
+        click.echo("\n".join(json.dumps(check.record(one, version)) for one in checked))
+    else:
+        check.show(checked, version.contract.class_names)
+    sys.exit(0 if all(one.same for one in checked) else _FAILURE)
+
+
 @main.command()
 def doctor() -> None:
     """Check that everything the server needs is there; one line for each check, with its fix."""
@@ -113,6 +156,6 @@ def doctor() -> None:
     sys.exit(0 if healthy else _FAILURE)
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     click.echo(f"vedette-server: {message}", err=True)
     sys.exit(status)

@@ -95,6 +95,21 @@ def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
     return sorted(versions, key=lambda item: (item.name, item.version))
 
 
+def find(root: Path, name: str, version: int | None = None, plugins: Collection[str] = ()) -> ModelVersion:
+    """Read one version of the model `name`, the newest unless told which; what is wrong with others does not matter.
+
+    Raises `RepositoryError`.
+    """
+    there = folders(root)
+    numbers = sorted(int(folder.name) for folder in there if folder.parent.name == name)
+    if version not in (None, *numbers) or not numbers:
+        asked = name if version is None else f"{name} version {version}"
+        names = ", ".join(f"{folder.parent.name} version {folder.name}" for folder in there) or "no model"
+        msg = f"{root} has no {asked}; it holds {names}"
+        raise RepositoryError(msg)
+    return _read_version(root / name / str(numbers[-1] if version is None else version), plugins)
+
+
 def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
     try:
         settings = read_settings(folder.parent)

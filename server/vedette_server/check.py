@@ -1,0 +1,157 @@
+"""Infer the golden images of a model version now, and show what they give beside what they must give.
+
+A program of its own, like the importer: it runs the model, which the gateway never does.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from pycocotools import mask as rle
+from rich.console import Console
+from rich.table import Table
+
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.options import defaults
+from vedette_server.contract.refusal import Refused
+from vedette_server.predictor.predictor import load
+from vedette_server.repository.golden import ExpectedObject, Golden, Pair, Tolerance, describe, pairs, tolerance
+from vedette_server.repository.repository import ModelVersion, RepositoryError
+
+_BOX, _TINT = (255, 64, 160), 0.35  # a colour that pictures seldom have, and its share within a mask
+_LINE = 13  # pixels, of text
+
+
+class DeviceError(Exception):
+    """There is no such device, or torch cannot use it."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One golden image, what it gave now, and how that compares."""
+
+    golden: Golden
+    answer: Answer
+    pairs: Sequence[Pair]
+    allowed: Tolerance
+
+    @property
+    def same(self) -> bool:
+        """Whether everything that was expected was seen, and nothing else."""
+        return not any(pair.wrong(self.allowed) for pair in self.pairs)
+
+
+def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]:
+    """Infer a version's golden images one by one, as a worker does before it serves.
+
+    Raises `LoadRefusedError` if the version cannot be loaded, `DeviceError` if the device cannot be used,
+    `RepositoryError` if a picture cannot be decoded.
+    """
+    contract = version.contract
+    _check_device(device)
+    allowed = tolerance(contract.precision)
+    predictor = load(version.folder, contract, device, threads)
+    for golden in version.golden:
+        try:
+            answer = predictor.predict(EncodedImage(), golden.data, defaults(contract))
+        except Refused as error:
+            msg = f"{version.folder / 'golden' / golden.name} cannot be read: {error.reason}; import the model again"
+            raise RepositoryError(msg) from error
+        yield Checked(golden, answer, pairs(golden, answer), allowed)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        msg = f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}"
+        raise DeviceError(msg) from error
+
+
+def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
+    """Print a table: one row for each object, and one for each picture that has and must have none."""
+    shown = Table("picture", "class", "expected score", "seen score", "box differs by", "mask IoU", "verdict")
+    for one in checked:
+        for pair in one.pairs:
+            box = "" if pair.box is None else f"{pair.box:.2f} px"
+            iou = "" if pair.mask_iou is None else f"{pair.mask_iou:.3f}"
+            found = pair.expected or pair.seen
+            name = class_names[found.class_id] if found else ""
+            verdict = pair.wrong(one.allowed) or "agrees"
+            shown.add_row(one.golden.name, name, _score(pair.expected), _score(pair.seen), box, iou, verdict)
+        if not one.pairs:
+            shown.add_row(one.golden.name, "", "", "", "", "", "agrees: nothing is there")
+    console = Console()
+    (console if console.is_terminal else Console(width=240)).print(shown)  # on no terminal, as wide as it needs to be
+
+
+def _score(found: ExpectedObject | None) -> str:
+    return f"{found.score:.4f}" if found else "none"
+
+
+def record(checked: Checked, version: ModelVersion) -> dict[str, Any]:
+    """The same of one picture, as JSON can hold it."""
+    return {
+        "picture": checked.golden.name,
+        "model": version.name,
+        "version": str(version.version),
+        "same": checked.same,
+        "objects": [_object(pair, checked.allowed, version.contract.class_names) for pair in checked.pairs],
+    }
+
+
+def _object(pair: Pair, allowed: Tolerance, class_names: Sequence[str]) -> dict[str, Any]:
+    found = pair.expected or pair.seen
+    assert found is not None  # noqa: S101  a pair has at least one
+    return {
+        "class": class_names[found.class_id],
+        "class_id": found.class_id,
+        "expected": _found(pair.expected),
+        "seen": _found(pair.seen),
+        "box_difference": None if pair.box is None else round(pair.box, 3),
+        "mask_iou": pair.mask_iou,
+        "wrong": pair.wrong(allowed),
+    }
+
+
+def _found(found: ExpectedObject | None) -> dict[str, Any] | None:
+    """Rounded as the client's commands print it."""
+    if found is None:
+        return None
+    return {"score": round(found.score, 6), "box": [round(edge, 3) for edge in found.box]}
+
+
+def save(checked: Checked, class_names: Sequence[str], folder: Path) -> Path:
+    """Draw what was expected (left) and what was seen (right) into the picture; returns the PNG's path in `folder`."""
+    with Image.open(io.BytesIO(checked.golden.data)) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    sides = (checked.golden.objects, describe(checked.answer.detections))
+    sheet = Image.new("RGB", (2 * picture.width, picture.height))
+    for index, objects in enumerate(sides):
+        sheet.paste(_drawn(picture, objects, class_names), (index * picture.width, 0))
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{Path(checked.golden.name).stem}.png"
+    sheet.save(target)
+    return target
+
+
+def _drawn(picture: Image.Image, objects: Sequence[ExpectedObject], class_names: Sequence[str]) -> Image.Image:
+    """A copy of the picture with boxes, masks, class names and scores."""
+    pixels = np.array(picture, np.float32)
+    for item in objects:
+        if item.mask is not None:
+            inside = rle.decode({"size": [picture.height, picture.width], "counts": item.mask.encode()}).astype(bool)
+            pixels[inside] = (1 - _TINT) * pixels[inside] + _TINT * np.array(_BOX)
+    canvas = Image.fromarray(pixels.astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for item in objects:
+        draw.rectangle(item.box, outline=_BOX, width=2)
+        corner, label = (item.box[0], max(item.box[1] - _LINE, 0)), f"{class_names[item.class_id]} {item.score:.2f}"
+        draw.text(corner, label, fill="white", stroke_width=2, stroke_fill="black")
+    return canvas
