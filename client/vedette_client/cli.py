@@ -1,6 +1,7 @@
 """The `vedette` command. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call.
+Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call. `compare` exits with 0 if all is
+the same and with 1 if anything differs; `health` with 1 if a model does not answer.
 """
 
 import contextlib
@@ -157,6 +158,45 @@ def stream(source: str, server: str, policy: str | None, jsonl: Path | None, sav
     counts = _or_exit(run)
     told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(counts.items()))
     click.echo(f"{sum(counts.values())} frames: {told or 'none'}", err=True)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--config", required=True, help="Your Detectron2 config in YAML, or a path within its model zoo.")
+@click.option("--weights", required=True, type=click.Path(path_type=Path), help="A .pth, .pkl or .safetensors file.")
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module of the model's project, run.")
+@_server
+@click.option("--model", default="", help="Name of the served model; not needed where one is served.")
+@click.option("--threshold", type=float, help="Operating score of both, 0 to 1.  [default: the served model's own]")
+@_json
+@click.option("--save", type=click.Path(path_type=Path), help="Save each picture, local left, served right, here.")
+def compare(images: tuple[Path, ...], server: str, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Run Detectron2's DefaultPredictor here, beside the server, on IMAGES, and show where the two differ.
+
+    Scores, boxes and masks are compared. Weights are read as Detectron2 reads them, which can run what a .pkl holds.
+    """
+    from vedette_client import compare_command
+
+    failures: list[VedetteError] = []
+
+    def failed(path: Path, error: VedetteError) -> None:
+        _say(error, f"{path}: ")
+        failures.append(error)
+
+    compared = []
+    with Client(server) as client:
+        found = compare_command.run(client, images, compare_command.Wanted(**wanted), failed)
+        while (one := _or_exit(lambda: next(found, None))) is not None:
+            compared.append(one)
+            if as_json:
+                click.echo(compare_command.record(one))
+    if compared and not as_json:
+        _print(compare_command.table(compared))
+        for line in compare_command.verdicts(compared):
+            click.echo(line)
+    if failures:
+        sys.exit(_status(failures[0]))
+    sys.exit(0 if all(one.comparison.same for one in compared) else _LOCAL_FAILURE)
 
 
 @main.command()

@@ -1,0 +1,258 @@
+"""Detectron2's own `DefaultPredictor`, in this process, to hold what a server answers against.
+
+torch and Detectron2 are needed here alone, and imported only when they are. Nothing is repaired: whatever Detectron2
+would do with a config and a checkpoint is done, and what it does without a word is told.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from vedette_client import drawing
+from vedette_client.errors import LocalError
+from vedette_client.results import Contract, Detection, Mask, Result
+
+_INSTALL = (
+    "python -m pip install 'vedette[server]', then Detectron2 itself: deploy/detectron2 of Vedette, or "
+    "https://detectron2.readthedocs.io/en/latest/tutorials/install.html"
+)
+_EXTENDS = re.compile(r"add_\w*config")  # Detectron2's convention for what adds a project's keys to a config
+_SHOWN = 3  # names of tensors in a hint
+# Checkpoints may hold these beside what a model asks for: made anew from the config, or never read by inference.
+_HARMLESS = ("pixel_mean", "pixel_std", "num_batches_tracked")
+_PARTS = {"RetinaNet": "RETINANET", "PanopticDeepLab": "SEM_SEG_HEAD"}  # that hold a model's threshold and classes
+
+
+@dataclass(frozen=True)
+class Local:
+    """A loaded `DefaultPredictor`, and what Detectron2 kept to itself when it loaded the checkpoint."""
+
+    predictor: Any
+    config: Any  # with the threshold of the comparison
+    own_threshold: float | None  # the config's; None: the model has none
+    random: tuple[str, ...]  # tensors of the model that the checkpoint lacks, or has in another shape: left random
+    ignored: tuple[str, ...]  # tensors of the checkpoint that the model does not have
+
+    def detect(self, path: Path, served: Result, class_names: Sequence[str]) -> Result:
+        """What Detectron2 finds in a file above the served result's threshold, as a result of its own.
+
+        Raises `LocalError` if Detectron2 cannot read the file or fails on it.
+        """
+        from detectron2.data.detection_utils import read_image
+
+        try:
+            with _quiet():
+                instances = self.predictor(read_image(str(path), format="BGR"))["instances"].to("cpu")
+        except Exception as error:
+            msg = f"Detectron2 fails on it here: {_first_line(error)}"
+            raise LocalError(msg) from error
+        found = tuple(item for item in _detections(instances, class_names) if item.score > served.threshold)
+        return dataclasses.replace(served, detections=found, empty=None, panoptic=None, class_map_png=None, findings=())
+
+
+def load(config: str, weights: Path, plugins: Sequence[str], threshold: float) -> Local:
+    """Build the predictor of a config (a file, or a path within the model zoo) and a checkpoint, at a threshold.
+
+    It runs where the config says, or on the CPU where there is no GPU. `plugins` are modules of the model's project,
+    which are run; so is whatever a .pkl or .pth holds that Detectron2 itself would run.
+    Raises `LocalError` if torch or Detectron2 is missing, and for what Detectron2 does not take.
+    """
+    try:
+        with _quiet():
+            engine, torch = importlib.import_module("detectron2.engine"), importlib.import_module("torch")
+    except ImportError as error:
+        missing = (error.name or str(error)).partition(".")[0]
+        msg = f"vedette compare runs Detectron2 on this machine, and cannot import {missing}: {_INSTALL}"
+        raise LocalError(msg) from error
+    if not weights.is_file():
+        msg = f"no such file: {weights}"
+        raise LocalError(msg)
+    with _quiet():
+        node = _config(config, plugins)
+        part = node.MODEL[_part(node)]
+        own = part.get("SCORE_THRESH_TEST")
+        if own is not None:
+            part.SCORE_THRESH_TEST = threshold
+        node.MODEL.WEIGHTS = ""  # loaded below, by a checkpointer that remembers
+        if not torch.cuda.is_available():
+            node.MODEL.DEVICE = "cpu"
+        try:
+            predictor = engine.DefaultPredictor(node)
+            random, ignored = _load_weights(predictor.model, weights)
+        except Exception as error:
+            msg = f"Detectron2 cannot load {weights} as {config} says: {_first_line(error)}"
+            raise LocalError(msg) from error
+    return Local(predictor, node, own, random, ignored)
+
+
+def _config(path: str, plugins: Sequence[str]) -> Any:  # noqa: ANN401  detectron2 is untyped
+    import yaml
+    from detectron2 import model_zoo
+    from detectron2.config import get_cfg
+
+    if path.endswith(".py"):
+        msg = f"{path} is a LazyConfig, which Detectron2's DefaultPredictor does not take: give a YAML config"
+        raise LocalError(msg)
+    carried = not Path(path).exists()  # what Detectron2 itself carries may hold expressions; nobody else's is run
+    node = get_cfg()
+    try:
+        for module in map(importlib.import_module, plugins):
+            for name in filter(_EXTENDS.fullmatch, vars(module)):
+                getattr(module, name)(node)
+        node.merge_from_file(model_zoo.get_config_file(path) if carried else path, allow_unsafe=carried)
+    except ImportError as error:
+        msg = f"no plugin: {error}; give --plugin the name of a module on PYTHONPATH"
+        raise LocalError(msg) from error
+    except RuntimeError as error:
+        msg = f"{path} is neither a file nor a config of the model zoo"
+        raise LocalError(msg) from error
+    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        msg = f"{path} is no config that Detectron2 takes ({_first_line(error)}); has it a --plugin?"
+        raise LocalError(msg) from error
+    return node
+
+
+def _load_weights(model: Any, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ANN401  detectron2 is untyped
+    """Load a checkpoint as Detectron2 does; returns the tensors that stay random, and those that are ignored."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    left: list[Any] = []
+
+    class Checkpointer(DetectionCheckpointer):  # type: ignore[misc]  # detectron2 is untyped
+        def _load_file(self, filename: str) -> Any:  # noqa: ANN401  its own signature
+            if not filename.endswith(".safetensors"):
+                return super()._load_file(filename)
+            from safetensors.torch import load_file
+
+            return {"model": load_file(filename)}
+
+        def _log_incompatible_keys(self, incompatible: Any) -> None:  # noqa: ANN401  its own signature
+            left.append(incompatible)
+
+    Checkpointer(model).load(str(path))
+    random = [*left[0].missing_keys, *(name for name, *_ in left[0].incorrect_shapes)]
+    return tuple(filter(_matters, random)), tuple(filter(_matters, left[0].unexpected_keys))
+
+
+def _matters(name: str) -> bool:
+    return not name.endswith(_HARMLESS)
+
+
+def _detections(instances: Any, class_names: Sequence[str]) -> Iterator[Detection]:  # noqa: ANN401  detectron2 is untyped
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else [None] * len(instances)
+    boxes, scores, classes = instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), instances.pred_classes
+    for box, score, number, mask in zip(boxes, scores, classes.tolist(), masks, strict=True):
+        name = class_names[number] if number < len(class_names) else f"class {number}"
+        yield Detection(tuple(box), score, number, name, mask if mask is None else _mask(mask))
+
+
+def _mask(mask: Any) -> Mask:  # noqa: ANN401  a bool array of shape (height, width)
+    height, width = mask.shape
+    return Mask(height, width, counts=rle.encode(np.asfortranarray(mask, np.uint8))["counts"])
+
+
+def hints(local: Local, contract: Contract, threshold: float, *, same: bool) -> list[str]:
+    """Where the local config says otherwise than the served contract, and what Detectron2 did without a word.
+
+    `threshold` is the one that both were compared at, `same` whether they agreed.
+    """
+    told = [*_settings(local.config, contract), *_silences(local)]
+    if not same and not told:
+        told.append("the config says what is served: the weights may be others than those of the served version")
+    own, part = local.own_threshold, _part(local.config)
+    if own is not None and not _alike(own, threshold):
+        told.append(
+            f"MODEL.{part}.SCORE_THRESH_TEST is {own:g} in the config, and both were compared at {threshold:g}, as "
+            "served: Detectron2 by itself finds what lies above its own"
+        )
+    return told
+
+
+def _settings(node: Any, contract: Contract) -> list[str]:  # noqa: ANN401  detectron2 is untyped
+    part = _part(node)
+    classes, most = node.MODEL[part].NUM_CLASSES, node.TEST.DETECTIONS_PER_IMAGE
+    return [
+        f"{key} is {mine} in the config, {theirs} is served: {meaning}"
+        for key, mine, theirs, meaning in (
+            ("INPUT.FORMAT", node.INPUT.FORMAT, contract.channel_order, "one of the models sees red and blue swapped"),
+            ("INPUT.MIN_SIZE_TEST", node.INPUT.MIN_SIZE_TEST, contract.shortest_edge, "objects have another size"),
+            ("INPUT.MAX_SIZE_TEST", node.INPUT.MAX_SIZE_TEST, contract.longest_edge, "long images get another size"),
+            ("MODEL.PIXEL_MEAN", _floats(node.MODEL.PIXEL_MEAN), contract.pixel_mean, "brightness is shifted"),
+            ("MODEL.PIXEL_STD", _floats(node.MODEL.PIXEL_STD), contract.pixel_std, "contrast is scaled"),
+            (f"MODEL.{part}.NUM_CLASSES", classes, len(contract.class_names), "these are two different models"),
+            ("TEST.DETECTIONS_PER_IMAGE", most, contract.max_detections or most, "a full image is cut off elsewhere"),
+        )
+        if not _alike(mine, theirs)
+    ]
+
+
+def _silences(local: Local) -> list[str]:
+    told = []
+    if local.random:
+        told.append(f"the local model may be the wrong one: Detectron2 left {_names(local.random)} random, silently")
+    if local.ignored:
+        told.append(f"Detectron2 ignored {_names(local.ignored)} of the checkpoint, silently: the config is another's")
+    return told
+
+
+def _part(node: Any) -> str:  # noqa: ANN401  detectron2 is untyped
+    return _PARTS.get(node.MODEL.META_ARCHITECTURE, "ROI_HEADS")
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def _alike(mine: Any, theirs: Any) -> bool:  # noqa: ANN401  values of a config
+    """Whether two are equal; numbers came over the wire with 32 bits."""
+    if isinstance(mine, str):
+        return bool(mine == theirs)
+    return np.shape(mine) == np.shape(theirs) and bool(np.allclose(mine, theirs, rtol=1e-5))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Detectron2 prints off stdout, where the results go, and its warnings out of the way."""
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def save(source: Path, local: Result, served: Result, folder: Path) -> Path:
+    """Draw what was found locally (left) and what was served (right) into the picture; returns the PNG's path.
+
+    Raises `LocalError` if supervision is missing, or the picture cannot be written.
+    """
+    target = folder / f"{source.stem}.png"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with Image.open(source) as picture:
+            left, right = drawing.annotate(picture, local), drawing.annotate(picture, served)
+        sheet = Image.new("RGB", (left.width + right.width, left.height))
+        sheet.paste(left, (0, 0))
+        sheet.paste(right, (left.width, 0))
+        sheet.save(target)
+    except OSError as error:
+        msg = f"cannot save {target}: {error}"
+        raise LocalError(msg) from error
+    return target
