@@ -41,6 +41,11 @@ def pictures(seeds: Iterator[int] | range, *, quiet: bool) -> Iterator[Labelled]
             yield Labelled(seed, np.ascontiguousarray(picture.pixels[:, :, ::-1]), len(picture.signs))
 
 
+def drawn(seeds: range, *, quiet: bool) -> Iterator[Labelled]:
+    """The same, drawn alone: for tests that need no photographs."""
+    return pictures(range(seeds.start - seeds.start % 2, seeds.stop, 2), quiet=quiet)
+
+
 def background(seed: int) -> UInt8Array:
     """A picture of nothing, BGR."""
     return _photograph(seed)[:, :, ::-1] if seed % 2 else next(pictures(range(seed, seed + 20), quiet=True)).bgr
