@@ -31,7 +31,7 @@ def client(bundled: running.Server) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository of the five families, random."""
+    """A repository of the families of the zoo, random."""
     from tests.families import write  # imports torch, which most tests need not wait for
 
     return write(tmp_path_factory.mktemp("families"))

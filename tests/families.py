@@ -1,4 +1,4 @@
-"""The five families of the model zoo, built small with random weights from the zoo's own configs."""
+"""The families of the model zoo, built small with random weights from the zoo's own configs."""
 
 from pathlib import Path
 
@@ -19,6 +19,7 @@ ZOO = {
     "keypoint_rcnn": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
     "retinanet": "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
     "panoptic_fpn": "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+    "cascade_mask_rcnn": "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
 }
 CLASSES = ("cat", "dog", "cup", "car", "sun")
 STUFF = ("things", "sky", "grass", "road")
@@ -127,7 +128,7 @@ def model(family: str) -> torch.nn.Module:
 
 
 def write(root: Path) -> Path:
-    """Write all five as a model repository."""
+    """Write all of the zoo as a model repository."""
     for family in ZOO:
         (root / family).mkdir(parents=True)
         importer.write_version(

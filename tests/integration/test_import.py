@@ -342,11 +342,6 @@ CONFIGS: dict[str, tuple[dict[str, Any], str, Check]] = {
         Check.ALWAYS_EMPTY,
     ),
     "no detections": ({"TEST__DETECTIONS_PER_IMAGE": 0}, ",".join(CLASSES), Check.ALWAYS_EMPTY),
-    "a cascade, not served yet": (
-        {"MODEL__ROI_HEADS__NAME": "CascadeROIHeads", "MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True},
-        ",".join(CLASSES),
-        Check.CONFIG_UNSERVABLE,
-    ),
 }
 
 

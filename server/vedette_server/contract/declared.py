@@ -89,8 +89,7 @@ def _lazy(config: Mapping[str, Any]) -> Declared:
     model, mapper = config["model"], config["dataloader"]["test"]["mapper"]
     architecture = _served(str(model["_target_"]).rpartition(".")[2])
     retinanet, heads = architecture == "RetinaNet", model.get("roi_heads", {})
-    selects = model if retinanet else heads.get("box_predictor", {})
-    prefix = "model" if retinanet else "model.roi_heads.box_predictor"
+    prefix, selects = ("model", model) if retinanet else _lazy_predictor(heads)
     most = "max_detections_per_image" if retinanet else "test_topk_per_image"
     panoptic = architecture == "PanopticFPN" and model.get("combine_on", True)
     points, stuff = heads.get("keypoint_head"), model.get("sem_seg_head")
@@ -113,6 +112,13 @@ def _lazy(config: Mapping[str, Any]) -> Declared:
 
 def _count(key: str, part: Mapping[str, Any] | None) -> Count | None:
     return Count(key, int(part[key.rpartition(".")[2]])) if part else None
+
+
+def _lazy_predictor(heads: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """What selects an R-CNN's boxes, with its key: of a cascade the last stage's."""
+    if stages := heads.get("box_predictors"):
+        return f"model.roi_heads.box_predictors.{len(stages) - 1}", stages[-1]
+    return "model.roi_heads.box_predictor", heads.get("box_predictor", {})
 
 
 def _lazy_resize(augmentations: Sequence[Mapping[str, Any]]) -> ResizeRule:

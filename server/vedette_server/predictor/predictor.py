@@ -104,16 +104,25 @@ class Predictor:
         """Run the model on a batch, whose images must have the same panoptic threshold."""
         started = time.perf_counter()
         self._set([image.options for image in images])
-        outputs = self._model(
-            [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
-        )
+        outputs = self._forward(images)
         for output in outputs:
             output["instances"] = output["instances"].to("cpu")
+        seen = self._observer.evidence([len(output["instances"]) for output in outputs])
         seconds = (time.perf_counter() - started) / len(images)
         return [
             Inferred(output, evidence, image, seconds)
-            for output, evidence, image in zip(outputs, self._observer.evidence, images, strict=True)
+            for output, evidence, image in zip(outputs, seen, images, strict=True)
         ]
+
+    def _forward(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
+        batch = [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
+        try:
+            outputs: list[dict[str, Any]] = self._model(batch)
+        except AssertionError as error:  # Detectron2's own, of values that it takes for finite
+            if stage := self._observer.not_finite():
+                error.add_note(f"The first stage that gave values that are not finite: {stage}")
+            raise
+        return outputs
 
     @functools.cached_property
     def max_batch(self) -> int:

@@ -1,0 +1,94 @@
+"""Which of a model's stages first gives values that are not finite.
+
+Detectron2 drops such values without a word: broken weights then look like an empty scene.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from detectron2.modeling.roi_heads import ROIHeads
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+_RESULTS = ("mask_head", "keypoint_head")  # give instances; what they predict is the output of their last part
+
+
+def tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401  whatever a stage gives
+    """The tensors of floating point in what a stage gives, that hold any number."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point() and output.numel():
+            yield output
+    elif isinstance(output, Instances):
+        yield from tensors(list(output.get_fields().values()))
+    elif isinstance(output, Mapping):
+        yield from tensors(list(output.values()))
+    elif isinstance(output, list | tuple):
+        for item in output:
+            yield from tensors(item)
+    else:
+        yield from tensors(getattr(output, "tensor", ()))  # boxes and the like
+
+
+def within(output: Any, limit: float = math.inf) -> bool:  # noqa: ANN401  whatever a stage gives
+    """Whether all values are finite, and smaller than `limit` in size. Reads the device once."""
+    ends = [end for tensor in tensors(output) for end in torch.aminmax(tensor)]
+    return not ends or all(-limit < value < limit for value in torch.stack(ends).tolist())
+
+
+class Stages:
+    """Sees what each stage of a model gives, of the whole batch: a value's own image is not told apart."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names: list[str] = []
+        self._ends: list[Tensor] = []  # lowest and highest value of each tensor: one pass, and neither hides a NaN
+        for name, module in _stages(model):
+            module.register_forward_hook(functools.partial(self._see, name))
+
+    def begin(self) -> None:
+        """Forget the last batch."""
+        self._names, self._ends = [], []
+
+    def not_finite(self) -> str:
+        """The first stage, in the order in which they ran, that gave values that are not finite; empty: none."""
+        values = torch.stack(self._ends).tolist() if self._ends else []  # one read of the device for all stages
+        return next((name for name, value in zip(self._names, values, strict=True) if not math.isfinite(value)), "")
+
+    def _see(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        for tensor in tensors(output):
+            self._ends += torch.aminmax(tensor)
+            self._names += (name, name)
+
+
+def _stages(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts to look at, each with its path in the checkpoint."""
+    for name, part in _with_weights(model):
+        inner = dict(_with_weights(part))
+        if isinstance(part, ROIHeads):
+            for head, module in inner.items():
+                yield from _roi_stages(f"{name}.{head}", module)
+            continue
+        predictors = {key: value for key, value in inner.items() if key.endswith("predictor")}
+        if predictors:  # their output is the head's, before it is enlarged to the image's size
+            yield from ((f"{name}.{key}", value) for key, value in predictors.items())
+        elif "rpn_head" in inner:
+            yield f"{name}.rpn_head", inner["rpn_head"]
+        else:
+            if "bottom_up" in inner:  # tells a ResNet from the FPN on top of it
+                yield f"{name}.bottom_up", inner["bottom_up"]
+            yield name, part
+
+
+def _roi_stages(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, nn.ModuleList):  # the stages of a cascade
+        yield from ((f"{name}.{key}", value) for key, value in module.named_children())
+        return
+    if name.endswith(_RESULTS):  # what makes instances of a prediction may fail on it, or make it look finite
+        yield from ((name, last) for _, last in list(_with_weights(module))[-1:])
+    yield name, module
+
+
+def _with_weights(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None)
