@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from vedette_server.contract.contract import Input, InputContract, Limits, Names, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
+from vedette_server.contract.declared import Count, declared
 from vedette_server.contract.derive import derive
 from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
 from vedette_server.contract.loading import Check, LoadRefusedError
@@ -172,6 +173,28 @@ def test_what_cannot_be_served_is_refused(case: str) -> None:
 
 def test_any_number_of_detections_is_r_cnns_negative() -> None:
     assert derive(with_most(-1), Names("ab"), source_digest="1").max_detections is None
+
+
+def test_a_lazy_cascade_selects_by_its_last_stage() -> None:
+    stages = [{"test_score_thresh": threshold, "test_topk_per_image": 7} for threshold in (0.1, 0.2, 0.3)]
+    given = {
+        "model": {
+            "_target_": "detectron2.modeling.meta_arch.GeneralizedRCNN",
+            "pixel_mean": [0, 0, 0],
+            "pixel_std": [1, 1, 1],
+            "roi_heads": {"num_classes": 2, "box_predictors": stages},
+        },
+        "dataloader": {
+            "test": {
+                "mapper": {
+                    "image_format": "BGR",
+                    "augmentations": [{"_target_": "ResizeShortestEdge", "short_edge_length": 9, "max_size": 9}],
+                }
+            }
+        },
+    }
+    seen = declared(given)
+    assert (seen.threshold, seen.most) == (0.3, Count("model.roi_heads.box_predictors.2.test_topk_per_image", 7))
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:

@@ -57,15 +57,21 @@ class Evidence:
 
     A candidate is a pair of a scored row (a region of an R-CNN, an anchor of RetinaNet) and a class whose score lies
     above the floor. candidates = overlapped + suppressed + filtered + capped + clipped + detections.
+    Panoptic-DeepLab's rows and candidates are its instances alike. All is of the image alone but `not_finite`, which is
+    of the batch in which it was answered.
+
+    `certainty` is the mean over the scored rows of the highest share, the background's included: a random head of K
+    classes is near 1 / (K + 1). RetinaNet's scores are no shares: there it is 1 - mean / best of all scores, near 0
+    where a random head gives them all alike, and near 1 where a few, be they small, stand out. 1: there are no rows.
     """
 
     best_scores: Float32Array  # (classes,), the highest finite score of each before the threshold; 0: none was scored
     proposed: int | None = None  # regions before they are filtered; None: the model proposes none
     proposals: int | None = None  # regions after that
     scored: int = 0  # rows whose boxes and scores are finite
-    certainty: float = 1.0  # mean over those of the highest share, the background's included; 1 where there are none
+    certainty: float = 1.0  # 0 to 1: how far those tell one class from another
     candidates: int = 0  # that entered non-maximum suppression
-    overlapped: int = 0  # of those, what it removed
+    overlapped: int = 0  # of those, what it removed: all that is in none of the counts below, nor detected
     suppressed: int = 0  # above the floor and not above the threshold
     filtered: int = 0  # above the threshold, of classes that were not asked for
     capped: int = 0  # above the threshold, beyond the number that was asked for
