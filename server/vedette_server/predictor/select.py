@@ -90,7 +90,22 @@ class RcnnSelector(_Regions):
         super().__init__(floor, layers)
         self._layers = layers
         self._original = layers.inference
+        self._given: dict[tuple[str, int], tuple[Any, Any]] = {}
         layers.inference = self._inference
+        for name in ("predict_boxes", "predict_probs"):
+            setattr(layers, name, functools.partial(self._once, name, getattr(layers, name)))
+
+    def begin(self, options: Sequence[Options]) -> None:
+        """Tell what is asked of each image of the batch that the model is given next."""
+        super().begin(options)
+        self._given = {}
+
+    def _once(self, name: str, predict: Callable[..., Any], predictions: Any, proposals: Any) -> Any:  # noqa: ANN401  detectron2 is untyped
+        """What a method makes of predictions, made once: of each image it is wanted by two selections and the tally."""
+        key = name, id(predictions)
+        if key not in self._given:
+            self._given[key] = predictions, predict(predictions, proposals)  # kept, so that its id is not given again
+        return self._given[key][1]
 
     def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
         counts = [len(item) for item in proposals]
