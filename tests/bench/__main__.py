@@ -68,6 +68,22 @@ def contract_share(predictor: Predictor, version: ModelVersion, spec: ImageSpec,
     return statistics.median(checks), statistics.median(decodes)
 
 
+def observation(version: ModelVersion, threads: int) -> Table:
+    """What it costs to observe the model: the bare predictor with and without it, picture by picture."""
+    table = Table("Observation", "without, ms", "with, ms", "ratio (median of pairs)")
+    options = defaults(version.contract)
+    blind = load(version.folder, version.contract, "cpu", threads, observe=False)
+    seeing = load(version.folder, version.contract, "cpu", threads)
+    for name, seed, quiet in (("signs", 3_000_001, False), ("no sign", 3_000_002, True)):
+        data = jpeg(scenes.draw(scenes.describe(seed, quiet=quiet)).pixels)
+        without, watched, ratio = compare(
+            functools.partial(blind.predict, EncodedImage(), data, options),
+            functools.partial(seeing.predict, EncodedImage(), data, options),
+        )
+        table.add_row(name, f"{without * 1000:.1f}", f"{watched * 1000:.1f}", f"{ratio:.3f}")
+    return table
+
+
 def gateway_cost() -> Table:
     """What a request costs with a predictor that does nothing: client, transport, gateway, worker's channel."""
     table = Table("The gateway's own cost", "median, ms")
@@ -147,7 +163,7 @@ def main() -> None:
     for name, (spec, data, _image) in pictures.items():
         check, converted = contract_share(predictor, version, spec, data)
         shares.add_row(name, f"{check:.2%}", f"{converted:.1%}")
-    for table in (served, shares, gateway_cost(), efficiency()):
+    for table in (served, shares, observation(version, threads), gateway_cost(), efficiency()):
         Console(width=110).print(table)
     print(f"{ROUNDS} pairs each, {threads} threads")
 

@@ -372,6 +372,55 @@ def lossless(started: running.Server, frames: int) -> tuple[int, bool, bool]:
     return len(events), [event.frame_id for event in events] == list(range(frames)), equal
 
 
+@dataclass
+class Diagnosing:
+    """Latencies of paced traffic, in windows without diagnoses and with as many as the server takes."""
+
+    without: list[float]
+    beside: list[float]
+    tried: int  # images inferred for diagnoses
+
+    @property
+    def ratio(self) -> float:
+        """Of the 95th percentiles."""
+        return float(np.percentile(self.beside, 95) / np.percentile(self.without, 95))
+
+
+async def diagnosing(started: running.Server, windows: int, seconds: float, load: float = 0.5) -> Diagnosing:
+    """Traffic at a share of the capacity, at random moments; in every other window diagnoses run all the time."""
+    data, rng = picture(), random.Random(4)  # noqa: S311  moments, not secrets
+    seen = Diagnosing([], [], 0)
+    async with grpc.aio.insecure_channel(started.address, options=OPTIONS) as channel:
+        stub = DetectionServiceStub(channel)
+        rate = load * (await capacity(stub, 8.0))[0]
+
+        async def call(latencies: list[float]) -> None:
+            begun = time.monotonic()
+            await stub.Detect(request(data))
+            latencies.append(time.monotonic() - begun)
+
+        async def diagnose() -> None:
+            while True:
+                found = await stub.Diagnose(pb.DiagnoseRequest(image=request(data).image))
+                seen.tried += 1 + len(found.candidates)
+
+        async def window(latencies: list[float]) -> None:
+            until, calls = time.monotonic() + seconds, []
+            while time.monotonic() < until:
+                calls.append(asyncio.create_task(call(latencies)))
+                await asyncio.sleep(rng.expovariate(rate))
+            await asyncio.gather(*calls)
+
+        for _ in range(windows):
+            await window(seen.without)
+            others = [asyncio.create_task(diagnose()) for _ in range(2)]
+            await window(seen.beside)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+    return seen
+
+
 def main() -> None:
     """Run every scenario at full length and print what was seen."""
     with tempfile.TemporaryDirectory() as folder:
@@ -401,6 +450,9 @@ def main() -> None:
         print(f"overload: goodput {over.goodput:.3f} of a capacity of {over.capacity:.1f} a second;", flush=True)
         print(f"  of {over.sent} sent {over.in_time} in time, {over.late} late, {over.expired} expired,", flush=True)
         print(f"  {len(over.refused)} refused, {over.quickly_refused:.1%} of them within 50 ms", flush=True)
+        beside = asyncio.run(diagnosing(started, windows=6, seconds=25.0))
+        print(f"diagnosing: p95 {beside.ratio:.3f} times that without, of {len(beside.beside)} and", flush=True)
+        print(f"  {len(beside.without)} answers, beside {beside.tried} inferences for diagnoses that ended", flush=True)
         gone = asyncio.run(cancel(started, clients=200))
         print(f"cancel: free after {gone.seconds_until_free:.2f} s; {gone}", flush=True)
 

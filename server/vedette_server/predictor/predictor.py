@@ -190,7 +190,7 @@ class Predictor:
         return look(pixels, self._bgr(resized)), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
 
 
-def load(folder: Path, contract: InputContract, device: str, threads: int) -> Predictor:
+def load(folder: Path, contract: InputContract, device: str, threads: int, *, observe: bool = True) -> Predictor:
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
     Raises `LoadRefusedError` when a plugin is missing, the config cannot be served, or a tensor is missing, unexpected,
@@ -199,7 +199,7 @@ def load(folder: Path, contract: InputContract, device: str, threads: int) -> Pr
     torch.set_num_threads(threads)
     model = build(read_config(folder), contract.plugins, device)
     load_strictly(model, load_file(folder / "model.safetensors", device=device), contract.waivers)
-    return Predictor(model, contract)
+    return Predictor(model, contract, observe=observe)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
