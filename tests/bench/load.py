@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 from google.protobuf import timestamp_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2

@@ -71,6 +71,8 @@ class Probe:
         """Explain an answer of a source, and look into the source if it needs it."""
         source = self._sources.of(_key(served, item.source))
         source.see(answer)
+        if source.suspicion and source.calm:  # whatever it was, it has been mended
+            self._tell(served, source, None)
         context = Context(served.golden_failing, source.identical, source.values, source.suspicion)
         findings = explain(answer, served.model.contract, context)
         self._look_into(
@@ -130,6 +132,9 @@ class Probe:
             source.quiet_until = now + min(_PAUSE_SECONDS * 2**source.fruitless, _LONGEST_PAUSE)
             source.fruitless += 1
             log.info("no_cause_found", **_names(source.key))
+        self._tell(served, source, suspicion)
+
+    def _tell(self, served: ServedVersion, source: Source, suspicion: Finding | None) -> None:
         source.suspicion = suspicion
         self._monitor.suspected(served.model, source.key.name, suspicion.code if suspicion else None)
 

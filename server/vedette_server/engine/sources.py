@@ -12,7 +12,7 @@ from vedette_server.explain.trial import Trial
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
 _RECENT, _USUAL = 0.1, 0.002  # weights of one frame in the recent and in the usual share of empty ones
-_BEYOND = 0.2  # by which the recent share must lie above the usual one
+_BEYOND, _AGAIN = 0.2, 0.05  # by which the recent share lies above the usual one: to be restless, to be calm again
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Source:
     def restless(self) -> bool:
         """Whether it is empty beyond what is usual with it, as every source is at first that gives nothing."""
         return self._recent > self._usual + _BEYOND
+
+    @property
+    def calm(self) -> bool:
+        """Whether it is about as empty as usual."""
+        return self._recent <= self._usual + _AGAIN
 
     @property
     def due(self) -> bool:
