@@ -8,6 +8,7 @@ from vedette_server.contract.contract import ResizeRule
 from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.mistakes import IMAGENET, Mistake, applicable, undo
 from vedette_server.contract.types import Float32Array, UInt8Array
+from vedette_server.predictor.look import look
 
 from tests.unit.test_contract import contract
 
@@ -86,8 +87,19 @@ def test_only_what_can_have_happened_is_tried() -> None:
     terms = dataclasses.replace(
         CONTRACT, pixel_mean=tuple(IMAGENET[0][::-1].tolist()), pixel_std=tuple(IMAGENET[1][::-1].tolist())
     )
-    everything = set(Mistake) - {Mistake.NONE}
-    assert set(applicable(2_000, 2_000, CONTRACT, 0.5)) == everything
-    assert set(applicable(2_000, 2_000, terms, 0.5)) == everything - {Mistake.NORMALISED_IMAGENET}
-    assert set(applicable(24, 40, CONTRACT, 0.5)) == everything - {Mistake.TOO_FAR}
-    assert set(applicable(2_000, 2_000, CONTRACT, CONTRACT.floor)) == everything - {Mistake.THRESHOLD}
+    values = {Mistake.UNIT_RANGE, Mistake.SCALED_UP, Mistake.NORMALISED, Mistake.NORMALISED_IMAGENET}
+    always = set(Mistake) - {Mistake.NONE} - values
+    tiny, bright, large = PICTURE // 80, PICTURE | 253, (2_000, 2_000)
+
+    def tried(pixels: UInt8Array, size: tuple[int, int] = large, threshold: float = 0.5) -> set[Mistake]:
+        return set(applicable(look(pixels, pixels), size, CONTRACT, threshold))
+
+    assert tried(PICTURE) == always
+    assert tried(tiny) == always | values - {Mistake.SCALED_UP}
+    assert tried(bright) == always | values - {Mistake.UNIT_RANGE}
+    assert tried(PICTURE, size=(24, 40)) == always - {Mistake.TOO_FAR}
+    assert tried(PICTURE, threshold=CONTRACT.floor) == always - {Mistake.THRESHOLD}
+    same = set(applicable(look(tiny, tiny), large, terms, 0.5))
+    assert same == always | {Mistake.UNIT_RANGE, Mistake.NORMALISED}
+    subtracting = dataclasses.replace(CONTRACT, pixel_std=(1.0, 1.0, 1.0))
+    assert Mistake.NORMALISED in applicable(look(PICTURE, PICTURE), large, subtracting, 0.5)

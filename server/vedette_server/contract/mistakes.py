@@ -9,12 +9,17 @@ from enum import StrEnum
 
 import numpy as np
 
+from vedette_server.contract.answer import PixelStatistics
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.types import Float32Array, UInt8Array
 
 # torchvision's constants for models trained on ImageNet, times 255, as blue, green, red.
 IMAGENET = np.array([[103.53, 116.28, 123.675], [57.375, 57.12, 58.395]], np.float32)
+# What normalised values look like once they are 8 bits, cut or wrapped around zero: their highest level, or the share
+# of the samples from 4 to 252 that they do not exceed.
+HIGHEST_NORMALISED, NO_MIDDLE = 3, 0.02
+_SCALED_UP = 0.5  # share of saturated samples that values multiplied by 255 exceed
 _GAMMA = 2.2
 _SUBTRACTED_ONLY = 2.0  # a standard deviation below it, as Caffe's models have, which only subtract the mean
 _SIGNED = 128  # where an 8-bit sample that was cut from a negative value begins
@@ -54,16 +59,23 @@ def undo(mistake: Mistake, pixels: Float32Array, contract: InputContract) -> UIn
     return np.ascontiguousarray(np.clip(np.rint(np.nan_to_num(undone)), 0, 255).astype(np.uint8))
 
 
-def applicable(height: int, width: int, contract: InputContract, threshold: float) -> list[Mistake]:
-    """The mistakes that can have been made about an image of that size, asked about at that threshold."""
-    possible: list[Mistake] = [mistake for mistake in Mistake if mistake is not Mistake.NONE]
-    if np.allclose(_constants(contract), IMAGENET, atol=1):
-        possible.remove(Mistake.NORMALISED_IMAGENET)
-    if _crop(height, width, contract) is None:
-        possible.remove(Mistake.TOO_FAR)
-    if threshold <= contract.floor:
-        possible.remove(Mistake.THRESHOLD)
-    return possible
+def applicable(
+    pixels: PixelStatistics, size: tuple[int, int], contract: InputContract, threshold: float
+) -> list[Mistake]:
+    """The mistakes that can have been made about an image of `size` (height, width) that looks so."""
+    constants = _constants(contract)
+    tiny = pixels.highest <= HIGHEST_NORMALISED
+    normalised = tiny or pixels.middle < NO_MIDDLE
+    impossible = {
+        Mistake.NONE: True,
+        Mistake.UNIT_RANGE: not tiny,
+        Mistake.SCALED_UP: pixels.saturated < _SCALED_UP,
+        Mistake.NORMALISED: not normalised and constants[1].max() >= _SUBTRACTED_ONLY,
+        Mistake.NORMALISED_IMAGENET: not normalised or np.allclose(constants, IMAGENET, atol=1),
+        Mistake.TOO_FAR: _crop(*size, contract) is None,
+        Mistake.THRESHOLD: threshold <= contract.floor,
+    }
+    return [mistake for mistake in Mistake if not impossible.get(mistake, False)]
 
 
 def _constants(contract: InputContract) -> Float32Array:

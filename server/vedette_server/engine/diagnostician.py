@@ -63,10 +63,11 @@ class Diagnostician:
     async def _diagnose(self, served: ServedVersion, sample: Sample, *, thumbnails: bool) -> Diagnosis:
         as_sent = await self.try_one(served, sample, Mistake.NONE, thumbnail=thumbnails)
         contract, answer = served.model.contract, as_sent.answer
-        mistakes = applicable(answer.height, answer.width, contract, sample.options.threshold)
+        assert answer.pixels is not None  # noqa: S101  workers observe
+        mistakes = applicable(answer.pixels, (answer.height, answer.width), contract, sample.options.threshold)
         tried = [await self.try_one(served, sample, mistake, thumbnail=thumbnails) for mistake in mistakes]
-        seen = None if answer.pixels is None else values(answer.pixels, None)
-        findings = explain(answer, contract, Context(served.golden_failing, values=seen))
+        context = Context(served.golden_failing, values=values(answer.pixels, None))
+        findings = explain(answer, contract, context)
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 
     async def try_one(

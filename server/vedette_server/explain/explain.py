@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
 from vedette_server.contract.contract import Input, InputContract
+from vedette_server.contract.mistakes import HIGHEST_NORMALISED, NO_MIDDLE
 from vedette_server.explain.findings import FINDINGS, Code, Confidence, Finding
 
 FROZEN_FRAMES = 10  # in a row with the same pixels, from which on a feed counts as frozen
 CONVINCING = 0.5  # the score from which on the model holds a candidate more likely than not
 
-_UNIT_HIGHEST, _NORMALISED_HIGHEST = 1, 3  # of values that were scaled to [0, 1], or normalised, and then cut to 8 bits
+_HIGHEST_UNIT = 1  # of values that were scaled to [0, 1] and then cut to 8 bits
 _STRUCTURED = 0.3  # correlation of neighbouring samples: a picture's is above it, a dark sensor's noise below
-_NO_MIDDLE = 0.02  # share of the samples from 4 to 252 that normalised values do not exceed
 _BLACK, _SATURATED = 0.99, 0.5  # shares of the samples
 _FLAT = 2.0  # levels
 _GREY = 1.0  # levels between the channels
@@ -80,10 +80,10 @@ def values(pixels: PixelStatistics, before: Code | None) -> Code | None:
 
     A dark picture scaled so is black; `before` is what the source's earlier frames have told.
     """
-    wrapped = pixels.middle < _NO_MIDDLE and pixels.saturated > _NO_MIDDLE and pixels.lowest <= _NORMALISED_HIGHEST
-    if not wrapped and pixels.highest > _NORMALISED_HIGHEST:
+    wrapped = pixels.middle < NO_MIDDLE < pixels.saturated and pixels.lowest <= HIGHEST_NORMALISED
+    if not wrapped and pixels.highest > HIGHEST_NORMALISED:
         return None
-    if wrapped or (pixels.highest > _UNIT_HIGHEST and pixels.coherence >= _STRUCTURED):
+    if wrapped or (pixels.highest > _HIGHEST_UNIT and pixels.coherence >= _STRUCTURED):
         return Code.VALUES_NORMALISED
     if pixels.coherence >= _STRUCTURED:
         return before or Code.VALUES_IN_UNIT_RANGE
