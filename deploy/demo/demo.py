@@ -95,8 +95,7 @@ def swap(path: Path) -> Path:
     """The same picture as someone sends it who takes RGB for BGR."""
     with Image.open(path) as picture:
         red, green, blue = picture.split()
-        swapped = path.parent.parent / "swapped" / path.name
-        swapped.parent.mkdir()
+        swapped = OUTPUT / "swapped.png"
         Image.merge("RGB", (blue, green, red)).save(swapped)
     return swapped
 
@@ -120,8 +119,10 @@ def main() -> None:
     with server() as address:
         vedette("detect", *names, "--server", address)
         vedette("detect", *names, "--server", address, "--json", "--save", str(OUTPUT / "annotated"), stdout=lines)
-        console.print("\nNow the first picture with its red and blue swapped: no error, and nothing right.")
-        vedette("detect", str(swap(pictures[0])), "--server", address)
+        console.print("\nNow the second picture with its red and blue swapped: no error, and four signs are gone. Why?")
+        swapped = str(swap(pictures[1]))
+        vedette("detect", swapped, "--server", address)
+        vedette("diagnose", swapped, "--save", str(OUTPUT), "--server", address)
         clip, lines_of_clip, drawn = (OUTPUT / name for name in ("clip.mp4", "clip.jsonl", "clip-annotated.mp4"))
         clips.write(scenes.Clip(SEEDS[0]), clip)
         console.print("\nAnd a drive towards the same signs, as a stream.")
