@@ -14,7 +14,7 @@ from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.budget import Budget
 from vedette_server.engine.queue import Flow, Item, Priority
-from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.served import ServedVersion, State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
 from vedette_server.explain.explain import Context, explain, values
 
@@ -79,6 +79,8 @@ class Diagnostician:
             options = msgspec.structs.replace(options, threshold=served.model.contract.floor)
         size = convert.check(sample.spec, sample.data, served.model.contract)
         await self._budget.turn(served)
+        if served.state is not State.READY:
+            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
         item = Item(sample.spec, sample.data, options, size, self._flow, Priority.LOW, deadline=float("inf"))
         served.put(item)
         answer = await item.answer

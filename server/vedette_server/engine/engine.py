@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -21,6 +22,7 @@ from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come any more
 
 
@@ -196,18 +198,27 @@ class Engine:
 
         Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, and SAMPLE_MISSING.
         """
-        with self.underway(query.model, query.version):
-            served = self.find(query.model, query.version)
-            if self._diagnostician is None:
-                raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
-            if served.state is not State.READY:
-                raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
-            sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
-            if sampled:
-                sample = self.probe.sample(served, query.source)
-            if sample is None:
-                raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
-            return await self._diagnostician.diagnose(served, sample, thumbnails=True), served.model
+        served = self.find(query.model, query.version)
+        if self._diagnostician is None:
+            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+        sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
+        if sampled:
+            sample = self.probe.sample(served, query.source)
+        if sample is None:
+            raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
+        return await self._unless_stopping(self._diagnostician.diagnose(served, sample, thumbnails=True)), served.model
+
+    async def _unless_stopping(self, work: Coroutine[None, None, T]) -> T:
+        """Wait for what may take longer than a drain. Raises `Refused`: SHUTTING_DOWN."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.stopping.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Refused(Reason.SHUTTING_DOWN)
+            return task.result()
+        finally:
+            task.cancel()
+            stop.cancel()
 
     async def stop(self) -> None:
         """End every worker."""

@@ -82,8 +82,7 @@ class Probe:
 
     def sample(self, served: ServedVersion, name: str) -> Sample | None:
         """The empty frame of a source that was diagnosed last, if there is one."""
-        source = self._sources.find(_key(served, name))
-        return source.sample if source else None
+        return self._sources.sample(_key(served, name))
 
     def _look_into(self, served: ServedVersion, source: Source, frame: _Frame, findings: tuple[Finding, ...]) -> None:
         if self._diagnostician is None:
@@ -101,8 +100,6 @@ class Probe:
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if self._on_trial:
-            self._on_trial.trials.clear()
         self._on_trial = self._last = self._next = None
         if not task.cancelled() and (bug := task.exception()):
             log.error("bug", exc_info=bug)
@@ -143,14 +140,15 @@ class Probe:
     ) -> Finding | None:
         """Diagnose empty frames until one tells something, then put that on trial."""
         for _ in range(_TRIES):
-            source.sample, self._last = frame.sample, frame
+            self._last = frame
+            self._sources.keep(source.key, frame.sample)
             diagnosis = await doctor.diagnose(served, frame.sample, thumbnails=False)
-            helping = [one for one in diagnosis.ranked if one.gains_on(diagnosis.as_sent)]
-            source.trials = {one.mistake: Trial() for one in helping if one.mistake is not Mistake.THRESHOLD}
-            if source.trials:
-                for trial in source.trials.values():
-                    trial.count(gained=True)
-                return await self._try(doctor, served, source)
+            helping = [one.mistake for one in diagnosis.ranked if one.gains_on(diagnosis.as_sent)]
+            trials: dict[Mistake, Trial] = {
+                mistake: Trial(gains=1) for mistake in helping if mistake is not Mistake.THRESHOLD
+            }
+            if trials:
+                return await self._try(doctor, served, trials)
             frame = await self._next_frame(empty=True)
         return None
 
@@ -163,19 +161,19 @@ class Probe:
                 if not empty or not len(frame.answer.detections):
                     return frame
 
-    async def _try(self, doctor: Diagnostician, served: ServedVersion, source: Source) -> Finding | None:
-        trials = source.trials
+    async def _try(self, doctor: Diagnostician, served: ServedVersion, trials: dict[Mistake, Trial]) -> Finding | None:
+        """Put mistakes on trial on the frames that follow; returns the first that is convicted."""
         while trials:
             frame = await self._next_frame(empty=False)
             self._last = frame
             as_sent = Candidate(Mistake.NONE, frame.answer)
             for mistake, trial in list(trials.items()):
-                undone = await doctor.try_one(served, frame.sample, Mistake(mistake))
+                undone = await doctor.try_one(served, frame.sample, mistake)
                 gained = undone.gains_on(as_sent)
                 if gained or as_sent.gains_on(undone) or not undone.detections:  # else both found as much
                     trial.count(gained=gained)
                 if trial.verdict is Verdict.FAULTY:
-                    return _suspicion(Mistake(mistake), trial)
+                    return _suspicion(mistake, trial)
                 if trial.verdict is Verdict.HONEST:
                     del trials[mistake]
         return None

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import math
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,7 +72,8 @@ class ServedVersion:
         self._running: dict[Item, Worker] = {}
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
-        self.golden_failing = ""  # what the golden images showed, where that is waived
+        # What their golden images showed last, where it is waived that this must be nothing.
+        self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
         self._settled = asyncio.Event()  # set when nothing waits and nothing runs
         self._settled.set()
 
@@ -99,6 +101,11 @@ class ServedVersion:
                 return "its workers are loading or answering their golden images"
             case State.UNAVAILABLE:
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
+
+    @property
+    def golden_failing(self) -> str:
+        """What the golden images showed when they were last inferred, where that is waived; empty: all is well."""
+        return next(filter(None, map(self._failing.get, self._pool.workers)), "")
 
     @property
     def workers(self) -> int:
@@ -181,12 +188,12 @@ class ServedVersion:
     def _batch(self, first: Item, most: int) -> list[Item]:
         """What goes to a worker at once with `first`: images of its padded size, while the tightest deadline holds."""
         batch, rule = [first], self.model.contract.resize
-        if first.lost:
+        if first.lost or first.options.undo is not None:  # whose size may be another than the header's
             return batch
         for item in self._queue.in_turn() if most > 1 else ():
             done = time.monotonic() + sum(one.cost for one in batch) + item.cost
             alike = resized(item.size, rule) == resized(first.size, rule) and not item.lost
-            alike &= item.options.panoptic_threshold == first.options.panoptic_threshold
+            alike &= item.options.panoptic_threshold == first.options.panoptic_threshold and item.options.undo is None
             if item is not first and alike and done <= min(item.deadline, *(one.deadline for one in batch)):
                 batch.append(item)
             if len(batch) == most:
@@ -260,15 +267,14 @@ class ServedVersion:
 
     async def _vigil(self, worker: Worker) -> None:
         """Let a worker that serves prove it again and again; what no longer sees is replaced."""
-        while self._settings.golden_seconds:
-            await asyncio.sleep(self._settings.golden_seconds)
-            try:
+        try:
+            while self._settings.golden_seconds:
+                await asyncio.sleep(self._settings.golden_seconds)
                 await self._answer_golden(worker)
-            except ProbationError as error:
-                if worker.alive:
-                    log.error("worker_fails_golden", pid=worker.pid, error=str(error))  # noqa: TRY400  a reason, not a bug
-                    worker.dismiss()
-                return
+        except ProbationError as error:
+            if worker.alive:
+                log.error("worker_fails_golden", pid=worker.pid, error=str(error))  # noqa: TRY400  a reason, not a bug
+                worker.dismiss()
 
     async def _until_idle(self, worker: Worker) -> None:
         """Wait until a worker has nothing else to do; if that takes too long, until it has room."""
@@ -299,7 +305,7 @@ class ServedVersion:
                 self._golden_changed(wrong)
             if golden is self.model.golden[-1]:  # the first ones warm the model up
                 self._learn(answer)
-        self.golden_failing = failing
+        self._failing[worker] = failing
         self._monitor.golden(self.model, passed=not failing)
 
     def _golden_changed(self, wrong: str) -> None:

@@ -8,9 +8,9 @@ from vedette_server.contract.answer import Answer, PixelStatistics
 from vedette_server.engine.diagnostician import Sample
 from vedette_server.explain.explain import values
 from vedette_server.explain.findings import Code, Finding
-from vedette_server.explain.trial import Trial
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
+_MOST_SAMPLES, _MOST_SAMPLED_BYTES = 8, 64 * 2**20  # frames that are kept, and their bytes, but for the newest
 _RECENT, _USUAL = 0.1, 0.002  # weights of one frame in the recent and in the usual share of empty ones
 _BEYOND, _AGAIN = 0.2, 0.05  # by which the recent share lies above the usual one: to be restless, to be calm again
 
@@ -32,8 +32,6 @@ class Source:
         self.identical = 0  # frames in a row with the same pixels
         self.values: Code | None = None  # what they have been made of
         self.suspicion: Finding | None = None
-        self.trials: dict[str, Trial] = {}
-        self.sample: Sample | None = None  # the empty frame that was diagnosed last
         self.quiet_until = 0.0  # on the monotonic clock; until then nothing more is tried
         self.fruitless = 0  # diagnoses in a row that nothing came of
         self._checksum: int | None = None
@@ -52,7 +50,8 @@ class Source:
         if pixels is None:
             self.identical, self._checksum = 1, None
             return
-        self.identical = self.identical + 1 if pixels.checksum == self._checksum else 1
+        feed = bool(self.key.name)  # single images may well repeat
+        self.identical = self.identical + 1 if feed and pixels.checksum == self._checksum else 1
         self._checksum = pixels.checksum
         self.values = values(pixels, self.values)
 
@@ -81,6 +80,7 @@ class Sources:
 
     def __init__(self) -> None:
         self._sources: collections.OrderedDict[Key, Source] = collections.OrderedDict()
+        self._samples: dict[Key, Sample] = {}
 
     def of(self, key: Key) -> Source:
         """The source of that key."""
@@ -90,6 +90,16 @@ class Sources:
             self._sources.popitem(last=False)
         return source
 
-    def find(self, key: Key) -> Source | None:
-        """The same, if it is known."""
-        return self._sources.get(key)
+    def keep(self, key: Key, sample: Sample) -> None:
+        """Keep the empty frame of a source that is looked into, and let go of the oldest others."""
+        self._samples.pop(key, None)
+        self._samples[key] = sample
+        while len(self._samples) > 1 and (
+            len(self._samples) > _MOST_SAMPLES
+            or sum(len(one.data) for one in self._samples.values()) > _MOST_SAMPLED_BYTES
+        ):
+            del self._samples[next(iter(self._samples))]
+
+    def sample(self, key: Key) -> Sample | None:
+        """The empty frame of a source that was looked into last, if it is still kept."""
+        return self._samples.get(key)

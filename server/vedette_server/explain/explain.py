@@ -7,6 +7,8 @@ measured stands before what is inferred, and quiet is what remains.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
 from vedette_server.contract.contract import Input, InputContract
 from vedette_server.contract.mistakes import HIGHEST_NORMALISED, NO_MIDDLE
@@ -21,6 +23,7 @@ _BLACK, _SATURATED = 0.99, 0.5  # shares of the samples
 _FLAT = 2.0  # levels
 _GREY = 1.0  # levels between the channels
 _CERTAIN_QUARTER = 0.25  # how far from all alike towards certain a trained head's mean best share lies at least
+_MOST_NAMES = 5  # classes that are named
 _ENLARGED, _REDUCED = 3.0, 8.0  # by the resize rule
 
 
@@ -163,7 +166,11 @@ def _below_threshold(case: _Case) -> Finding | None:
     evidence = case.evidence
     if not evidence.suppressed or (evidence.best_score or 0.0) < CONVINCING:
         return None
-    seen = f"{evidence.suppressed} candidates below {case.answer.threshold:g}; the best is {_best(case)}"
+    convincing = [case.contract.class_names[index] for index in np.flatnonzero(evidence.best_scores >= CONVINCING)]
+    seen = (
+        f"{evidence.suppressed} candidates below {case.answer.threshold:g}, the best of all {_best(case)}; "
+        f"at least {CONVINCING:g} have {', '.join(convincing[:_MOST_NAMES])}"
+    )
     return find(Code.BELOW_THRESHOLD, Confidence.CERTAIN, seen)
 
 

@@ -26,9 +26,10 @@ class Verdict(StrEnum):
 class Trial:
     """One mistake, on the frames of one feed."""
 
-    def __init__(self) -> None:
-        self.frames = 0
-        self.gains = 0
+    def __init__(self, gains: int = 0) -> None:
+        """`gains` frames have gained already."""
+        self.frames = gains
+        self.gains = gains
 
     def count(self, *, gained: bool) -> None:
         """Take one more frame into account."""
