@@ -133,6 +133,22 @@ async def test_a_feed_that_shows_everything_again_is_cleared_without_a_trial(eng
     assert await camera.send(QUIET) == [Code.QUIET_SCENE]
 
 
+async def test_what_is_gone_is_suspected_of_nothing(engine: Engine, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, other = Camera(engine), Camera(engine, "other")
+    await until(ear, 1, camera, BAD)
+    await other.send(GOOD)
+    assert ear.causes == ["CHANNELS_SWAPPED"]
+    monkeypatch.setattr(probe, "_GONE_SECONDS", 0.0)
+    await other.send(GOOD)
+    assert ear.causes == ["CHANNELS_SWAPPED", None]
+
+
+async def test_a_version_that_is_unloaded_is_suspected_of_nothing(engine: Engine, ear: Ear) -> None:
+    await until(ear, 1, Camera(engine), BAD)
+    await engine.unload(engine.served[0])
+    assert ear.causes == ["CHANNELS_SWAPPED", None]
+
+
 async def test_a_quiet_street_is_looked_into_and_left_in_peace(engine: Engine, ear: Ear) -> None:
     camera = Camera(engine)
     await until(ear, 1, camera, QUIET)

@@ -73,6 +73,7 @@ class Engine:
     async def unload(self, served: ServedVersion) -> None:
         """Stop serving a version: nothing new reaches it, what it was given is answered, then its processes end."""
         self._served.remove(served)
+        self.probe.unloaded(served.model)
         self.changed.set()
         await served.drain()
         await served.stop()

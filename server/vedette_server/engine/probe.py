@@ -22,6 +22,7 @@ from vedette_server.explain.diagnosis import Candidate
 from vedette_server.explain.explain import Context, explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
 from vedette_server.explain.trial import Trial, Verdict
+from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ _TRIES = 3  # empty frames of a source that are diagnosed in a row before it is 
 _PAUSE_SECONDS, _LONGEST_PAUSE = 60.0, 3600.0  # before a source is tried again
 _HOLD_SECONDS = 120.0  # that a suspicion stands before it is put on trial again
 _APART_BITS, _APART_SECONDS = 4, 10.0  # by which frames differ that count as two: in their hashes, or in time
+_GONE_SECONDS = 600.0  # after which a source that is not seen any more is suspected of nothing
 _PATIENCE_SECONDS = 60.0  # for the next frame of a source on trial
 # What an answer may say and still be looked into: nothing, or what could have another cause.
 _UNEXPLAINED = {
@@ -62,6 +64,7 @@ class Probe:
         self._monitor = monitor
         self._diagnostician = diagnostician
         self._sources = Sources()
+        self._suspects: dict[Source, ModelVersion] = {}
         self._task: asyncio.Task[None] | None = None
         self._on_trial: Source | None = None
         self._last: _Frame | None = None  # that counted
@@ -72,13 +75,25 @@ class Probe:
         source = self._sources.of(_key(served, item.source))
         source.see(answer)
         if source.suspicion and source.calm:  # whatever it was, it has been mended
-            self._tell(served, source, None)
+            self._tell(served.model, source, None)
         context = Context(served.golden_failing, source.identical, source.values, source.suspicion)
         findings = explain(answer, served.model.contract, context)
-        self._look_into(
-            served, source, _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic()), findings
-        )
+        frame = _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic())
+        self._look_into(served, source, frame, findings)
+        self._forget_gone(frame.seen)
         return findings
+
+    def unloaded(self, model: ModelVersion) -> None:
+        """A version is served no more: nothing is suspected of its sources."""
+        for source, suspected in list(self._suspects.items()):
+            if suspected is model:
+                self._tell(model, source, None)
+
+    def _forget_gone(self, now: float) -> None:
+        """Let go of what is suspected of sources that have not been seen for long."""
+        for source, model in list(self._suspects.items()):
+            if now > source.seen + _GONE_SECONDS:
+                self._tell(model, source, None)
 
     def sample(self, served: ServedVersion, name: str) -> Sample | None:
         """The empty frame of a source that was diagnosed last, if there is one."""
@@ -129,11 +144,14 @@ class Probe:
             source.quiet_until = now + min(_PAUSE_SECONDS * 2**source.fruitless, _LONGEST_PAUSE)
             source.fruitless += 1
             log.info("no_cause_found", **_names(source.key))
-        self._tell(served, source, suspicion)
+        self._tell(served.model, source, suspicion)
 
-    def _tell(self, served: ServedVersion, source: Source, suspicion: Finding | None) -> None:
+    def _tell(self, model: ModelVersion, source: Source, suspicion: Finding | None) -> None:
         source.suspicion = suspicion
-        self._monitor.suspected(served.model, source.key.name, suspicion.code if suspicion else None)
+        self._suspects.pop(source, None)
+        if suspicion:
+            self._suspects[source] = model
+        self._monitor.suspected(model, source.key.name, suspicion.code if suspicion else None)
 
     async def _investigate(
         self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame

@@ -29,6 +29,7 @@ class Source:
 
     def __init__(self, key: Key) -> None:
         self.key = key
+        self.seen = 0.0  # when, on the monotonic clock
         self.identical = 0  # frames in a row with the same pixels
         self.values: Code | None = None  # what they have been made of
         self.suspicion: Finding | None = None
@@ -40,6 +41,7 @@ class Source:
 
     def see(self, answer: Answer) -> None:
         """Take one more answer into account."""
+        self.seen = time.monotonic()
         self._see_pixels(answer.pixels)
         empty = not len(answer.detections)
         self._recent += _RECENT * (empty - self._recent)
