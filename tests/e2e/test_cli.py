@@ -48,7 +48,7 @@ def test_an_empty_answer_says_why(bundled: running.Server, picture: Path) -> Non
     empty = json.loads(run(*strict, "--json").stdout)["empty"]
     assert (empty["reason"], empty["threshold"]) == ("BELOW_THRESHOLD", 1.0)
     assert empty["suppressed"] > 0
-    assert "below 1, best" in run(*strict).stdout
+    assert "below threshold; " in run(*strict).stdout
 
 
 def test_detect_saves_annotated_pictures(bundled: running.Server, picture: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Scripted:
     def encode(self, inferred: tuple[bytes, Options]) -> Answer:
         data, options = inferred
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        evidence = Evidence(np.frombuffer(data, np.uint8).sum(dtype=np.float32)[None], scored=1)
+        evidence = Evidence(np.frombuffer(data, np.uint8).sum(dtype=np.float64)[None], scored=1)
         return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
 
 

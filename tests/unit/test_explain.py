@@ -250,6 +250,15 @@ def test_what_does_not_help_is_said_honestly() -> None:
     assert found.cause is None
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (2, 2), (2, 3_000)])
+def test_pixels_of_any_size_are_measured(size: tuple[int, int]) -> None:
+    pixels = RNG.integers(0, 256, (*size, 3), np.uint8)
+    seen = look(pixels, pixels)
+    assert 0 <= seen.flat <= 1
+    assert -1 <= seen.coherence <= 1
+    assert seen.sharpness >= 0
+
+
 def test_pixels_are_measured_as_numpy_would() -> None:
     seen: PixelStatistics = look(PICTURE, PICTURE)
     sample = PICTURE[::4, ::4]

@@ -24,7 +24,6 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
     blue, green, red = cv2.split(sample)
     colour = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
     grey = cv2.cvtColor(sample, cv2.COLOR_BGR2GRAY)
-    steps = cv2.absdiff(sample[:, 1:], sample[:, :-1])
     return PixelStatistics(
         mean=_three(mean),
         spread=_three(spread),
@@ -33,7 +32,7 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
         dark=float(share[: _DARK + 1].sum()),
         saturated=float(share[_SATURATED:].sum()),
         middle=float(share[_LOW + 1 : _HIGH].sum()),
-        flat=float(np.count_nonzero(steps <= 1) / steps.size) if steps.size else 1.0,
+        flat=_flat(sample),
         coherence=_coherence(grey),
         colour=cv2.mean(colour)[0],
         sharpness=_sharpness(resized),
@@ -50,6 +49,13 @@ def _sample(pixels: UInt8Array) -> UInt8Array:
 def _three(values: Any) -> tuple[float, float, float]:  # noqa: ANN401  OpenCV's types are wide
     first, second, third = values.ravel().tolist()
     return first, second, third
+
+
+def _flat(sample: UInt8Array) -> float:
+    if sample.shape[1] < 2:
+        return 1.0
+    steps = cv2.absdiff(sample[:, 1:], sample[:, :-1])
+    return float(np.count_nonzero(steps <= 1) / steps.size)
 
 
 def _sharpness(resized: UInt8Array) -> float:
