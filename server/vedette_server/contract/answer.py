@@ -105,7 +105,7 @@ class PixelStatistics:
     flat: float  # share of neighbouring samples that differ by at most one level in every channel
     coherence: float  # correlation of the luminance of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
     colour: float  # mean difference between the largest and the smallest channel of a pixel
-    sharpness: float  # variance of the Laplacian of the luminance, at the size that the model sees
+    sharpness: float  # variance of the Laplacian of the middle's luminance, at the size that the model sees
     hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
     checksum: int  # CRC-32 of the sample: equal for equal pixels
 

@@ -13,6 +13,7 @@ from detectron2.modeling.roi_heads import ROIHeads
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+_INNER = ".bottom_up"
 _RESULTS = ("mask_head", "keypoint_head")  # give instances; what they predict is the output of their last part
 
 
@@ -44,22 +45,30 @@ class Stages:
     def __init__(self, model: nn.Module) -> None:
         self._names: list[str] = []
         self._ends: list[Tensor] = []  # lowest and highest value of each tensor: one pass, and neither hides a NaN
+        self._inner: tuple[str, object] = "", ()  # what a ResNet gave to the FPN on top of it
         for name, module in _stages(model):
-            module.register_forward_hook(functools.partial(self._see, name))
+            see = self._see_inner if name.endswith(_INNER) else self._see
+            module.register_forward_hook(functools.partial(see, name))
 
     def begin(self) -> None:
         """Forget the last batch."""
-        self._names, self._ends = [], []
+        self._names, self._ends, self._inner = [], [], ("", ())
 
     def not_finite(self) -> str:
         """The first stage, in the order in which they ran, that gave values that are not finite; empty: none."""
         values = torch.stack(self._ends).tolist() if self._ends else []  # one read of the device for all stages
-        return next((name for name, value in zip(self._names, values, strict=True) if not math.isfinite(value)), "")
+        first = next((name for name, value in zip(self._names, values, strict=True) if not math.isfinite(value)), "")
+        inner, output = self._inner
+        return inner if inner == first + _INNER and not within(output) else first
 
     def _see(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
         for tensor in tensors(output):
             self._ends += torch.aminmax(tensor)
             self._names += (name, name)
+
+    def _see_inner(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        """Keep it, to be looked at only if what is made of it is not finite: it is large."""
+        self._inner = name, output
 
 
 def _stages(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -77,7 +86,7 @@ def _stages(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"{name}.rpn_head", inner["rpn_head"]
         else:
             if "bottom_up" in inner:  # tells a ResNet from the FPN on top of it
-                yield f"{name}.bottom_up", inner["bottom_up"]
+                yield name + _INNER, inner["bottom_up"]
             yield name, part
 
 
