@@ -451,7 +451,7 @@ def main() -> None:
         print(f"overload: goodput {over.goodput:.3f} of a capacity of {over.capacity:.1f} a second;", flush=True)
         print(f"  of {over.sent} sent {over.in_time} in time, {over.late} late, {over.expired} expired,", flush=True)
         print(f"  {len(over.refused)} refused, {over.quickly_refused:.1%} of them within 50 ms", flush=True)
-        beside = asyncio.run(diagnosing(started, windows=6, seconds=25.0))
+        beside = asyncio.run(diagnosing(started, windows=2, seconds=75.0))
         print(f"diagnosing: p95 {beside.ratio:.3f} times that without, of {len(beside.beside)} and", flush=True)
         print(f"  {len(beside.without)} answers, beside {beside.tried} inferences for diagnoses that ended", flush=True)
         gone = asyncio.run(cancel(started, clients=200))
