@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,16 +128,18 @@ def test_the_command_prints_the_likeliest_cause_first(
 
 def test_a_swapped_feed_is_found_out_by_the_server_itself(server: running.Server, client: Client) -> None:
     """As traffic goes on, the empty frames come to name the cause, in the answers, the log and the metrics."""
+    pictures = itertools.chain.from_iterable(labelled.drawn(SWAPPED, quiet=False) for _ in itertools.count())
+    until = time.monotonic() + running.PATIENCE
     frames = (
         Raw(np.ascontiguousarray(picture.bgr[:, :, ::-1]).tobytes(), "BGR8", *picture.bgr.shape[:2])
-        for picture in labelled.drawn(SWAPPED, quiet=False)
+        for picture in itertools.takewhile(lambda _picture: time.monotonic() < until, pictures)
     )
     suspected = None
     for event in client.stream(frames, policy="LOSSLESS", stream_id="gate 3", max_in_flight=1):
         assert isinstance(event, Answered)
         if suspected := [finding for finding in event.result.findings if finding.code == "CHANNELS_SWAPPED"]:
             break
-    assert suspected, "within the frames that were sent"
+    assert suspected, "within the time that a slow machine may take"
     assert suspected[0].confidence == "LIKELY"
     (told,) = server.events("cause_suspected")
     assert (told["stream"], told["cause"]) == ("gate 3", "CHANNELS_SWAPPED")

@@ -85,7 +85,7 @@ def test_a_requests_threshold_is_exact(family: str, key: str, families: Path, se
         assert_equal(client.detect(bgr, pixel_format="BGR8", model=family, threshold=middle), instances)
         nothing = client.detect(bgr, pixel_format="BGR8", model=family, threshold=1.0)
     assert nothing.empty is not None
-    assert nothing.empty.reason == ("BELOW_THRESHOLD" if scores[0] >= 0.5 else "QUIET_SCENE")  # as sure as a coin
+    assert nothing.empty.reason == "SCORES_FLAT", "the weights are random, and it shows"
     assert nothing.empty.best_score == pytest.approx(float(scores[0]), abs=1e-5)
     assert nothing.empty.suppressed >= len(scores)
 
