@@ -82,6 +82,11 @@ def test_pixels_tell(code: str) -> None:
     assert codes(answer(PIXELS[code]))[0] == code
 
 
+def test_values_tell_also_where_something_was_found() -> None:
+    """Junk, as models give for such pictures."""
+    assert codes(answer(PIXELS["VALUES_NORMALISED"], scores=(0.6,))) == ["VALUES_NORMALISED"]
+
+
 def test_normalised_values_that_wrapped_around_tell() -> None:
     wrapped = ((PICTURE - 115.0) / 57).astype(np.int8).view(np.uint8)
     assert codes(answer(wrapped))[0] == "VALUES_NORMALISED"

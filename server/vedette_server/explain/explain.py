@@ -214,7 +214,7 @@ def _quiet(case: _Case) -> Finding:
     return find(Code.QUIET_SCENE, Confidence.LIKELY, seen)
 
 
-ALWAYS = (_non_finite, _golden, _frozen, _suspicion)
+ALWAYS = (_non_finite, _values, _golden, _frozen, _suspicion)
 WHEN_EMPTY = (
     _non_finite,
     _values,
