@@ -26,7 +26,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = repository.read(settings.repository, settings.plugins)
-        metrics = Metrics()
+        metrics = Metrics(triton=settings.triton_metrics)
         pool = PoolSettings(
             factory=PREDICTOR,
             workers=settings.workers,

@@ -64,6 +64,34 @@ class Reason(StrEnum):
     INTERNAL = auto()
 
 
+# What contradicts itself, its declaration or the contract, as opposed to what was asked for wrongly or at a bad time.
+VIOLATIONS = (
+    Reason.IMAGE_MISSING,
+    Reason.IMAGE_TOO_MANY_BYTES,
+    Reason.IMAGE_UNREADABLE,
+    Reason.IMAGE_TRUNCATED,
+    Reason.IMAGE_TOO_DEEP,
+    Reason.IMAGE_NOT_UPRIGHT,
+    Reason.IMAGE_ANIMATED,
+    Reason.IMAGE_TOO_LARGE,
+    Reason.PIXEL_FORMAT_MISSING,
+    Reason.SIZE_INVALID,
+    Reason.ROW_STRIDE_INVALID,
+    Reason.RAW_LENGTH_MISMATCH,
+    Reason.YUV_UNDECLARED,
+    Reason.ALPHA_NOT_DROPPED,
+    Reason.INPUT_NOT_ALLOWED,
+    Reason.TENSOR_UNDECLARED,
+    Reason.TENSOR_LENGTH_MISMATCH,
+    Reason.VALUES_NOT_FINITE,
+    Reason.VALUES_NORMALISED,
+    Reason.VALUES_IN_UNIT_RANGE,
+    Reason.VALUES_OUT_OF_RANGE,
+    Reason.LAYOUT_CONTRADICTED,
+    Reason.CONTRACT_CHANGED,
+)
+
+
 class Refused(Exception):  # noqa: N818  a refusal is an outcome, not a bug
     """A request was refused, or failed, for a reason on the list.
 

@@ -77,6 +77,7 @@ class Engine:
         self.changed.set()
         await served.drain()
         await served.stop()
+        self.monitor.unloaded(served.model)
 
     @property
     def served(self) -> Sequence[ServedVersion]:
@@ -160,7 +161,18 @@ class Engine:
         contract = served.model.contract
         options = resolve(query.asked, contract)
         size = convert.check(query.image, query.data, contract)
-        item = Item(query.image, query.data, options, size, query.flow, query.priority, deadline, query.source)
+        item = Item(
+            query.image,
+            query.data,
+            options,
+            size,
+            query.flow,
+            query.priority,
+            deadline,
+            query.source,
+            query.request_id,
+            query.captured,
+        )
         return served, item
 
     async def outcome(self, served: ServedVersion, item: Item, started: float) -> Outcome:
@@ -172,7 +184,16 @@ class Engine:
             raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}") from None
         now = time.monotonic()
         findings = self.probe.see(served, item, answer)
-        outcome = Outcome(answer, served.model, (item.started or now) - item.queued, now - started, findings)
+        outcome = Outcome(
+            answer,
+            served.model,
+            queue_seconds=(item.started or now) - item.queued,
+            total_seconds=now - started,
+            findings=findings,
+            source=item.source,
+            request_id=item.request_id,
+            age_seconds=None if item.captured is None else max(0.0, (time.time_ns() - item.captured) / 1e9),
+        )
         self.monitor.answered(outcome)
         return outcome
 

@@ -25,6 +25,8 @@ class Query:
     flow: Flow = field(default_factory=Flow)  # of the caller
     priority: Priority = Priority.NORMAL
     source: str = ""  # the stream's id; empty: it comes by itself
+    request_id: str = ""  # in the log
+    captured: int | None = None  # nanoseconds since the epoch, of a stream's frame
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Outcome:
     queue_seconds: float
     total_seconds: float
     findings: tuple[Finding, ...] = ()  # the primary reason first, if it is empty
+    source: str = ""  # as in `Query`
+    request_id: str = ""  # the same
+    age_seconds: float | None = None  # since a frame was captured
 
 
 class Monitor(Protocol):
@@ -44,23 +49,34 @@ class Monitor(Protocol):
     def loaded(self, model: ModelVersion) -> None:
         """A version is served from now on."""
 
+    def unloaded(self, model: ModelVersion) -> None:
+        """A version is served no more."""
+
     def answered(self, outcome: Outcome) -> None:
         """A query was answered."""
 
     def refused(self, model: str, version: str, reason: Reason) -> None:
         """A query was refused, or failed. `model` and `version` are empty where the query named none that is known."""
 
-    def dropped(self, model: str, version: str, reason: str) -> None:
+    def dropped(self, model: str, version: str, source: str, reason: str) -> None:
         """A frame was dropped by its stream's own policy."""
 
-    def state(self, model: ModelVersion, *, workers: int, queued: int, running: int, restarts: int) -> None:
-        """The state of a version's pool and queue changed."""
+    def batch(self, model: ModelVersion, size: int) -> None:
+        """So many images go to a worker at once."""
+
+    def state(
+        self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int
+    ) -> None:
+        """The state of a version's pool and queue changed; `wanted` workers are there when all is well."""
 
     def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None:
         """A source was looked into; None: nothing was found, or no longer."""
 
     def golden(self, model: ModelVersion, *, passed: bool) -> None:
         """A worker has answered the golden images."""
+
+    def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None:
+        """A version misses that share of the objects on an earlier one's golden images, or takes them for others."""
 
     def streams(self, count: int) -> None:
         """Streams opened or closed; `count` are open."""

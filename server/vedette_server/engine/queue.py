@@ -47,6 +47,8 @@ class Item:
     priority: Priority
     deadline: float  # on the monotonic clock; infinite for what is never too late
     source: str = ""  # the stream's id; empty: it came by itself
+    request_id: str = ""  # in the log
+    captured: int | None = None  # nanoseconds since the epoch, of a stream's frame
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     cost: float = 0.0  # seconds of a worker that it will probably take
     queued: float = field(default_factory=time.monotonic)

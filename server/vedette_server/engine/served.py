@@ -207,6 +207,8 @@ class ServedVersion:
             item.started = now
             self._running[item] = worker
         self._free_at[worker] = max(self._free_at.get(worker, now), now) + sum(item.cost for item in batch)
+        if batch[0].options.undo is None:  # diagnoses are no traffic
+            self._monitor.batch(self.model, len(batch))
         works = [(item.spec, item.data, item.options) for item in batch]
         for item, future in zip(batch, worker.submit(works, alone=batch[0].lost), strict=True):
             future.add_done_callback(functools.partial(self._answered, item))
@@ -335,6 +337,7 @@ class ServedVersion:
         self._monitor.state(
             self.model,
             workers=len(self._pool.workers),
+            wanted=self._settings.workers,
             queued=len(self._queue),
             running=len(self._running),
             restarts=self._pool.restarts,

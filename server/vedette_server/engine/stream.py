@@ -57,6 +57,7 @@ class StreamSettings:
     priority: Priority
     name: str  # the caller's name for it, such as a camera's
     max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
+    request_id: str = ""  # in the log
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,9 @@ class Stream:
         self._underway.discard(entry)
         try:
             model = (entry.served or self._find()).model
-            self._engine.monitor.dropped(model.name, str(model.version), reason)
+            self._engine.monitor.dropped(model.name, str(model.version), self._name, reason)
         except Refused:  # there is no such model, or no more
-            self._engine.monitor.dropped("", "", reason)
+            self._engine.monitor.dropped("", "", self._name, reason)
         entry.settle(reason)
 
     def _start(self, entry: _Entry) -> None:
@@ -219,6 +220,8 @@ class Stream:
             self._flow,
             settings.priority,
             self._name,
+            settings.request_id,
+            frame.captured,
         )
         lossless = settings.policy is Policy.LOSSLESS
         deadline = math.inf if lossless else entry.arrived + self._engine.max_seconds

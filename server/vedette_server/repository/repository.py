@@ -5,6 +5,7 @@ NAME/VERSION/config.yaml         the complete Detectron2 config
 NAME/VERSION/model.safetensors   the weights
 NAME/VERSION/manifest.json       class names, plugins, checksums
 NAME/VERSION/golden/             pictures, and expected.json with what each must give
+NAME/VERSION/baseline.json       what its answers looked like while all was well; not a part of the version, and optional
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from vedette_server.repository.golden import ExpectedObject, Golden
 
 MODEL_FILES = ("config.yaml", "model.safetensors")
 _MANIFEST = "manifest.json"
+BASELINE = "baseline.json"
 
 
 class RepositoryError(Exception):
@@ -151,9 +153,9 @@ def _checksum(path: Path) -> str:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a version but its manifest, by its path within."""
+    """The SHA-256 of every file of a version but its manifest and baseline, by its path within."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _checksum(path) for name, path in files.items() if name != _MANIFEST}
+    return {name: _checksum(path) for name, path in files.items() if name not in (_MANIFEST, BASELINE)}
 
 
 def _check_sums(seen: Mapping[str, str], manifest: Manifest, waivers: Collection[Check]) -> None:

@@ -142,7 +142,7 @@ def priority(options: detection_service_pb2.DetectOptions) -> Priority:
     return _PRIORITIES.get(options.priority, Priority.NORMAL)
 
 
-def stream_settings(config: detection_service_pb2.StreamConfig) -> StreamSettings:
+def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str) -> StreamSettings:
     """What holds for a whole stream. Raises `Refused`: STREAM_NOT_CONFIGURED."""
     policy = _named(Policy, config, "drop_policy")
     most = config.max_in_flight if config.HasField("max_in_flight") else None
@@ -154,7 +154,7 @@ def stream_settings(config: detection_service_pb2.StreamConfig) -> StreamSetting
         length = f"{len(config.stream_id)} characters"
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="stream_id", seen=length, most=MOST_IN_FLIGHT)
     return StreamSettings(
-        config.model_name, config.model_version, policy, priority(config.options), config.stream_id, most
+        config.model_name, config.model_version, policy, priority(config.options), config.stream_id, most, request_id
     )
 
 

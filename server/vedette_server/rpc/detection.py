@@ -59,6 +59,7 @@ class DetectionService(DetectionServiceServicer):
                 seconds=context.time_remaining(),
                 flow=self._flow(context.peer()),
                 priority=convert.priority(message.options),
+                request_id=request_id,
             )
             outcome = await self._engine.detect(query)
             given = convert.answer(outcome)
@@ -123,7 +124,7 @@ class DetectionService(DetectionServiceServicer):
             seen = first.message.WhichOneof("message") if first else "nothing"
             raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=f"sent as {seen}", most=MOST_IN_FLIGHT)
         config = first.message.config
-        settings = convert.stream_settings(config)
+        settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
         with Stream(self._engine, settings, convert.asked(config.options)) as stream:

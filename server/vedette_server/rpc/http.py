@@ -1,5 +1,6 @@
 """The HTTP port: metrics for Prometheus, liveness and readiness for orchestrators."""
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
@@ -31,7 +32,8 @@ class HttpServer:
         await self._runner.cleanup()
 
     async def _page(self, request: web.Request) -> web.Response:
-        body, content_type = self._metrics.page(request.headers.get("Accept", ""))
+        self._metrics.tidy()
+        body, content_type = await asyncio.to_thread(self._metrics.page, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _livez(self, _request: web.Request) -> web.Response:

@@ -1,0 +1,83 @@
+"""What each version is, whether it still sees, and what its sources are suspected of."""
+
+from importlib.metadata import version as release
+
+from vedette_server.monitor.families import SOURCE, VERSION, Families
+from vedette_server.repository.repository import ModelVersion
+
+
+class Versions:
+    """Shows the versions that are served."""
+
+    def __init__(self, families: Families) -> None:
+        self._info = families.gauge(
+            "vedette_model_info",
+            "1 for each version, with its contract's fingerprint and the checks that are waived.",
+            (*VERSION, "fingerprint", "precision", "waivers"),
+        )
+        self._threshold = families.gauge(
+            "vedette_model_threshold_ratio",
+            "The score that detections must exceed unless a request says another.",
+            VERSION,
+        )
+        self._waived = families.gauge(
+            "vedette_check_waived",
+            "1 for each check that the operator has switched off in model.toml.",
+            (*VERSION, "check"),
+        )
+        self._checks = families.counter(
+            "vedette_golden_checks", "Times that a worker answered the golden images, by result.", (*VERSION, "result")
+        )
+        self._failing = families.gauge(
+            "vedette_golden_failing", "1 if the golden images failed when they were last answered.", VERSION
+        )
+        self._disagreement = families.gauge(
+            "vedette_golden_disagreement_ratio",
+            "Share of the objects on an earlier version's golden images that this one misses or classes otherwise.",
+            (*VERSION, "predecessor"),
+        )
+        self._suspected = families.gauge(
+            "vedette_suspected_cause",
+            "1 for the cause that the emptiness of a stream, or of single images, is suspected to have.",
+            (*SOURCE, "cause"),
+        )
+        self._suspicions: dict[tuple[str, str, str, str], str] = {}  # causes, by version, label and name
+        build = families.gauge("vedette_build_info", "1, with the release of Vedette.", ("release",))
+        build.labels(release("vedette")).set(1)
+
+    def loaded(self, model: ModelVersion) -> None:
+        """Show a version."""
+        labels, contract = (model.name, str(model.version)), model.contract
+        self._info.labels(*labels, contract.fingerprint, contract.precision, ",".join(contract.waivers)).set(1)
+        self._threshold.labels(*labels).set(contract.default_threshold)
+        for check in contract.waivers:
+            self._waived.labels(*labels, check).set(1)
+        for result in ("passed", "failed"):
+            self._checks.labels(*labels, result)
+        self._failing.labels(*labels).set(0)
+
+    def unloaded(self, model: ModelVersion) -> None:
+        """A version is served no more."""
+        gone = (model.name, str(model.version))
+        self._suspicions = {key: cause for key, cause in self._suspicions.items() if key[:2] != gone}
+
+    def golden(self, model: ModelVersion, *, passed: bool) -> None:
+        """Count an inference of the golden images."""
+        labels = (model.name, str(model.version))
+        self._checks.labels(*labels, "passed" if passed else "failed").inc()
+        self._failing.labels(*labels).set(not passed)
+
+    def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None:
+        """Show how a version answers the golden images of an earlier one."""
+        self._disagreement.labels(model.name, str(model.version), str(predecessor.version)).set(share)
+
+    def suspected(self, model: ModelVersion, stream: str, name: str, cause: str | None) -> None:
+        """Show the cause that a source's emptiness is suspected to have; `stream` is its label."""
+        labels = (model.name, str(model.version), stream)
+        before = self._suspicions.pop((*labels, name), None)
+        if cause is not None:
+            self._suspicions[*labels, name] = cause
+            self._suspected.labels(*labels, cause).set(1)
+        left = {held for key, held in self._suspicions.items() if key[:3] == labels}
+        if before is not None and before not in left:
+            self._suspected.remove(*labels, before)
