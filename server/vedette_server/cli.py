@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -142,6 +143,67 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
     else:
         check.show(checked, version.contract.class_names)
     sys.exit(0 if all(one.same for one in checked) else _FAILURE)
+
+
+def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    """Seconds, of a number with a unit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
+    if not match or not float(match[1]):
+        msg = f"{text!r} is no duration, such as 30s, 5m or 1h"
+        raise click.BadParameter(msg)
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@main.command("baseline")
+@click.argument("name", metavar="MODEL")
+@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
+@click.option(
+    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
+)
+@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that the model may import.")
+@click.option(
+    "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
+)
+@click.option("--window", callback=_duration, default="5m", show_default=True, help="Length of a reference window.")
+@click.option("--windows", type=click.IntRange(8), default=24, show_default=True, help="How many of them.")
+@click.option(
+    "--by-hour", is_flag=True, help="Also a profile for each hour of the day (UTC) that has enough of its own."
+)
+@click.option(
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures instead."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs for --images.")
+def baseline_(
+    name: str,
+    number: int | None,
+    servers: tuple[str, ...],
+    window: float,
+    windows: int,
+    images: Path | None,
+    device: str,
+    *,
+    by_hour: bool,
+    **flags: Any,  # noqa: ANN401  click passes each option by its name
+) -> None:
+    """Capture what the answers of MODEL look like while all is well, beside the version; servers notice it themselves.
+
+    Run it over a period that shows everything that is honest: of traffic, or of pictures in a folder.
+    """
+    from vedette_server import baseline  # may load a model, which serving does not do
+    from vedette_server.contract.loading import LoadRefusedError
+
+    chosen = _settings(flags)
+    servers = servers or (f"http://{settings.Settings.model_fields['http'].default}",)
+    try:
+        version = repository.find(chosen.repository, name, number, chosen.plugins)
+        if images:
+            captured = baseline.from_pictures(version, images, device, chosen.threads_per_worker(1))
+            source, window = f"{len(captured)} groups of the pictures in {images.name}", 0.0
+        else:
+            captured, source = baseline.from_servers(version, servers, window, windows), "live traffic"
+        click.echo(baseline.write(version, captured, window, source, by_hour=by_hour))
+    except (baseline.CaptureError, LoadRefusedError, RepositoryError, OSError) as error:
+        _fail(" ".join(str(error).split()), _FAILURE)
 
 
 @main.command()

@@ -5,7 +5,7 @@ NAME/VERSION/config.yaml         the complete Detectron2 config
 NAME/VERSION/model.safetensors   the weights
 NAME/VERSION/manifest.json       class names, plugins, checksums
 NAME/VERSION/golden/             pictures, and expected.json with what each must give
-NAME/VERSION/baseline.json       what its answers looked like while all was well; not a part of the version, and optional
+NAME/VERSION/baseline.json       what its answers looked like while all was well; optional, and no part of the version
 """
 
 import hashlib

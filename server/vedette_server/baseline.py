@@ -1,0 +1,139 @@
+"""Capture the baseline of a model version: what its answers look like while all is well.
+
+A program of its own, like the importer. It reads the metrics pages of servers, or has a folder of pictures answered by
+the model here; what it writes is made of the same counters in both cases.
+"""
+
+import datetime as dt
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.options import defaults
+from vedette_server.contract.refusal import Refused
+from vedette_server.engine.query import Outcome
+from vedette_server.explain.explain import Context, explain
+from vedette_server.monitor import profile
+from vedette_server.monitor.metrics import Metrics
+from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS, Baseline, TooLittleError, Window
+from vedette_server.monitor.scrape import Page
+from vedette_server.repository.repository import BASELINE, ModelVersion
+
+_SECONDS = 10.0  # for a server to give its page
+_GROUPS = 24  # of pictures, where there are enough
+
+
+class CaptureError(Exception):
+    """A baseline cannot be captured; the message says why and what to do."""
+
+
+def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, count: int) -> list[Window]:
+    """Look at the pages of a model's replicas once a window; returns what was counted in each.
+
+    A window in which a server was started again is left out. Raises `CaptureError`.
+    """
+    windows = []
+    before = [_fetch(server, model) for server in servers]
+    begun = time.monotonic()
+    for number in range(1, count + 1):
+        hour = dt.datetime.now(dt.UTC).hour
+        time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
+        after = [_fetch(server, model) for server in servers]
+        try:
+            pages = [later.since(earlier) for later, earlier in zip(after, before, strict=True)]
+            windows.append(Window(hour, sum(pages[1:], pages[0])))
+        except ValueError as error:
+            click.echo(f"window {number} is left out: {error}", err=True)
+        click.echo(f"window {number} of {count}", err=True)
+        before = after
+    return windows
+
+
+def _fetch(server: str, model: ModelVersion) -> Page:
+    """A server's page, if it serves that very version. Raises `CaptureError`."""
+    address = server.rstrip("/") + "/metrics"
+    try:
+        with urllib.request.urlopen(address, timeout=_SECONDS) as response:  # noqa: S310  the operator's own server
+            page = Page.parse(response.read().decode())
+    except (OSError, ValueError) as error:
+        msg = f"{address} gives no metrics: {error}; --from names the HTTP port of a server, http://127.0.0.1:8002"
+        raise CaptureError(msg) from error
+    served = page.by("vedette_model_info", "fingerprint", model=model.name, version=str(model.version))
+    if (model.contract.fingerprint,) not in served:
+        seen = f"under the contract {next(iter(served))[0][:12]}" if served else "not at all"
+        msg = (
+            f"{server} serves {model.name} version {model.version} {seen}; in the repository it has the contract "
+            f"{model.contract.fingerprint[:12]}: give the --repository that it serves"
+        )
+        raise CaptureError(msg)
+    return page
+
+
+def from_pictures(model: ModelVersion, folder: Path, device: str, threads: int) -> list[Window]:
+    """Answer every picture of a folder here; each group of them is a window.
+
+    Raises `LoadRefusedError` if the version cannot be loaded, `CaptureError` for too few pictures or a broken one.
+    """
+    pictures = sorted(path for path in folder.rglob("*") if path.is_file())
+    if len(pictures) < LEAST_WINDOWS * LEAST_ANSWERS:
+        msg = f"{folder} has {len(pictures)} pictures; {LEAST_WINDOWS * LEAST_ANSWERS} are needed"
+        raise CaptureError(msg)
+    size = max(LEAST_ANSWERS, len(pictures) // _GROUPS)
+    groups = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+    return list(_answered(model, groups, device, threads))
+
+
+def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str, threads: int) -> Iterator[Window]:
+    from vedette_server.predictor.predictor import (
+        load,
+    )  # imports torch, which looking at a server's pages does not need
+
+    predictor, options = load(model.folder, model.contract, device, threads), defaults(model.contract)
+    metrics = Metrics()
+    metrics.loaded(model)
+    before = _page(metrics)
+    for number, group in enumerate(groups, 1):
+        for path in group:
+            try:
+                answer = predictor.predict(EncodedImage(), path.read_bytes(), options)
+            except Refused as error:
+                msg = f"{path} cannot be read: {error.reason}; take it out of the folder"
+                raise CaptureError(msg) from error
+            metrics.answered(Outcome(answer, model, 0.0, 0.0, explain(answer, model.contract, Context())))
+        after = _page(metrics)
+        yield Window(dt.datetime.now(dt.UTC).hour, after.since(before))
+        before = after
+        click.echo(f"{number} of {len(groups)} groups", err=True)
+
+
+def _page(metrics: Metrics) -> Page:
+    return Page.parse(metrics.page("")[0].decode())
+
+
+def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source: str, *, by_hour: bool) -> Path:
+    """Make the baseline of what was captured and put it beside the version; returns its path. Raises `CaptureError`."""
+    try:
+        profiles = profile.profiles(model.name, model.version, windows, by_hour=by_hour)
+    except TooLittleError as error:
+        raise CaptureError(str(error)) from error
+    baseline = Baseline(
+        format=profile.FORMAT,
+        model=model.name,
+        version=model.version,
+        fingerprint=model.contract.fingerprint,
+        captured=time.time(),
+        source=source,
+        window_seconds=seconds,
+        edges=profile.edges(windows),
+        profiles=profiles,
+    )
+    path = model.folder / BASELINE
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
+    fresh.replace(path)
+    return path
