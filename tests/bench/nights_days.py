@@ -1,0 +1,164 @@
+"""What happens on the simulated days, and how it is played to a simulated server."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vedette_server.contract.answer import Answer
+from vedette_server.repository.repository import BASELINE, ModelVersion
+
+from tests.bench.nights_pool import Pool
+from tests.bench.nights_prometheus import INTERVAL
+from tests.bench.nights_roads import HOUR, Now, Road, Sky
+from tests.bench.nights_server import Clock, Server, copy_of
+
+ROADS = ("ring north", "ring south", "bridge", "market")
+NEW_ROAD = "harbour"
+DAY = 24 * HOUR
+CLOSED = "ring south"
+_SINGLES = 0.05  # images that come by themselves, for each frame of a road
+_READY_SECONDS, _OVERLAP = 40.0, 300.0  # until a version's workers are ready, and that both versions are served
+_DOWN_SCRAPES = 2  # that fail while the server starts again
+
+_Frame = tuple[float, str, Answer]  # when it comes, its stream, and what the model answers
+
+# What a fault makes of a road's answer.
+Fault = Callable[[str, Answer], Answer]
+
+
+@dataclass(frozen=True)
+class Day:
+    """What is out of the ordinary on a day; hours of the day, from and to."""
+
+    name: str
+    rain: tuple[float, float] = (0, 0)
+    closed: tuple[float, float] = (0, 0)  # the road CLOSED
+    burst: tuple[float, float] = (0, 0)
+    restarts: tuple[float, ...] = ()
+    new_stream: float | None = None
+    swap: float | None = None
+    baseline: float | None = None  # the hour at which the version that is served is given a baseline
+
+
+DAYS = (
+    Day("nothing out of the ordinary"),
+    Day("rain for five hours", rain=(9, 14)),
+    Day("a road closed for five hours", closed=(9, 14)),
+    Day("a burst: ten times the traffic for 20 minutes", burst=(17, 17 + 1 / 3)),
+    Day("a restart by night and one by day", restarts=(3, 11)),
+    Day("a new stream", new_stream=8.25),
+    Day("a version swap, without a baseline", swap=10),
+    Day("the new version is given its baseline", baseline=9),
+    Day("rain by night, a road closed from dusk on", rain=(0, 6), closed=(18, 23)),
+)
+ALL_AT_ONCE = Day(
+    "all on one day",
+    rain=(2, 5),
+    closed=(9, 14),
+    burst=(17, 17 + 1 / 3),
+    restarts=(11,),
+    new_stream=12.25,
+    swap=20,
+    baseline=22,
+)
+
+
+def _is(hour: float, event: float | None) -> bool:
+    return event is not None and round(hour * HOUR / INTERVAL) == round(event * HOUR / INTERVAL)
+
+
+def _within(hour: float, span: tuple[float, float]) -> bool:
+    return span[0] <= hour < span[1]
+
+
+class Nights:
+    """A server under traffic, day after day."""
+
+    def __init__(
+        self, version: ModelVersion, pool: Pool, folder: Path, seed: int, baseline: bytes | None = None
+    ) -> None:
+        self.clock = Clock()
+        self.fault: Fault | None = None
+        self.frames = 0
+        self._version, self._folder, self._baseline = version, folder, baseline
+        first = self._copy(1)
+        self._give_baseline(first)
+        self._server = Server(self.clock, first, seed)
+        self._pool, self._seed = pool, seed
+        self._roads = [self._road(name) for name in ROADS]
+        self._singles = Road("", pool, seed, share=_SINGLES)
+        self._sky = Sky(seed)
+        self._weather = self._sky.next_hour()
+        self._down = 0  # scrapes that fail yet
+        self._leaving: tuple[ModelVersion, float] | None = None  # a version that is replaced, and when it is unloaded
+        self._coming: tuple[ModelVersion, float] | None = None  # one that replaces it, and when frames go there
+
+    def _copy(self, number: int) -> ModelVersion:
+        return copy_of(self._version, self._folder / str(number), number)
+
+    def _road(self, name: str) -> Road:
+        return Road(name, self._pool, self._seed + sum(map(ord, name)))
+
+    def _give_baseline(self, version: ModelVersion) -> None:
+        if self._baseline:
+            (version.folder / BASELINE).write_bytes(self._baseline)
+
+    def step(self, day: Day) -> str | None:
+        """Play the time until the next scrape; returns its page, None where it fails."""
+        start = self.clock.now
+        hour = start % DAY / HOUR
+        if start % HOUR == 0:
+            self._weather = self._sky.next_hour()
+        self._happen(day, hour)
+        busy = _within(hour, day.burst)
+        if not self._down:
+            self._play(self._frames(day, start), busy=busy)
+        self.clock.now = start + INTERVAL
+        if self._down:
+            self._down -= 1
+            if not self._down:
+                self._server.restart(_READY_SECONDS)
+            return None
+        self._server.tick(len(self._roads), busy=busy)
+        return self._server.page()
+
+    def _frames(self, day: Day, start: float) -> list[_Frame]:
+        """The frames of all roads until the next scrape, in their order."""
+        hour, (clouds, rain) = start % DAY / HOUR, self._weather
+        frames = []
+        for road in (*self._roads, self._singles):
+            now = Now(
+                hour,
+                clouds,
+                rain=rain or _within(hour, day.rain),
+                closed=_within(hour, day.closed) and road.name == CLOSED,
+                burst=_within(hour, day.burst) and bool(road.name),
+            )
+            frames += [(when, road.name, answer) for when, answer in road.frames(start, start + INTERVAL, now)]
+        return sorted(frames, key=lambda frame: frame[0])
+
+    def _play(self, frames: Sequence[_Frame], *, busy: bool) -> None:
+        for when, source, answer in frames:
+            self.clock.now = when
+            self._server.frame(source, self.fault(source, answer) if self.fault else answer, busy=busy)
+        self.frames += len(frames)
+
+    def _happen(self, day: Day, hour: float) -> None:
+        """What happens at this hour, and what comes of what happened before."""
+        if any(_is(hour, restart) for restart in day.restarts):
+            self._down = _DOWN_SCRAPES
+        if _is(hour, day.new_stream):
+            self._roads.append(self._road(NEW_ROAD))
+        if _is(hour, day.swap):
+            after = self._copy(self._server.version.version + 1)
+            self._server.load(after, _READY_SECONDS)
+            self._coming = after, self.clock.now + _READY_SECONDS
+        if self._coming and self.clock.now >= self._coming[1]:
+            before, after = self._server.version, self._coming[0]
+            self._server.swapped(before, after)
+            self._coming, self._leaving = None, (before, self.clock.now + _OVERLAP)
+        if self._leaving and self.clock.now >= self._leaving[1]:
+            self._server.unload(self._leaving[0])
+            self._leaving = None
+        if _is(hour, day.baseline):
+            self._give_baseline(self._server.version)
