@@ -1,0 +1,94 @@
+"""`vedette-server report`: from a running server or a saved page of metrics to one file."""
+
+import datetime as dt
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from vedette_server.monitor.scrape import Page
+from vedette_server.report import reading, samples
+from vedette_server.report.facts import Version
+from vedette_server.report.page import Scrape, compose
+
+_PATIENCE_SECONDS = 30.0
+_GRPC_PORT = 8001
+_FAILURE = 1
+
+
+@click.command()
+@click.option("--from", "url", default="http://127.0.0.1:8002", show_default=True, help="A running server's HTTP port.")
+@click.option("--scrape", "saved", type=click.Path(path_type=Path, dir_okay=False), help="A saved page of metrics.")
+@click.option("--server", metavar="HOST:PORT", help="Its gRPC port, for samples.  [default: --from's host, port 8001]")
+@click.option("--samples", "most", type=click.IntRange(min=0), default=3, show_default=True, help="How many at most.")
+@click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page.")
+@click.pass_context
+def report(context: click.Context, url: str, saved: Path | None, server: str | None, most: int, out: Path) -> None:
+    """Draw what a server's models see as one self-contained HTML page: to be read, printed, mailed.
+
+    From a running server's metrics, with samples of its empty frames; or from a page of metrics that was saved before,
+    with curl, say.
+    """
+    given = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
+    if saved and (given or server):
+        raise click.UsageError("--scrape needs no server: leave out --from and --server")
+    try:
+        text = saved.read_text("utf-8") if saved else _fetch(url)
+        page = _parse(text)
+    except (OSError, ValueError) as error:
+        _fail(f"{saved or url} cannot be read as a page of metrics: {error}")
+    versions = reading.read(page)
+    taken = dt.datetime.fromtimestamp(saved.stat().st_mtime, dt.UTC) if saved else dt.datetime.now(dt.UTC)
+    release = next((release for (release,) in page.by("vedette_build_info", "release")), "")
+    scrape = Scrape(str(saved or url), taken, release, running=not saved)
+    shown = compose(
+        scrape, versions, reading.elsewhere(page, versions), None if saved else _samples(url, server, versions, most)
+    )
+    try:
+        out.write_text(shown, "utf-8")
+    except OSError as error:
+        _fail(str(error))
+    click.echo(out)
+
+
+def _parse(text: str) -> Page:
+    """Read a page. Raises `ValueError` for what is no page of this server's metrics."""
+    page = Page.parse(text)
+    if not page.by("vedette_build_info"):
+        msg = "it tells of no release of Vedette"
+        raise ValueError(msg)
+    return page
+
+
+def _fetch(url: str) -> str:
+    """A running server's page of metrics. Raises `OSError` and `ValueError`."""
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        msg = f"{url!r} is no http:// address"
+        raise ValueError(msg)
+    address = url.rstrip("/").removesuffix("/metrics") + "/metrics"
+    request = urllib.request.Request(address, headers={"Accept": "text/plain"})  # noqa: S310  checked above
+    with urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310
+        text: str = response.read().decode()
+    return text
+
+
+def _samples(url: str, server: str | None, versions: list[Version], most: int) -> dict[samples.Wanted, samples.Sample]:
+    wanted = samples.wanted(versions, most)
+    if wanted:
+        click.echo("vedette-server: the server diagnoses empty frames, beside its traffic", err=True)
+    return {one.wanted: one for one in samples.take(server or _beside(url), wanted)}
+
+
+def _beside(url: str) -> str:
+    """Where a server's gRPC port is, by its HTTP port's address."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    return f"[{host}]:{_GRPC_PORT}" if ":" in host else f"{host}:{_GRPC_PORT}"
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"vedette-server: {' '.join(message.split())}", err=True)
+    sys.exit(_FAILURE)

@@ -1,0 +1,79 @@
+"""Empty frames that a running server keeps, with what it thinks of them: asked for by Diagnose, one at a time."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+from PIL import Image
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+
+from vedette_server.monitor.streams import OTHER, UNNAMED
+from vedette_server.report.facts import Version
+from vedette_server.report.verdict import beyond
+
+_PATIENCE_SECONDS = 120.0  # for each: beside traffic the server takes its time
+_QUALITY = 80  # of the pictures, which are made to be mailed
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A source whose empty frame is asked for."""
+
+    model: str
+    number: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What came of asking."""
+
+    wanted: Wanted
+    summary: str  # the diagnosis in words, or why there is none
+    picture: bytes | None  # WebP: the frame as sent, and with each known mistake undone
+
+
+def wanted(versions: Sequence[Version], most: int) -> list[Wanted]:
+    """The sources whose emptiness calls for a look, those first whose cause is suspected."""
+    found = [
+        (version, source)
+        for version in versions
+        for source in version.sources
+        if (source.suspected or beyond(source)) and source.name not in (UNNAMED, OTHER)  # many streams, or none
+    ]
+    found.sort(key=lambda pair: (not pair[1].suspected, -pair[1].empty))
+    return [Wanted(version.model, version.number, source.name) for version, source in found[:most]]
+
+
+def take(address: str, asked: Sequence[Wanted]) -> Iterator[Sample]:
+    """Ask a server for each. What it cannot give is said in the sample's words."""
+    options = (("grpc.max_receive_message_length", -1),)
+    with grpc.insecure_channel(address, options) as channel:
+        stub = DetectionServiceStub(channel)
+        for one in asked:
+            request = pb.DiagnoseRequest(model_name=one.model, model_version=one.number, stream_id=one.source)
+            try:
+                given = stub.Diagnose(request, timeout=_PATIENCE_SECONDS)
+            except grpc.RpcError as error:
+                yield Sample(one, _why_not(error, address), None)
+            else:
+                yield Sample(one, given.summary, _smaller(given.comparison_png))
+
+
+def _why_not(error: grpc.RpcError, address: str) -> str:
+    code, details = error.code(), error.details() or ""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return f"Could not be asked for: no server answers gRPC at {address}."
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"Not diagnosed within {_PATIENCE_SECONDS:.0f} seconds: the server does so beside its traffic."
+    return f"None: {details}"
+
+
+def _smaller(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,68 @@
+"""The table of sources: each stream, and the images that come one by one, the worst first."""
+
+from vedette_server.report import charts
+from vedette_server.report.elements import Element, el, table
+from vedette_server.report.facts import Source, Version
+from vedette_server.report.parts import beside, card, code, count, keys, lamp, source
+from vedette_server.report.reading import INPUTS
+from vedette_server.report.verdict import of_source, percent
+
+_MOST = 50  # rows
+_UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": ""}
+
+
+def card_of(version: Version) -> Element:
+    """The table, with what it shows of how many."""
+    if not version.sources:
+        return card("Streams", el("p", "No image has come."), wide=True)
+    judged = sorted(
+        ((one, of_source(one)) for one in version.sources),
+        key=lambda pair: (-pair[1].light, -pair[0].empty, pair[0].name),
+    )
+    rows = []
+    for one, verdict in judged[:_MOST]:
+        rows.append(
+            (
+                source(one.name),
+                lamp(verdict.light),
+                count(one.answers),
+                _empty(one),
+                code(one.leading) if one.leading else "",
+                [code(cause) for cause in one.suspected],
+                *(_input(one, statistic) for statistic in INPUTS),
+            )
+        )
+    caption = (
+        "Input statistics are means, in grey levels, decibels, and red over red and blue; usual bounds below them."
+    )
+    if len(judged) > _MOST:
+        caption += f" The {_MOST} worst of {len(judged)} are shown."
+    head = ("Source", "State", "Answers", "Empty", "Leading reason", "Suspected cause", *map(str.capitalize, INPUTS))
+    legend = keys(now="share of empty answers", within="where it was when all was well")
+    return card("Streams", legend, table(caption, head, rows), wide=True)
+
+
+def _empty(one: Source) -> list[Element]:
+    if not one.answers:
+        return []
+    limit = one.limits.get("empty")
+    low, high = (limit.low, limit.high) if limit else (None, None)
+    said = f"{percent(one.share)} empty"
+    if low is not None and high is not None:
+        said += f", usual {percent(low)} to {percent(high)}"
+    out = bool(limit and limit.side(one.share) == "above")
+    return [beside(percent(one.share)), el("br"), charts.band(said, one.share, low, high, out=out)]
+
+
+def _input(one: Source, statistic: str) -> list[Element | str]:
+    if statistic not in one.inputs:
+        return []
+    value, limit = one.inputs[statistic], one.limits.get(statistic)
+    digits = 2 if statistic == "redness" else 0
+    shown = f"{value:.{digits}f}{_UNITS[statistic]}"
+    if limit is None or limit.low is None or limit.high is None:
+        return [beside(shown)]
+    side = limit.side(value)
+    mark = el("span", shown, class_="outside", title=f"{side} what was usual") if side else shown
+    usual = f"{limit.low:.{digits}f} to {limit.high:.{digits}f}"
+    return [beside(mark), el("br"), el("span", usual, class_="beside soft small")]

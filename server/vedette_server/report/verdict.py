@@ -1,0 +1,192 @@
+"""The traffic light: whether a version or a source of images sees, and why that is thought, in a sentence."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vedette_server.explain.findings import FINDINGS, Code
+from vedette_server.monitor.streams import OTHER, SINGLE, UNNAMED
+from vedette_server.report.facts import LEAST_ANSWERS, Counts, Source, Version
+
+_MOST_EMPTY = 0.8  # of the answers, where no baseline says what is usual
+_DISAGREEMENT = 0.5  # of a golden image's objects, from which on two versions cannot both be right
+_EXPECTED = 20  # detections of a class, from which on to have none of it is remarkable
+UNNAMED_SOURCES = {SINGLE: "single images", UNNAMED: "streams without a name", OTHER: "all further streams"}
+
+
+class Light(IntEnum):
+    """The worse, the greater."""
+
+    OK = 0
+    IDLE = 1
+    ATTENTION = 2
+    SILENCED = 3
+
+    @property
+    def word(self) -> str:
+        """As the page says it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Why:
+    """One reason for a light."""
+
+    light: Light
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A light and every reason for it, the gravest first."""
+
+    whys: tuple[Why, ...]
+
+    @property
+    def light(self) -> Light:
+        """The light."""
+        return self.whys[0].light
+
+
+def of_source(source: Source) -> Verdict:
+    """Whether a source's images are seen."""
+    return _judge([*_suspicions(source), *_emptiness(source), *_inputs(source)], source)
+
+
+def of_version(version: Version) -> Verdict:
+    """Whether a version sees."""
+    whole = version.whole
+    sources = _suspicions(whole) if len(version.sources) == 1 else _of_sources(version)
+    whys = [*_serving(version), *sources, *_emptiness(whole), *_model(version), *_drift(version), *_inputs(whole)]
+    return _judge(whys, whole)
+
+
+def beyond(source: Source) -> bool:
+    """Whether more answers are empty than is usual, or, where nobody knows what is, than is credible."""
+    high = source.limits["empty"].high if "empty" in source.limits else None
+    return source.answers >= LEAST_ANSWERS and source.share > (_MOST_EMPTY if high is None else high)
+
+
+def shown(name: str) -> str:
+    """What a source is called in a sentence."""
+    return UNNAMED_SOURCES.get(name) or f"“{name}”"
+
+
+def meaning(code: str) -> str:
+    """What a finding means; empty: it is not in this release's list."""
+    return FINDINGS[Code(code)].meaning if code in Code.__members__ else ""
+
+
+def percent(share: float) -> str:
+    """A share in words that do not hide what is rare."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.1f} %"
+
+
+def _judge(whys: Sequence[Why], source: Source) -> Verdict:
+    if whys:
+        return Verdict(tuple(sorted(whys, key=lambda one: -one.light)))
+    if not source.answers:
+        return Verdict((Why(Light.IDLE, "Nothing has been answered yet, so nothing is known of what is seen."),))
+    empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty"
+    if "empty" in source.limits and (high := source.limits["empty"].high) is not None:
+        few = f"; fewer than {LEAST_ANSWERS} are not judged" if source.answers < LEAST_ANSWERS else ""
+        return Verdict((Why(Light.OK, f"{empty}; {percent(high)} were usual at most{few}."),))
+    return Verdict((Why(Light.OK, f"{empty}, and no baseline says what is usual."),))
+
+
+def _told(code: str) -> str:
+    words = meaning(code)
+    return f"{code}: {words}" if words else f"{code}."
+
+
+def _suspicions(source: Source) -> Iterator[Why]:
+    for cause in source.suspected:
+        yield Why(Light.SILENCED, f"The server suspects {_told(cause)}")
+
+
+def _emptiness(source: Source) -> Iterator[Why]:
+    if not beyond(source):
+        return
+    high = source.limits["empty"].high if "empty" in source.limits else None
+    usual = "which no baseline calls usual" if high is None else f"beyond the usual {percent(high)}"
+    empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty, {usual}"
+    if source.explained > 0.5:
+        leading = next(reason for reason in source.reasons if reason != Code.QUIET_SCENE)
+        yield Why(Light.SILENCED, f"{empty}; mostly because of {_told(leading)}")
+    elif high is not None:
+        yield Why(Light.ATTENTION, f"{empty}, and nothing explains most of them: the scene may be quiet.")
+
+
+def _inputs(source: Source) -> Iterator[Why]:
+    for statistic, value in source.inputs.items():
+        limit = source.limits.get(statistic)
+        if limit and source.answers >= LEAST_ANSWERS and (side := limit.side(value)):
+            bound = limit.high if side == "above" else limit.low
+            yield Why(
+                Light.ATTENTION, f"The images' {statistic} is {value:.3g} on average, {side} the usual {bound:.3g}."
+            )
+
+
+def _serving(version: Version) -> Iterator[Why]:
+    ready, wanted = version.ready
+    if not ready:
+        yield Why(Light.SILENCED, "No worker is ready, so that nothing is answered.")
+    elif ready < wanted:
+        yield Why(Light.ATTENTION, f"{ready:.0f} of {wanted:.0f} workers are ready.")
+    if version.golden_failing:
+        yield Why(Light.SILENCED, meaning(Code.GOLDEN_FAILING))
+
+
+def _of_sources(version: Version) -> Iterator[Why]:
+    """What its sources make of a version: silenced, where those that are have most of the answers."""
+    judged = [(source, of_source(source)) for source in version.sources]
+    silenced = [(source, verdict) for source, verdict in judged if verdict.light is Light.SILENCED]
+    if silenced:
+        most = 2 * sum(source.answers for source, _ in silenced) > version.whole.answers
+        names = ", ".join(shown(source.name) for source, _ in silenced[:3])
+        more = f" and {len(silenced) - 3} more" if len(silenced) > 3 else ""
+        count = f"{len(silenced)} of {len(judged)} sources of images {'is' if len(silenced) == 1 else 'are'} silenced"
+        sentence = f"{count}: {names}{more}. {silenced[0][1].whys[0].sentence}"
+        yield Why(Light.SILENCED if most else Light.ATTENTION, sentence)
+    for source, verdict in judged:
+        if verdict.light is Light.ATTENTION:
+            yield Why(Light.ATTENTION, f"{shown(source.name)}: {verdict.whys[0].sentence}")
+
+
+def _model(version: Version) -> Iterator[Why]:
+    if version.nonfinite:
+        rows, where = sum(version.nonfinite.values()), ", ".join(version.nonfinite)
+        yield Why(Light.ATTENTION, f"{rows:,.0f} regions were dropped because their values are not finite ({where}).")
+    for predecessor, share in version.disagreement.items():
+        if share > _DISAGREEMENT:
+            differ = f"{percent(share)} of the objects on version {predecessor}'s golden images"
+            yield Why(
+                Light.ATTENTION, f"{differ} are missed or get another class: is the order of the classes the same?"
+            )
+    if version.violations:
+        requests = f"{sum(version.violations.values()):,.0f} requests"
+        yield Why(Light.ATTENTION, f"{requests} contradicted the model's contract: {_first(version.violations)}.")
+
+
+def _first(counts: Counts) -> str:
+    name, *others = counts
+    return f"mostly {name}" if others else name
+
+
+def _drift(version: Version) -> Iterator[Why]:
+    if version.baseline.state == "refused":
+        yield Why(Light.ATTENTION, "The baseline is refused: it was captured under another contract. Capture it again.")
+    for statistic, distance, words in (
+        ("score_distance", version.distances.scores, "scores of detections lie"),
+        ("class_distance", version.distances.classes, "mix of classes lies"),
+    ):
+        limit = version.whole.limits.get(statistic)
+        if limit and limit.high is not None and distance is not None and distance > limit.high:
+            far = f"{distance:.2f} from the baseline's, where {limit.high:.2f} was usual at most"
+            yield Why(Light.ATTENTION, f"The {words} {far}.")
+    for name, rate in version.baseline.per_answer.items():
+        expected = rate * version.whole.answers
+        if not version.classes.get(name) and expected >= _EXPECTED:
+            yield Why(Light.ATTENTION, f"No “{name}” has been found, where {expected:.0f} were to be expected.")
