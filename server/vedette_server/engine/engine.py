@@ -46,7 +46,10 @@ class Engine:
 
     def load(self, model: ModelVersion) -> ServedVersion:
         """Start serving a version, in processes of its own."""
-        served = ServedVersion(model, self._settings, self.monitor, self.changed)
+        before = [
+            one.model for one in self._served if one.model.name == model.name and one.model.version < model.version
+        ]
+        served = ServedVersion(model, self._settings, self.monitor, self.changed, before[-1] if before else None)
         self._served = sorted([*self._served, served], key=lambda one: (one.model.name, one.model.version))
         self.monitor.loaded(model)
         served.run()

@@ -22,7 +22,7 @@ from vedette_server.engine.queue import Item, Queue
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
-from vedette_server.repository.golden import difference, tolerance
+from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
@@ -56,8 +56,17 @@ class PoolSettings:
 class ServedVersion:
     """Takes images for one model version and gives each, when its turn has come, to a worker that has room."""
 
-    def __init__(self, model: ModelVersion, settings: PoolSettings, monitor: Monitor, changed: asyncio.Event) -> None:
+    def __init__(
+        self,
+        model: ModelVersion,
+        settings: PoolSettings,
+        monitor: Monitor,
+        changed: asyncio.Event,
+        predecessor: ModelVersion | None = None,
+    ) -> None:
+        """`predecessor` is the version before, whose golden images are answered too, for comparison."""
         self.model = model
+        self._predecessor = predecessor  # None also once it was compared with
         self._settings = settings
         self._monitor = monitor
         self._changed = changed
@@ -265,6 +274,9 @@ class ServedVersion:
         if not self.model.golden:
             log.warning("no_golden_images", model=self.model.name, version=self.model.version)
         await self._answer_golden(worker)
+        if self._predecessor:
+            await self._compare_with(self._predecessor, worker)
+            self._predecessor = None
         log.info("worker_ready", model=self.model.name, version=self.model.version, pid=worker.pid)
 
     async def _vigil(self, worker: Worker) -> None:
@@ -297,11 +309,7 @@ class ServedVersion:
         allowed = tolerance(self.model.contract.precision)
         for golden in self.model.golden:
             await self._until_idle(worker)
-            try:
-                answer = await worker.predict(EncodedImage(), golden.data, defaults(self.model.contract))
-            except (Refused, WorkerBugError, WorkerLostError) as error:
-                msg = f"golden image {golden.name} was not answered: {error}"
-                raise ProbationError(msg) from error
+            answer = await self._answer_one(golden, worker)
             if wrong := difference(golden, answer, allowed):
                 failing = failing or wrong
                 self._golden_changed(wrong)
@@ -309,6 +317,27 @@ class ServedVersion:
                 self._learn(answer)
         self._failing[worker] = failing
         self._monitor.golden(self.model, passed=not failing)
+
+    async def _answer_one(self, golden: Golden, worker: Worker) -> Answer:
+        """Have a worker answer one golden image. Raises `ProbationError`."""
+        try:
+            return await worker.predict(EncodedImage(), golden.data, defaults(self.model.contract))
+        except (Refused, WorkerBugError, WorkerLostError) as error:
+            msg = f"golden image {golden.name} was not answered: {error}"
+            raise ProbationError(msg) from error
+
+    async def _compare_with(self, predecessor: ModelVersion, worker: Worker) -> None:
+        """Tell how far this version agrees with the one before: a wrong class order shows before any traffic comes."""
+        expected = sum(len(golden.objects) for golden in predecessor.golden)
+        if not expected:
+            return
+        names, its = predecessor.contract.class_names, self.model.contract.class_names
+        found = [agreed(golden, names, await self._answer_one(golden, worker), its) for golden in predecessor.golden]
+        share = 1 - sum(found) / expected
+        log.info(
+            "compared", model=self.model.name, version=self.model.version, with_=predecessor.version, differs=share
+        )
+        self._monitor.disagrees(self.model, predecessor, share)
 
     def _golden_changed(self, wrong: str) -> None:
         try:

@@ -119,10 +119,13 @@ class _Page:
             "bound",
         )
         self._scores = gauge(
-            "score_cumulative_ratio", "Share of the detections whose score was at most le.", *VERSION, "le"
+            "score_cumulative_ratio", "Share of the detections whose score was at most the edge.", *VERSION, "edge"
         )
         self._best = gauge(
-            "best_score_cumulative_ratio", "Share of the answers whose best score was at most le.", *SOURCE, "le"
+            "best_score_cumulative_ratio",
+            "Share of the answers whose best score was at most the edge.",
+            *SOURCE,
+            "edge",
         )
         self._share = gauge("class_share_ratio", "Share of the detections.", *VERSION, "class")
         self._rate = gauge("class_detections_per_answer", "Detections of a class in each answer.", *VERSION, "class")

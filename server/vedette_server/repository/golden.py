@@ -34,6 +34,9 @@ def tolerance(precision: str) -> Tolerance:
     return _TOLERANCES[precision]
 
 
+_SAME_PLACE = 0.5  # IoU of boxes from which on two versions mean the same object, as in COCO's AP50
+
+
 class ExpectedObject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One object that a golden image must give."""
 
@@ -112,6 +115,16 @@ def difference(golden: Golden, answer: Answer, allowed: Tolerance) -> str | None
     """Say how an answer differs from the golden one by more than what is allowed, or None if it does not."""
     wrong = next(filter(None, (pair.wrong(allowed) for pair in pairs(golden, answer))), None)
     return wrong and f"{golden.name}: {wrong}"
+
+
+def agreed(golden: Golden, names: Sequence[str], answer: Answer, its_names: Sequence[str]) -> int:
+    """How many of a picture's objects another version's answer has: in the same place, under the same class name."""
+    seen = describe(answer.detections)
+    if not golden.objects or not seen:
+        return 0
+    overlap: Any = rle.iou(_xywh(seen), _xywh(golden.objects), [0] * len(golden.objects))
+    alike = np.equal.outer([its_names[one.class_id] for one in seen], [names[one.class_id] for one in golden.objects])
+    return int(((overlap >= _SAME_PLACE) & alike).any(axis=0).sum())
 
 
 def _assign(expected: Sequence[ExpectedObject], seen: Sequence[ExpectedObject]) -> dict[int, int]:
