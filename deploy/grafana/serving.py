@@ -1,0 +1,286 @@
+"""How fast and how well requests are served, and what is refused."""
+
+from board import UIDS, add, board, choice, finished
+from grafana_foundation_sdk.models import dashboard as d
+from panels import (
+    BAD_FROM_ONE,
+    COUNT,
+    CRITICAL,
+    NOW,
+    PER_SECOND,
+    RATIO,
+    SECONDS,
+    USUAL,
+    WARNING,
+    WARNING_FROM_ONE,
+    WELL,
+    Ask,
+    lines,
+    number,
+)
+
+_V = 'model=~"$model", version=~"$version"'
+_REFUSED = f'{_V}, outcome!="OK"'
+_OBJECTIVE = 0.99  # of requests within a second, as the alerts have it
+_PURPLE = "purple"
+
+
+def _rate(series: str, by: str = "", labels: str = _V) -> str:
+    grouped = f" by ({by}) " if by else ""
+    return f"sum{grouped}(rate({series}{{{labels}}}[$__rate_interval]))"
+
+
+def _quantiles(series: str, *, exemplars: bool = False) -> list[Ask]:
+    buckets = _rate(f"{series}_bucket", "le")
+    return [
+        Ask(f"histogram_quantile({share}, {buckets})", name, exemplars=exemplars and share == 0.99)
+        for share, name in ((0.5, "median"), (0.95, "95 %"), (0.99, "99 %"))
+    ]
+
+
+_QUANTILES = {"median": NOW, "95 %": _PURPLE, "99 %": WARNING}
+
+
+def build() -> d.Dashboard:
+    """The dashboard."""
+    made = board(
+        UIDS["serving"],
+        "Vedette: serving",
+        "Requests, their time and their fate; workers and queues. Says nothing of whether the answers are right: "
+        "that is the fleet's page.",
+    )
+    made = made.with_variable(choice("model", "Model", "vedette_model_ready", everything=True, many=True))
+    made = made.with_variable(
+        choice("version", "Version", 'vedette_model_ready{model=~"$model"}', everything=True, many=True)
+    )
+    made = add(made, "Is it served?", _glance())
+    made = add(made, "Requests", _requests())
+    made = add(made, "Time", _times())
+    made = add(made, "Workers and queues", _workers())
+    made = add(made, "Streams", _streams())
+    made = add(made, "The watch itself", _watch())
+    return finished(made)
+
+
+def _glance() -> list[object]:
+    within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="1.0"}}[$__rate_interval]))'
+    return [
+        number(
+            "Requests",
+            "Requests per second, answered or refused.",
+            Ask(_rate("vedette_requests_total")),
+            PER_SECOND,
+            span=4,
+        ),
+        number(
+            "Refused",
+            "Share of requests that were refused, for whatever reason.",
+            Ask(
+                f"({_rate('vedette_requests_total', labels=_REFUSED)} or vector(0)) "
+                f"/ ({_rate('vedette_requests_total')} > 0)"
+            ),
+            RATIO,
+            decimals=1,
+            colors=((None, WELL), (0.01, WARNING), (0.1, CRITICAL)),
+            span=4,
+        ),
+        number(
+            "Within a second",
+            "Share of answers within a second; the objective is 99 %.",
+            Ask(f"{within} / ({_rate('vedette_request_duration_seconds_count')} > 0)"),
+            RATIO,
+            decimals=1,
+            colors=((None, CRITICAL), (_OBJECTIVE - 0.04, WARNING), (_OBJECTIVE, WELL)),
+            span=4,
+        ),
+        number(
+            "Workers missing",
+            "Workers that are wanted and not in rotation: starting, or failing to start.",
+            Ask(f"sum(vedette_workers_wanted{{{_V}}}) - sum(vedette_workers_ready{{{_V}}})"),
+            COUNT,
+            colors=WARNING_FROM_ONE,
+            span=4,
+        ),
+        number(
+            "Waiting",
+            "Requests that wait for a worker now.",
+            Ask(f"sum(vedette_queued_requests{{{_V}}})"),
+            COUNT,
+            span=4,
+        ),
+        number(
+            "Versions not ready",
+            "Versions without a worker that could answer.",
+            Ask(f"count(vedette_model_ready{{{_V}}} == 0) or vector(0)"),
+            COUNT,
+            colors=BAD_FROM_ONE,
+            span=4,
+        ),
+    ]
+
+
+def _requests() -> list[object]:
+    return [
+        lines(
+            "Requests by outcome",
+            "OK, or the reason of the refusal: deploy/docs/errors.md has what each means and what callers are told.",
+            [Ask(f"{_rate('vedette_requests_total', 'outcome')} > 0", "{{outcome}}")],
+            PER_SECOND,
+            stacked=True,
+            span=8,
+            colors={"OK": WELL},
+        ),
+        lines(
+            "Refusals",
+            "The same without OK, so that few are seen beside many.",
+            [Ask(f"{_rate('vedette_requests_total', 'outcome', _REFUSED)} > 0", "{{outcome}}")],
+            PER_SECOND,
+            stacked=True,
+            span=8,
+        ),
+        lines(
+            "Contract violations",
+            "Refused because the image contradicts its own declaration or the model's input contract: a sender "
+            "was changed.",
+            [Ask(f"{_rate('vedette_contract_violations_total', 'reason')} > 0", "{{reason}}")],
+            PER_SECOND,
+            stacked=True,
+            span=8,
+        ),
+    ]
+
+
+def _times() -> list[object]:
+    stage = "vedette_stage_duration_seconds"
+    return [
+        lines(
+            "Time of a request",
+            "From admission to answer. Dots are single requests: their request_id is in the server's log, too.",
+            _quantiles("vedette_request_duration_seconds", exemplars=True),
+            SECONDS,
+            span=8,
+            colors=_QUANTILES,
+        ),
+        lines(
+            "Where the time goes",
+            "Mean time of a request in each stage. Decode, preprocess and postprocess overlap with other requests' "
+            "forward.",
+            [
+                Ask(
+                    f"{_rate(f'{stage}_sum', 'stage')} / ({_rate(f'{stage}_count', 'stage')} > 0)",
+                    "{{stage}}",
+                )
+            ],
+            SECONDS,
+            stacked=True,
+            span=8,
+        ),
+        lines(
+            "Slow stages",
+            "The time within which 95 % of requests have left each stage.",
+            [Ask(f"histogram_quantile(0.95, {_rate(f'{stage}_bucket', 'le, stage')})", "{{stage}}")],
+            SECONDS,
+            span=8,
+        ),
+    ]
+
+
+def _workers() -> list[object]:
+    batch = "vedette_batch_images"
+    return [
+        lines(
+            "Workers",
+            "Wanted and in rotation. A gap that stays is a version that cannot start: see the server's log.",
+            [
+                Ask(f"sum(vedette_workers_wanted{{{_V}}})", "wanted"),
+                Ask(f"sum(vedette_workers_ready{{{_V}}})", "ready"),
+            ],
+            COUNT,
+            span=6,
+            colors={"wanted": USUAL, "ready": WELL},
+        ),
+        lines(
+            "Restarts of workers",
+            "Crashed, hung, or failed its golden images. Requests that a worker had are tried once more elsewhere.",
+            [Ask(f"sum by (model, version) (increase(vedette_worker_restarts_total{{{_V}}}[$__rate_interval]))")],
+            COUNT,
+            span=6,
+        ),
+        lines(
+            "Waiting and running",
+            "Requests that wait for a worker, and those that a worker has.",
+            [
+                Ask(f"sum(vedette_queued_requests{{{_V}}})", "waiting"),
+                Ask(f"sum(vedette_running_requests{{{_V}}})", "running"),
+            ],
+            COUNT,
+            span=6,
+            colors={"waiting": WARNING, "running": NOW},
+        ),
+        lines(
+            "Images in a batch",
+            "Mean. On a CPU it is 1: batches do not pay there.",
+            [Ask(f"{_rate(f'{batch}_sum')} / ({_rate(f'{batch}_count')} > 0)", "mean")],
+            COUNT,
+            span=6,
+            colors={"mean": NOW},
+        ),
+    ]
+
+
+def _streams() -> list[object]:
+    return [
+        lines(
+            "Open streams",
+            "On all servers.",
+            [Ask("sum(vedette_streams_open)", "open")],
+            COUNT,
+            span=8,
+            colors={"open": NOW},
+        ),
+        lines(
+            "Age of frames when answered",
+            "How old what one sees is. LATEST streams keep it low by dropping frames, LOSSLESS ones do not.",
+            _quantiles("vedette_frame_age_seconds"),
+            SECONDS,
+            span=8,
+            colors=_QUANTILES,
+        ),
+        lines(
+            "Frames dropped",
+            "By the streams' own policy.",
+            [Ask(_rate("vedette_frames_dropped_total", "reason"), "{{reason}}")],
+            PER_SECOND,
+            stacked=True,
+            span=8,
+            colors={"SUPERSEDED": USUAL, "EXPIRED": WARNING},
+        ),
+    ]
+
+
+def _watch() -> list[object]:
+    return [
+        lines(
+            "Golden images",
+            "Checks of workers by pictures with known answers. Failed ones are never chance: that worker was replaced.",
+            [Ask(f"sum by (result) (increase(vedette_golden_checks_total{{{_V}}}[$__rate_interval]))", "{{result}}")],
+            COUNT,
+            span=8,
+            colors={"passed": WELL, "failed": CRITICAL},
+        ),
+        lines(
+            "Scrapes",
+            "How long Prometheus takes to read the servers' pages.",
+            [Ask('max(scrape_duration_seconds{job="vedette"})', "slowest")],
+            SECONDS,
+            span=8,
+            colors={"slowest": NOW},
+        ),
+        lines(
+            "Labels folded",
+            "Streams and classes beyond the cap, counted as _other: what is folded is watched as one.",
+            [Ask("sum by (label) (increase(vedette_labels_folded_total[$__rate_interval]))", "{{label}}")],
+            COUNT,
+            span=8,
+        ),
+    ]

@@ -1,0 +1,224 @@
+import copy
+import itertools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests import grafana
+from tests.watching import PROMTOOL, needs
+
+GRAFANA, DOCKER = grafana.FOLDER, grafana.ROOT / "deploy" / "docker"
+BUILT_IN = {"__rate_interval"}
+CHOSEN = {"__rate_interval": "1m", "window": "5m", "model": "signs", "version": "1", "stream": "All"}
+KINDS = {
+    "timeseries": "timeseries",
+    "stat": "stat",
+    "table": "table",
+    "heatmap": "heatmap",
+    "state-timeline": "statetimeline",
+}
+COMPOSE = DOCKER / "compose.yaml"
+
+
+@pytest.fixture(params=grafana.dashboards().items(), ids=lambda named: named[0])
+def dashboard(request: pytest.FixtureRequest) -> Any:
+    return request.param[1]
+
+
+def test_the_committed_files_are_what_the_code_generates(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, GRAFANA / "dashboards.py", "--out", tmp_path], check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in grafana.FILES}
+    for path in grafana.FILES:
+        assert path.read_text() == (tmp_path / path.name).read_text(), f"run {sys.executable} {GRAFANA}/dashboards.py"
+
+
+def lost(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """Where the first has something that the second has not; the classes may add defaults."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            yield from lost(value, after.get(key), f"{where}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, pair in enumerate(zip(before, after, strict=True)):
+            yield from lost(*pair, f"{where}[{index}]")
+    elif before != after:
+        yield f"{where}: {before} became {after}"
+
+
+def test_nothing_is_lost_in_the_sdks_own_classes(dashboard: Any) -> None:
+    plugins.register_default_plugins()
+    read = Dashboard.from_json(copy.deepcopy(dashboard))
+    assert not list(lost(dashboard, json.loads(json.dumps(read, cls=JSONEncoder))))
+
+
+def test_there_are_the_three_dashboards_that_the_alerts_link_to() -> None:
+    assert {one["uid"] for one in grafana.dashboards().values()} == {
+        "vedette-fleet",
+        "vedette-stream",
+        "vedette-serving",
+    }
+
+
+def test_every_panel_explains_itself_and_states_its_unit(dashboard: Any) -> None:
+    for panel in grafana.panels(dashboard):
+        assert len(panel["description"]) > 10, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["targets"], panel["title"]
+        for asks in (panel, *panel["targets"]):
+            assert asks["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_panels_have_numbers_and_places_of_their_own(dashboard: Any) -> None:
+    assert [panel["id"] for panel in dashboard["panels"]] == list(range(1, len(dashboard["panels"]) + 1))
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    taken = {
+        (x, y)
+        for place in places
+        for x, y in itertools.product(
+            range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
+        )
+    }
+    assert len(taken) == sum(place["w"] * place["h"] for place in places)
+    assert max(x for x, _ in taken) < 24
+    titles = [panel["title"] for panel in grafana.panels(dashboard)]
+    assert len(titles) == len(set(titles))
+
+
+def test_no_query_uses_a_variable_that_is_not_there(dashboard: Any) -> None:
+    known = {variable["name"] for variable in dashboard["templating"]["list"]}
+    used = {
+        name
+        for panel in grafana.panels(dashboard)
+        for target in panel["targets"]
+        for name in grafana.variables(target["expr"])
+    }
+    assert used <= known | BUILT_IN
+    assert known - {"datasource"} <= used
+
+
+def test_a_table_names_no_column_that_its_queries_do_not_have(dashboard: Any) -> None:
+    for panel in grafana.panels(dashboard):
+        if panel["type"] != "table":
+            continue
+        refs = [target["refId"] for target in panel["targets"]]
+        values = {f"Value #{ref}" for ref in refs} if len(refs) > 1 else {"Value"}
+        renamed = panel["transformations"][-1]["options"]["renameByName"]
+        labels = set(renamed) - values
+        asked = " ".join(target["expr"] for target in panel["targets"])
+        for label in labels:
+            assert re.search(rf"\b{label}\b", asked) or "ALERTS" in asked, label
+        assert {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]} == set(
+            renamed.values()
+        )
+
+
+@needs(PROMTOOL)
+def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"q:{index}", "expr": grafana.expanded(query.expression, CHOSEN)}
+        for index, query in enumerate(grafana.queries())
+    ]
+    path = tmp_path / "queries.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    done = subprocess.run(
+        [PROMTOOL, "check", "rules", "--lint=none", path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def type_checker() -> Path:
+    """TypeScript and Grafana's types, installed once from the committed lock."""
+    folder = grafana.ROOT / "build" / "dashboards"
+    lock = GRAFANA / "package-lock.json"
+    stamp = folder / "installed"
+    if not stamp.is_file() or stamp.read_text() != lock.read_text():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (lock, GRAFANA / "package.json"):
+            shutil.copy(path, folder)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        stamp.write_text(lock.read_text())
+    return folder
+
+
+TYPES = "@grafana/schema/dist/esm/raw"
+HEAD = """\
+import type * as schema from "{types}/dashboard/x/dashboard_types.gen.d.ts";
+{imports}
+// JSON has strings where the types have enums.
+type Json<T> = T extends string ? `${{T}}` : T extends (infer U)[] ? Json<U>[]
+  : T extends object ? {{ [K in keyof T]: Json<T[K]> }} : T;
+type Defaults<Custom> = Omit<Json<schema.FieldConfig>, "custom"> & {{ custom?: Json<Custom> }};
+type Kind<Type, Options, Custom> = Omit<Json<schema.Panel>, "type" | "options" | "fieldConfig"> & {{
+  type: Type;
+  options?: Json<Options>;
+  fieldConfig: Omit<Json<schema.FieldConfigSource>, "defaults"> & {{ defaults: Defaults<Custom> }};
+}};
+type Panel = Json<schema.RowPanel>
+{kinds};
+type Dashboard = Omit<Json<schema.Dashboard>, "panels"> & {{ panels: Panel[] }};
+"""
+
+
+def source() -> str:
+    """Every dashboard as a literal of Grafana's type, and broken ones that must not pass."""
+    imports = "\n".join(
+        f'import type * as {name} from "{TYPES}/composable/{name}/panelcfg/x/{file}_types.gen.d.ts";'
+        for name, file in (
+            ("timeseries", "TimeSeriesPanelCfg"),
+            ("stat", "StatPanelCfg"),
+            ("table", "TablePanelCfg"),
+            ("heatmap", "HeatmapPanelCfg"),
+            ("statetimeline", "StateTimelinePanelCfg"),
+        )
+    )
+    kinds = "\n".join(
+        f'  | Kind<"{kind}", {name}.Options, {"{}" if kind == "stat" else f"{name}.FieldConfig"}>'
+        for kind, name in KINDS.items()
+    )
+    parts = [HEAD.format(types=TYPES, imports=imports, kinds=kinds)]
+    for name, dashboard in grafana.dashboards().items():
+        literal = json.dumps(dashboard)
+        parts.append(f"const {name}: Json<schema.Dashboard> = {literal};")
+        parts.append(f"const {name}OfKnownPanels: Dashboard = {literal};")
+        for number, broken in enumerate(mutations(dashboard)):
+            parts.append(f"// @ts-expect-error\nconst {name}Broken{number}: Dashboard = {json.dumps(broken)};")
+    return "\n".join(parts) + "\nexport {};\n"
+
+
+def mutations(dashboard: Any) -> list[Any]:
+    """What the check must find, so that it is known to look."""
+    broken = [copy.deepcopy(dashboard) for _ in range(4)]
+    panels = [next(panel for panel in grafana.panels(one) if panel["type"] == "timeseries") for one in broken]
+    broken[0]["schemaVersion"] = str(dashboard["schemaVersion"])
+    panels[1]["titel"] = panels[1].pop("title")
+    panels[2]["fieldConfig"]["defaults"]["custom"]["lineWidth"] = "2"
+    panels[3]["options"]["legend"]["displayMode"] = "tabel"
+    return broken
+
+
+@pytest.mark.skipif(shutil.which("npm") is None and not os.environ.get("CI"), reason="not installed: npm")
+def test_grafanas_own_types_accept_the_dashboards() -> None:
+    folder = type_checker()
+    (folder / "check.ts").write_text(source())
+    flags = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022"]
+    modules = ["--module", "esnext", "--moduleResolution", "bundler"]
+    command = [folder / "node_modules" / ".bin" / "tsc", *flags, *modules, "check.ts"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[:4000]
+
+
+def test_the_lock_names_no_host() -> None:
+    assert "://" not in (GRAFANA / "package-lock.json").read_text()
