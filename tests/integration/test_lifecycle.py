@@ -178,7 +178,7 @@ def test_workers_end_by_themselves_when_the_gateway_is_killed(two_workers: runni
 
 def test_metrics_count_what_happened(bundled: running.Server, client: Client, scene: Picture) -> None:
     ok = 'vedette_requests_total{model="roadsigns",outcome="OK",version="1"}'
-    forward = 'vedette_stage_seconds_count{model="roadsigns",stage="forward",version="1"}'
+    forward = 'vedette_stage_duration_seconds_count{model="roadsigns",stage="forward",version="1"}'
     before = {series: sample(bundled, series) for series in (ok, forward)}
     result = client.detect(jpeg(scene.pixels))
     series = f'vedette_detections_total{{class="{result[0].class_name}",model="roadsigns",version="1"}}'

@@ -1,0 +1,178 @@
+"""Baselines: what is drawn from reference windows, whose they are, and that replicas add up."""
+
+import dataclasses
+import itertools
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from vedette_server import baseline
+from vedette_server.monitor.baselines import BaselineRefusedError, in_force, read
+from vedette_server.monitor.metrics import Metrics
+from vedette_server.monitor.profile import LEAST_ANSWERS, Baseline, TooLittleError, Window, profiles
+from vedette_server.monitor.scrape import Page
+from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
+from vedette_server.repository.repository import BASELINE, ModelVersion
+
+from tests.unit.test_metrics import MODEL, outcome, page
+
+
+def windows(count: int, seed: int = 1, each: int = 100, hour: int = 3) -> list[Window]:
+    """Reference windows in which about half of the answers of one stream, and all of another's, show something."""
+    rng, metrics = random.Random(seed), Metrics()  # noqa: S311  scores, not secrets
+    metrics.loaded(MODEL)
+    found, before = [], page(metrics)
+    for _ in range(count):
+        for number in range(each):
+            scores = [rng.choice((0.6, 0.97))] * 3 if number % 4 else []
+            metrics.answered(outcome(*scores, source="gate" if number % 2 else ""))
+        after = page(metrics)
+        found.append(Window(hour, after.since(before)))
+        before = after
+    return found
+
+
+def test_limits_lie_a_sigma_outside_of_what_was_seen() -> None:
+    found = limits([10, 12, 11, 13])
+    sigma = (2 + 1 + 2) / 3 / 1.128
+    assert (found.low, found.mean, found.high) == pytest.approx((10 - sigma, 11.5, 13 + sigma))
+    assert limits([0.1, 0.9], 0, 1).low == 0
+    assert limits([0.1, 0.9], 0, 1).high == 1
+
+
+def test_the_step_from_day_to_night_is_no_noise() -> None:
+    """Two levels, each steady: the limits are not as wide as a standard deviation would make them."""
+    found = limits([100.0, 101.0] * 50 + [40.0, 41.0] * 50)
+    assert 37 < found.low < 40
+    assert 101 < found.high < 104
+
+
+def test_distances() -> None:
+    assert ks(cumulative([0, 5, 10]), cumulative([10, 10, 10])) == 1
+    assert ks(cumulative([1, 2, 4]), cumulative([10, 20, 40])) == 0
+    assert total_variation(shares({"a": 1, "b": 1}), shares({"a": 1, "c": 1})) == 0.5
+    assert cumulative([0, 0]) == []
+    assert shares({"a": 0}) == {}
+
+
+def test_a_profile_says_what_was_usual() -> None:
+    whole, gate = profiles("test", 1, windows(10), by_hour=False)
+    assert (whole.stream, whole.hour, whole.windows, whole.answers) == ("", None, 10, 1000)
+    assert whole.statistics["empty"].mean == pytest.approx(0.25)
+    assert whole.statistics["brightness"].mean == pytest.approx(100)
+    assert set(whole.statistics) >= {"score_distance", "class_distance", "contrast", "sharpness", "redness"}
+    assert whole.statistics["score_distance"].high < 0.3
+    assert whole.classes["a"].share == 1
+    assert whole.classes["a"].per_answer == pytest.approx(2.25)
+    assert (whole.classes["a"].presence, whole.classes["b"].presence) == (1, 0)
+    assert whole.scores[-1] == 1
+    assert whole.scores == sorted(whole.scores)
+    assert (gate.stream, gate.answers) == ("gate", 500)
+    assert gate.statistics["empty"].mean == 0
+    assert not gate.scores
+
+
+def test_a_stream_without_enough_of_its_own_has_none() -> None:
+    (whole,) = profiles("test", 1, windows(10, each=LEAST_ANSWERS + 8), by_hour=False)
+    assert whole.stream == ""
+
+
+def test_too_little_is_refused_with_what_to_do() -> None:
+    with pytest.raises(TooLittleError, match="0 of 10 windows have at least 30 answers of test version 1"):
+        profiles("test", 1, windows(10, each=10), by_hour=False)
+
+
+def test_hours_have_their_own_where_there_is_enough() -> None:
+    given = [*windows(10, hour=3), *windows(2, hour=4)]
+    found = profiles("test", 1, given, by_hour=True)
+    assert {(one.stream, one.hour) for one in found} == {("", None), ("", 3), ("gate", None), ("gate", 3)}
+    whole = Baseline(1, "test", 1, "", 0, "", 1, [], found)
+    assert {one.hour for one in in_force(whole, 3)} == {3}
+    assert {one.hour for one in in_force(whole, 4)} == {None}
+
+
+def test_a_window_with_a_restart_is_known() -> None:
+    first, second = (window.page for window in windows(2, each=20))
+    with pytest.raises(ValueError, match="started again"):
+        first.since(second + second)
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> ModelVersion:
+    return dataclasses.replace(MODEL, folder=tmp_path)
+
+
+def test_a_baseline_is_shown_as_soon_as_it_is_there(version: ModelVersion) -> None:
+    metrics = Metrics()
+    metrics.loaded(version)
+    assert state(page(metrics)) == "missing"
+    given = windows(10)
+    baseline.write(version, given, 300, "a test", by_hour=False)
+    seen = page(metrics)
+    assert state(seen) == "present"
+    assert seen.value("vedette_baseline_limit", stream="", statistic="empty", bound="mean") == pytest.approx(0.25)
+    assert seen.value("vedette_baseline_answers", stream="gate") == 500
+    assert seen.value("vedette_baseline_window_seconds") == 300
+    again = Metrics()
+    again.loaded(version)
+    assert state(page(again)) == "present", "it survives a restart"
+    whole = sum((window.page for window in given[1:]), given[0].page)
+    buckets = whole.by("vedette_detection_score_bucket", "le")
+    shown = seen.by("vedette_baseline_score_cumulative_ratio", "edge")
+    assert shown == pytest.approx({key: count / buckets["+Inf",] for key, count in buckets.items()})
+    (version.folder / BASELINE).unlink()
+    assert state(page(metrics)) == "missing"
+
+
+def test_a_baseline_for_another_contract_is_refused(version: ModelVersion) -> None:
+    baseline.write(version, windows(10), 300, "a test", by_hour=False)
+    changed = dataclasses.replace(version, contract=dataclasses.replace(version.contract, default_threshold=0.9))
+    with pytest.raises(BaselineRefusedError, match="captured under the contract"):
+        read(changed)
+    metrics = Metrics()
+    metrics.loaded(changed)
+    seen = page(metrics)
+    assert state(seen) == "refused"
+    assert not seen.by("vedette_baseline_limit")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 1}', b"\x00\xff"])
+def test_what_is_no_baseline_is_refused(version: ModelVersion, content: bytes) -> None:
+    (version.folder / BASELINE).write_bytes(content)
+    metrics = Metrics()
+    metrics.loaded(version)
+    assert state(page(metrics)) == "refused"
+
+
+def state(seen: Page) -> str:
+    (found,) = [name for (name,), value in seen.by("vedette_baseline_state", "vedette_baseline_state").items() if value]
+    return found
+
+
+def test_two_replicas_drift_as_one_that_saw_it_all() -> None:
+    """Each saw every other answer; their pages' sum gives the same profile, and so every distance, limit and share."""
+    one, first, second = Metrics(), Metrics(), Metrics()
+    for metrics in (one, first, second):
+        metrics.loaded(MODEL)
+    rng, halves = random.Random(4), itertools.cycle((first, second))  # noqa: S311  the same
+    alone, together = [], []
+    before = [page(metrics) for metrics in (one, first, second)]
+    for _ in range(10):
+        for number in range(200):
+            given = outcome(*[rng.random()] * (number % 4), source="gate" if number % 3 else "")
+            one.answered(given)
+            next(halves).answered(given)
+        after = [page(metrics) for metrics in (one, first, second)]
+        whole, *parts = (later.since(earlier) for later, earlier in zip(after, before, strict=True))
+        alone.append(Window(0, whole))
+        together.append(Window(0, parts[0] + parts[1]))
+        before = after
+    apart, summed = profiles("test", 1, alone, by_hour=False), profiles("test", 1, together, by_hour=False)
+    assert "score_distance" in apart[0].statistics
+    for ours, theirs in zip(apart, summed, strict=True):
+        assert ours.answers == theirs.answers
+        assert ours.best_score == theirs.best_score
+        assert ours.scores == theirs.scores
+        for name, found in ours.statistics.items():
+            assert msgspec.structs.astuple(found) == pytest.approx(msgspec.structs.astuple(theirs.statistics[name]))
