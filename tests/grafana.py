@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "grafana"
 FILES = sorted((FOLDER / "dashboards").glob("*.json"))
-_VARIABLE = re.compile(r"\$\{(\w+)(?::(\w+))?\}|\$(\w+)")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::(\w+))?\}|\$([A-Za-z_]\w*)")  # $1 is a group of label_replace
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,13 @@ OF_STREAM = f"{OF_MODEL}&var-stream=${{__data.fields.stream}}"
 def _state(by: str, alive: str, alerts: str) -> str:
     """0 to 3, as STATES has it; a version stays for an hour after it was last heard of, so that none just vanishes."""
     seen = f"0 * max by ({by}) (last_over_time({alive}[1h]))"
+    ringing = f"ALERTS{{{RINGING}, {CHOSEN}, severity=%s}}"
+    # An alert about all versions of a model lights each of them.
+    whole = ringing % '"critical", model!="", version=""'
+    critical, warning = (ringing % f'"{severity}", {alerts}' for severity in ("critical", "warning"))
     return (
-        f'max by ({by}) (3 * ALERTS{{{RINGING}, severity="critical", {alerts}}} '
-        f'or 2 * ALERTS{{{RINGING}, severity="warning", {alerts}}} '
+        f"max by ({by}) (3 * {critical} or 2 * {warning} "
+        f"or {seen} + on (model) group_left () 3 * max by (model) ({whole}) "
         f"or 1 + ({seen} unless max by ({by}) ({alive})) or {seen})"
     )
 
@@ -44,20 +48,10 @@ def _named(expr: str) -> Ask:
     return Ask(f'label_replace({expr}, "stream", "All", "stream", "")')
 
 
-def _limit() -> str:
-    """A stream's own limit of its empty share, or that of its model."""
-    limit = 'vedette_baseline_limit{statistic="empty", bound="high", ' + CHOSEN
-    return (
-        f'max by ({S}) ({limit}, stream!=""}}) '
-        f"or 0 * sum by ({S}) (vedette_answers_total{{{CHOSEN}}}) "
-        f'+ on ({M}) group_left max by ({M}) ({limit}, stream=""}})'
-    )
-
-
 def lights() -> list[object]:
     """Both tables."""
     empty = Column("B", "empty", RATIO, decimals=1, width=90)
-    limit = Column("C", "limit", RATIO, decimals=1, width=90, nothing="no baseline")
+    limit = Column("C", "limit", RATIO, decimals=1, width=90, nothing="-")
     leading = Column("reason", "leading reason", nothing="none is empty")
     cause = Column("cause", "suspected cause", nothing="none")
     rate = "sum by ({}) (rate(vedette_answers_total{{" + CHOSEN + "}}[$window]))"
@@ -67,13 +61,14 @@ def lights() -> list[object]:
         rows(
             "Models",
             "One line a version. The state is that of its worst alert. Empty is the share over the window, limit what "
-            "was usual at most when the baseline was captured. Leading is the most frequent reason of empty answers: "
+            "alerts hold it to: the most that was usual when the baseline was captured, or a fixed share without one; "
+            "beyond it they ask for the reasons, too. Leading is the most frequent reason of empty answers: "
             "QUIET_SCENE says that nothing is amiss with image or model as far as can be told. The suspected cause is "
             "what the server's own probe has shown by undoing it.",
             [
-                Ask(_state(M, alive, f'{CHOSEN}, version!=""')),
+                Ask(_state(M, alive, 'version!=""')),
                 Ask(share(M)),
-                Ask(f'max by ({M}) (vedette_baseline_limit{{statistic="empty", bound="high", stream="", {CHOSEN}}})'),
+                Ask(f"vedette:model_empty_limit:baseline{{{CHOSEN}}}"),
                 Ask(_leading(M)),
                 Ask(_suspected(M)),
                 Ask(f"max by ({M}) (vedette_golden_failing{{{CHOSEN}}})"),
@@ -101,9 +96,9 @@ def lights() -> list[object]:
             "The same for each stream; All are the single images. A stream without a baseline of its own is held to "
             "its model's limit. Dropped frames were superseded by newer ones, or too old: the stream's own policy.",
             [
-                _named(_state(S, f"vedette_answers_total{{{CHOSEN}}}", f'{CHOSEN}, stream!=""')),
+                _named(_state(S, f"vedette_answers_total{{{CHOSEN}}}", 'stream!=""')),
                 _named(share(S)),
-                _named(_limit()),
+                _named(f"vedette:empty_limit:baseline{{{CHOSEN}}}"),
                 _named(_leading(S)),
                 _named(_suspected(S)),
                 _named(dropped),

@@ -61,7 +61,11 @@ def scores() -> list[object]:
         _heat(
             "The same in the baseline",
             "How the best scores were spread when all was well. It does not change over time: compare the shades.",
-            Ask(usual("vedette_baseline_best_score_cumulative_ratio", by="le"), "{{le}}"),
+            Ask(
+                f"label_replace({usual('vedette_baseline_best_score_cumulative_ratio', by='edge')}, "
+                '"le", "$1", "edge", "(.+)")',
+                "{{le}}",
+            ),
             span=5,
             high=1,
         ),

@@ -222,3 +222,72 @@ def test_grafanas_own_types_accept_the_dashboards() -> None:
 
 def test_the_lock_names_no_host() -> None:
     assert "://" not in (GRAFANA / "package-lock.json").read_text()
+
+
+@pytest.fixture(scope="module")
+def compose() -> Any:
+    return yaml.safe_load(COMPOSE.read_text())
+
+
+def test_everything_is_published_on_the_loopback_alone(compose: Any) -> None:
+    published = [port for service in compose["services"].values() for port in service["ports"]]
+    assert len(published) >= len(compose["services"])
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_images_are_pinned(compose: Any) -> None:
+    images = [service["image"] for service in compose["services"].values() if "image" in service]
+    images += re.findall(r"^FROM (\S+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    assert len(images) == len(compose["services"])
+    assert all(re.search(r":v?\d+\.\d+", image) for image in images), images
+
+
+def test_what_is_mounted_is_there(compose: Any) -> None:
+    mounts = [mount.split(":") for service in compose["services"].values() for mount in service["volumes"]]
+    for source, *_ in mounts:
+        assert (DOCKER / source).exists() if source.startswith(".") else source in compose["volumes"], source
+
+
+def test_grafana_is_given_the_dashboards_and_the_data_source(compose: Any) -> None:
+    service = compose["services"]["grafana"]
+    mounted = {
+        target: (DOCKER / source).resolve() for source, target, *_ in (one.split(":") for one in service["volumes"])
+    }
+    provisioning = mounted["/etc/grafana/provisioning"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "vedette.yaml").read_text())["providers"]
+    assert mounted[provider["options"]["path"]] == GRAFANA / "dashboards"
+    home = Path(service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (mounted[str(home.parent)] / home.name).is_file()
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert source["type"] == "prometheus"
+    assert source["url"] == "${PROMETHEUS_URL}"
+    assert service["environment"]["PROMETHEUS_URL"] == "http://prometheus:9090"
+
+
+@needs(PROMTOOL)
+def test_prometheus_accepts_its_configuration_and_reads_the_server(compose: Any, tmp_path: Path) -> None:
+    config = yaml.safe_load((DOCKER / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    command = (DOCKER / "Dockerfile").read_text().rsplit("CMD ", 1)[1]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    assert f"0.0.0.0:{port}" in json.loads(command)
+    assert {host, "alertmanager"} <= set(compose["services"])
+    for service in ("prometheus", "alertmanager"):
+        mounts = (one.split(":") for one in compose["services"][service]["volumes"])
+        for source, target, *_ in mounts:
+            if source.startswith("."):
+                shutil.copy(DOCKER / source, tmp_path / Path(target).name)
+    config["rule_files"] = [str(tmp_path / Path(path).name) for path in config["rule_files"]]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    done = subprocess.run([PROMTOOL, "check", "config", tmp_path / "prometheus.yml"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_image_copies_only_what_is_there_and_what_is_let_in() -> None:
+    text = (DOCKER / "Dockerfile").read_text()
+    copied = [word for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    let_in = [
+        line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")
+    ]
+    assert sorted(copied) == sorted(let_in)
+    assert all((grafana.ROOT / name).exists() for name in copied)
