@@ -1,0 +1,168 @@
+"""What the rules are made of: their parameters, and the two kinds of rules."""
+
+import re
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Yaml: TypeAlias = dict[str, object]
+
+VERSION = "model, version"
+SOURCE = "model, version, stream"  # a stream, or single images: Prometheus knows no difference between "" and no label
+
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_EDGES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # of vedette_request_duration_seconds
+
+
+def duration(seconds: float) -> str:
+    """Seconds as Prometheus writes them: 90 as 1m30s."""
+    left, text = round(seconds * 1000), ""
+    for unit, size in _UNITS.items():
+        count, left = divmod(left, size * 1000)
+        text += f"{count}{unit}" if count else ""
+    return text + (f"{left}ms" if left else "") or "0s"
+
+
+def seconds(text: str) -> float:
+    """The inverse: what 1m30s, 5m or 250ms is in seconds."""
+    if not re.fullmatch(r"(\d+(ms|[dhms]))+", text):
+        msg = f"{text!r} is no duration such as 20s, 5m or 1h30m"
+        raise ValueError(msg)
+    units = {**_UNITS, "ms": 0.001}
+    return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)(ms|[dhms])", text))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All that can be chosen. Times are in seconds; tests run the very same rules with short ones."""
+
+    window: float = 300  # over which answers are judged
+    long: float = 3600  # over which distributions are judged
+    hold: float = 120  # for which a condition must hold before it rings
+    interval: float = 30  # between evaluations
+    job: str = "vedette"
+    answers: int = 30  # fewer in a window say nothing about shares
+    detections: int = 300  # fewer say nothing about distributions
+    refusals: int = 10  # fewer are an accident
+    empty: float = 0.8  # share of empty answers that is too much where no baseline says what is usual
+    model_floor: float = 0.5  # below this share of empty answers no model is silenced, whatever its baseline
+    stream_floor: float = 0.2  # the same for a stream
+    patience: int = 12  # long windows for which one or two sources may be quiet: a road is closed for hours
+    objective: float = 1.0  # seconds within which requests are to be answered; an edge of their histogram
+    target: float = 0.99  # share of them for which that is promised
+    stale_days: float = 30  # age at which a baseline is stale
+    runbooks: str = "deploy/docs/runbooks/"
+    dashboards: str = "/d/"
+
+    def __post_init__(self) -> None:
+        if self.objective not in _EDGES:
+            msg = f"the objective must be an edge of the histogram of durations, one of {_EDGES}, not {self.objective}"
+            raise ValueError(msg)
+        if not 0 < self.interval <= self.hold <= self.window <= self.long:
+            raise ValueError("interval, hold, window and long must be positive, and each at most the next")
+
+    @property
+    def w(self) -> str:
+        """The window, as in a range."""
+        return duration(self.window)
+
+    @property
+    def l(self) -> str:  # noqa: E743  as it is called throughout
+        """The long window."""
+        return duration(self.long)
+
+    def windows(self, count: float) -> str:
+        """So many windows."""
+        return duration(count * self.window)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A recording rule."""
+
+    name: str
+    expr: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def rule(self, _: Parameters) -> Yaml:
+        """What stands in the file."""
+        return {"record": self.name, "expr": _tidy(self.expr), **({"labels": self.labels} if self.labels else {})}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alerting rule. Where `cause` is None, the series that the expression gives have it as a label."""
+
+    name: str
+    severity: str  # critical, warning, info, none
+    role: str  # outage, cause, symptom, none: who silences whom
+    cause: str | None
+    summary: str
+    description: str
+    expr: str
+    dashboard: str = "vedette-fleet"
+    hold: float | None = None  # the parameter's, if None
+    keep: bool = False  # whether it stays for another hold, so that a cause that changes leaves no gap
+
+    def rule(self, parameters: Parameters) -> Yaml:
+        """What stands in the file."""
+        hold = parameters.hold if self.hold is None else self.hold
+        variables = ("model", "version", "stream") if self.dashboard == "vedette-stream" else ("model", "version")
+        query = "&".join(f"var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in variables)
+        return {
+            "alert": self.name,
+            "expr": _tidy(self.expr),
+            **({"for": duration(hold)} if hold else {}),
+            **({"keep_firing_for": duration(parameters.hold)} if self.keep else {}),
+            "labels": {
+                "severity": self.severity,
+                "role": self.role,
+                **({} if self.cause is None else {"cause": self.cause}),
+            },
+            "annotations": {
+                "summary": self.summary,
+                "description": " ".join(self.description.split()),
+                "runbook_url": f"{parameters.runbooks}{self.name}.md",
+                "dashboard_url": f"{parameters.dashboards}{self.dashboard}?{query}",
+            },
+        }
+
+
+Rule: TypeAlias = Record | Alert
+
+
+def count(metric: str, window: str, by: str) -> str:
+    """Increase of a counter, replicas summed: each replica's own restarts are seen before the sum."""
+    return f"sum by ({by}) (increase({metric}[{window}]))"
+
+
+def limit(statistic: str, bound: str, by: str = SOURCE) -> str:
+    """A limit of the baseline; replicas export the same. Without stream: the whole model's."""
+    matchers = f'statistic="{statistic}", bound="{bound}"' + (', stream=""' if by == VERSION else "")
+    return f"max by ({by}) (vedette_baseline_limit{{{matchers}}})"
+
+
+def renamed(expr: str, before: str) -> str:
+    """The same series, with what the label `before` says in the label `cause`."""
+    return f'label_replace({expr}, "cause", "$1", "{before}", "(.+)")'
+
+
+def leading(record: str, causes: str, by: str) -> Record:
+    """The cause that is counted most. Whoever leads stays until another has half as much again: no flapping."""
+    return Record(record, f"topk by ({by}) (1, ({causes}) * 1.5 and {record} or ({causes}))")
+
+
+def of_leading(leader: str, value: str, by: str) -> str:
+    """`value`, with the leading cause as a label."""
+    return f"{leader} * 0 + on ({by}) group_left ()\n  ({value})"
+
+
+def look(query: str, *labels: str, form: str = "humanizePercentage") -> str:
+    """A template that asks for one number; `%q` of the query stand for the alert's labels. Says ? for none."""
+    values = " ".join(f"$labels.{label}" for label in labels)
+    asked = f"printf `{query}` {values} | query"
+    return f"{{{{ with {asked} }}}}{{{{ . | first | value | {form} }}}}{{{{ else }}}}?{{{{ end }}}}"
+
+
+def _tidy(expr: str) -> str:
+    lines = [line.rstrip() for line in expr.strip().splitlines()]
+    return "\n".join(lines)

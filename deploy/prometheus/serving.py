@@ -1,0 +1,265 @@
+"""Servers, workers, versions, requests: what rings when they fail."""
+
+from deploy.prometheus.parts import (
+    VERSION,
+    Alert,
+    Parameters,
+    Record,
+    Rule,
+    count,
+    duration,
+    leading,
+    look,
+    of_leading,
+    renamed,
+)
+from deploy.prometheus.silence import SHARE, WHO
+
+# The SRE workbook's chapter 5, with the window for its five minutes: how many times faster than allowed errors come,
+# the long and the short window in which they do.
+_FAST = ((14.4, 12, 1),)
+_SLOW = ((6, 72, 6), (1, 864, 72))
+
+
+def outages(p: Parameters) -> list[Rule]:
+    """Servers that are gone, models that nobody answers for, models that no longer see as they did."""
+    up = f'up{{job="{p.job}"}}'
+    waived = 'max by (model, version) (vedette_check_waived{check="GOLDEN_CHANGED"}) == 1'
+    return [
+        Alert(
+            "VedetteServerDown",
+            "critical",
+            "outage",
+            "SERVER_DOWN",
+            "{{ with $labels.instance }}Server {{ . }} is down{{ else }}No server is up{{ end }}",
+            f"""{{{{ with $labels.instance }}}}{{{{ . }}}} has not answered Prometheus for {duration(p.hold)}.
+            {{{{ else }}}}No server of the job {p.job} answers Prometheus, or none is configured.{{{{ end }}}}
+            Up are {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the server has ended or hangs, or
+            its
+            machine or network is gone.""",
+            f"""
+label_replace({up} == 0, "scope", "instance", "", "")
+or
+label_replace(absent({up} == 1), "scope", "all", "", "")""",
+            "vedette-serving",
+        ),
+        Alert(
+            "VedetteNoModelReady",
+            "critical",
+            "outage",
+            "NO_WORKER",
+            "{{ $labels.model }} is not answered by any worker",
+            f"""No version of {{{{ $labels.model }}}} has been ready on any server for {duration(p.hold)}; workers in
+            rotation: {look("sum(vedette_workers_ready{model=%q})", "model", form="humanize")} of
+            {look("sum(vedette_workers_wanted{model=%q})", "model", form="humanize")}. Suspected cause: workers do not
+            start, or fail their golden images; the server's log says which.""",
+            "max by (model) (vedette_model_ready) == 0",
+            "vedette-serving",
+        ),
+        Alert(
+            "VedetteGoldenFailing",
+            "critical",
+            "cause",
+            "GOLDEN_FAILING",
+            f"{WHO} no longer answers its golden images as it did",
+            f"""Failed in the last {p.w}: {{{{ $value | humanize }}}}, at most one a worker and check; a worker that
+            fails is
+            replaced. Suspected cause: files or memory that have changed, or another build of the libraries.""",
+            f"""
+(
+  {count('vedette_golden_checks_total{result="failed"}', p.w, VERSION)} > 0
+  or
+  max by ({VERSION}) (vedette_golden_failing) == 1
+)
+unless on ({VERSION}) {waived}""",
+        ),
+        Alert(
+            "VedetteVersionDisagrees",
+            "critical",
+            "cause",
+            "WRONG_VERSION",
+            f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
+            f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the objects
+            another class,
+            or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
+            f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > 0.5",
+            hold=0,
+        ),
+    ]
+
+
+def requests(p: Parameters) -> list[Rule]:
+    """Requests that are refused, workers that come and go."""
+    violations = "vedette:violations:window"
+    busy = 'vedette_requests_total{outcome=~"OVERLOADED|DEADLINE_EXCEEDED"}'
+    expired = 'vedette_frames_dropped_total{reason="EXPIRED"}'
+    total = f"sum by ({VERSION}) ({violations})"
+    counted = count("vedette_contract_violations_total", p.w, f"{VERSION}, reason")
+    return [
+        Record("vedette:requests:window", count("vedette_requests_total", p.w, VERSION)),
+        Record(violations, f"sum by ({VERSION}, cause) ({renamed(counted, 'reason')}) > 0"),
+        leading("vedette:leading_violation:window", violations, VERSION),
+        Alert(
+            "VedetteContractViolations",
+            "warning",
+            "cause",
+            None,
+            f"{WHO} is sent what its contract does not allow: {{{{ $labels.cause }}}}",
+            f"""{SHARE} of its requests of the last {p.w} were refused because they contradict their declaration or
+            the
+            contract, {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in
+            all, most of
+            them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never worked.""",
+            of_leading(
+                "vedette:leading_violation:window",
+                f"clamp_max({total} / vedette:requests:window, 1) > 0.05 and {total} >= {p.refusals}",
+                VERSION,
+            ),
+            "vedette-serving",
+            keep=True,
+        ),
+        Record(
+            "vedette:late:window",
+            f"{count(busy, p.w, VERSION)} + {count(expired, p.w, VERSION)}\n"
+            f"or\n{count(busy, p.w, VERSION)}\nor\n{count(expired, p.w, VERSION)}",
+        ),
+        Alert(
+            "VedetteOverload",
+            "warning",
+            "cause",
+            "OVERLOADED",
+            f"{WHO} is asked more than it can answer",
+            f"""{SHARE} of its requests of the last {p.w} were refused as overload, or not answered by their
+            deadline; in
+            the queue:
+            {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}.
+            Suspected cause: more traffic than workers, or workers that became slower.""",
+            f"clamp_max(vedette:late:window / vedette:requests:window, 1) > 0.05"
+            f" and vedette:late:window >= {p.refusals}",
+            "vedette-serving",
+        ),
+        Alert(
+            "VedetteWorkersFlapping",
+            "warning",
+            "cause",
+            "WORKERS_FLAPPING",
+            f"Workers of {WHO} end, or do not come up",
+            f"""Restarts in the last {p.w}:
+            {
+                look(
+                    f"sum(increase(vedette_worker_restarts_total{{model=%q, version=%q}}[{p.w}]))",
+                    "model",
+                    "version",
+                    form="humanize",
+                )
+            }; in rotation:
+            {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")} of
+            {
+                look("sum(vedette_workers_wanted{model=%q, version=%q})", "model", "version", form="humanize")
+            }. Suspected cause:
+            too little memory, golden images that fail, or a crash; the server's log says which.""",
+            f"""
+{count("vedette_worker_restarts_total", p.w, VERSION)} >= 3
+or
+sum by ({VERSION}) (
+  min_over_time(vedette_workers_wanted[{p.w}]) - max_over_time(vedette_workers_ready[{p.w}]) > 0
+  and
+  vedette_workers_wanted offset {p.w}
+)""",
+            "vedette-serving",
+        ),
+    ]
+
+
+def latency(p: Parameters) -> list[Rule]:
+    """The budget of slow requests, in several windows."""
+    edge = f"{float(p.objective)}"
+    slow = 1 - p.target
+
+    def share(windows: int) -> str:
+        return f"vedette:slow_requests:ratio{windows}"
+
+    def burn(rate: float, long: int, short: int) -> str:
+        return f"{share(long)} > {rate * slow:.4g} and {share(short)} > {rate * slow:.4g}"
+
+    def alert(severity: str, burns: tuple[tuple[float, int, int], ...], hold: float) -> Alert:
+        rates = ", ".join(f"{rate:g} times over {p.windows(long)}" for rate, long, _ in burns)
+        return Alert(
+            "VedetteLatencyBurn",
+            severity,
+            "symptom",
+            "LATENCY",
+            f"{WHO} answers too slowly",
+            f"""{SHARE} of its requests took longer than {p.objective:g} s, where {slow:.0%} are allowed: the budget
+            is
+            spent faster than {rates}. In the last {p.w}, of {
+                look("vedette:requests:window{model=%q, version=%q}", "model", "version", form="humanize")
+            } requests
+            {
+                look("vedette:late:window{model=%q, version=%q}", "model", "version", form="humanize")
+            } were refused as overload
+            or late. Suspected cause: overload, workers that restart, or larger images.""",
+            "\nor\n".join(burn(*one) for one in burns),
+            "vedette-serving",
+            hold=hold,
+        )
+
+    bucket = f'vedette_request_duration_seconds_bucket{{le="{edge}"}}'
+    whole = "vedette_request_duration_seconds_count"
+    return [
+        *(
+            Record(
+                share(windows),
+                f"1 - {count(bucket, p.windows(windows), VERSION)}\n"
+                f"  / ({count(whole, p.windows(windows), VERSION)} >= {p.answers})",
+            )
+            for windows in (1, 6, 12, 72, 864)
+        ),
+        alert("critical", _FAST, p.hold),
+        alert("warning", _SLOW, p.hold),
+    ]
+
+
+def baselines(p: Parameters) -> list[Rule]:
+    """What the rules have nothing to compare with."""
+    ready = f"max by ({VERSION}) (vedette_model_ready) == 1"
+
+    def state(name: str) -> str:
+        found = f'max by ({VERSION}) (vedette_baseline_state{{vedette_baseline_state="{name}"}}) == 1'
+        return f'label_replace({found}, "cause", "BASELINE_{name.upper()}", "", "")'
+
+    return [
+        Alert(
+            "VedetteBaselineMissing",
+            "info",
+            "none",
+            None,
+            f"{WHO} has no baseline: {{{{ $labels.cause }}}}",
+            """Drift cannot be seen, and what is usual is not known.
+            {{ if eq $labels.cause "BASELINE_REFUSED" }}There is a
+            baseline.json beside the version that was refused: the server's log says why; mostly it was captured for
+            another contract.{{ else }}None was captured.{{ end }} `vedette-server baseline` captures one.""",
+            f"({state('missing')}\nor\n{state('refused')})\nand on ({VERSION}) {ready}",
+        ),
+        Alert(
+            "VedetteBaselineStale",
+            "info",
+            "none",
+            "BASELINE_STALE",
+            f"The baseline of {WHO} is {{{{ $value | humanizeDuration }}}} old",
+            f"""It was captured {{{{ $value | humanizeDuration }}}} ago; after {p.stale_days:g} days what was usual
+            may no
+            longer be. `vedette-server baseline` captures another.""",
+            f"time() - min by ({VERSION}) (vedette_baseline_captured_timestamp_seconds) > {p.stale_days * 86400:g}",
+        ),
+        Alert(
+            "VedetteWatchdog",
+            "none",
+            "none",
+            "WATCHDOG",
+            "Alerts are evaluated and delivered",
+            "Always fires. Whoever receives it should ring when it no longer comes.",
+            "vector(1)",
+            hold=0,
+        ),
+    ]

@@ -1,0 +1,236 @@
+"""Answers and images: what is empty beyond what is usual, why, and what looks otherwise than it did.
+
+Honest quiet does not ring: an answer that is empty because nothing was there (QUIET_SCENE) counts against nobody but
+in ModelQuiet, where many sources agree or one is patient.
+"""
+
+from deploy.prometheus.parts import (
+    SOURCE,
+    VERSION,
+    Alert,
+    Parameters,
+    Record,
+    Rule,
+    count,
+    duration,
+    leading,
+    limit,
+    look,
+    of_leading,
+    renamed,
+)
+
+WHO = "{{ $labels.model }} version {{ $labels.version }}"
+WHERE = f"{{{{ with $labels.stream }}}}Stream {{{{ . }}}}{{{{ else }}}}Single images{{{{ end }}}} of {WHO}"
+SHARE = "{{ $value | humanizePercentage }}"
+
+
+def counts(p: Parameters) -> list[Rule]:
+    """Answers over the window, by source, and what was the matter with them."""
+    known = f"{limit('empty', 'high', VERSION)} < 1"
+    reasons = "vedette:empty_reason:window"
+    return [
+        Record("vedette:answers:window", count("vedette_answers_total", p.w, SOURCE)),
+        Record("vedette:empty_reason:window", count("vedette_empty_answers_total", p.w, f"{SOURCE}, reason")),
+        Record("vedette:empty:window", f"sum by ({SOURCE}) ({reasons}) or vedette:answers:window * 0"),
+        Record("vedette:finding:window", count("vedette_findings_total", p.w, f"{SOURCE}, finding")),
+        Record("vedette:model_answers:window", f"sum by ({VERSION}) (vedette:answers:window)"),
+        Record("vedette:model_empty:window", f"sum by ({VERSION}) (vedette:empty:window)"),
+        # Whoever asks for some classes gets empty answers rightly; that is a cause only where it is not as usual.
+        Record(
+            "vedette:explained:window",
+            f"""
+sum by ({SOURCE}, cause) (
+  {renamed(reasons + '{reason!~"QUIET_SCENE|CLASS_FILTER"} > 0', "reason")}
+  or
+  {renamed(reasons + '{reason="CLASS_FILTER"} > 0', "reason")} and on ({VERSION}) {known}
+)""",
+        ),
+        leading("vedette:leading_cause:window", "vedette:explained:window", SOURCE),
+        leading("vedette:model_leading_cause:window", f"sum by ({VERSION}, cause) (vedette:explained:window)", VERSION),
+        Record(
+            "vedette:model_empty_limit:baseline",
+            f"{limit('empty', 'high', VERSION)} or vedette:model_answers:window * 0 + {p.empty}",
+        ),
+        Record(
+            "vedette:empty_limit:baseline",
+            f"{limit('empty', 'high')}\nor\nvedette:answers:window * 0"
+            f" + on ({VERSION}) group_left () vedette:model_empty_limit:baseline",
+        ),
+        Record("vedette:silenced:window", _silenced(p, "", SOURCE, p.stream_floor)),
+        Record("vedette:model_silenced:window", _silenced(p, "model_", VERSION, p.model_floor)),
+    ]
+
+
+def _silenced(p: Parameters, level: str, by: str, floor: float) -> str:
+    """Shares of empty answers beyond the limit, most of them explained; where the limit is all, all explained."""
+    answers, empty, most = (
+        f"vedette:{level}answers:window",
+        f"vedette:{level}empty:window",
+        f"vedette:{level}empty_limit",
+    )
+    explained = f"sum by ({by}) (vedette:explained:window)"
+    return f"""
+clamp_max({empty} / ({answers} >= {p.answers}), 1)
+and (
+  {empty} / {answers} > clamp_min({most}:baseline, {floor}) and {explained} > 0.5 * {empty}
+  or
+  {explained} / {answers} > 0.5 and {most}:baseline >= 1
+)"""
+
+
+def _share(part: str, whole: str, least: int, apart: str = "") -> str:
+    """A share of the answers, where there are enough of them; `apart` is the label that the part alone has."""
+    ignoring = f" ignoring ({apart})" if apart else ""
+    return f"clamp_max({part} /{ignoring} ({whole} >= {least}), 1)"
+
+
+def alerts(p: Parameters) -> list[Rule]:
+    """What rings when answers are empty and should not be, and what makes them so."""
+
+    def found(finding: str) -> str:
+        return _share(f'vedette:finding:window{{finding="{finding}"}}', "vedette:answers:window", p.answers, "finding")
+
+    nonfinite = f'sum by ({VERSION}) (vedette:finding:window{{finding="NON_FINITE_VALUES"}})'
+    own_limit = "vedette:empty_limit:baseline{model=%q, version=%q, stream=%q}"
+    threshold = "max(vedette_model_threshold_ratio{model=%q, version=%q})"
+    suppressed = 'vedette:empty_reason:window{reason="BELOW_THRESHOLD"}'
+    return [
+        Alert(
+            "VedetteModelSilenced",
+            "critical",
+            "symptom",
+            None,
+            f"{WHO} is silenced: {{{{ $labels.cause }}}}",
+            f"""{SHARE} of its answers of the last {p.w} are empty, most of them because of {{{{ $labels.cause }}}};
+            usual is at most {look("vedette:model_empty_limit:baseline{model=%q, version=%q}", "model", "version")}.
+            Suspected cause: {{{{ $labels.cause }}}}.""",
+            of_leading("vedette:model_leading_cause:window", "vedette:model_silenced:window", VERSION),
+            keep=True,
+        ),
+        Alert(
+            "VedetteStreamSilenced",
+            "warning",
+            "symptom",
+            None,
+            f"{WHERE}: silenced, {{{{ $labels.cause }}}}",
+            f"""{SHARE} of the answers of the last {p.w} are empty, most of them because of {{{{ $labels.cause }}}};
+            usual is
+            at most {look(own_limit, "model", "version", "stream")}.
+            Suspected cause: {{{{ $labels.cause }}}}.""",
+            of_leading("vedette:leading_cause:window", "vedette:silenced:window", SOURCE),
+            "vedette-stream",
+            keep=True,
+        ),
+        Alert(
+            "VedetteNonFinite",
+            "critical",
+            "cause",
+            "NON_FINITE_VALUES",
+            f"{WHO} computes NaN or infinite values",
+            f"""In {SHARE} of its answers of the last {p.w} values inside the model were not finite. Suspected cause:
+            a broken checkpoint or memory, or a precision that overflows.""",
+            f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > 0.01",
+        ),
+        Alert(
+            "VedetteCameraDark",
+            "warning",
+            "cause",
+            "IMAGE_BLACK",
+            f"{WHERE}: the images are black",
+            f"""{SHARE} of the images of the last {p.w} are black. Suspected cause: a covered or dead camera, or night
+            without light.""",
+            f"{found('IMAGE_BLACK')} > 0.9",
+            "vedette-stream",
+        ),
+        Alert(
+            "VedetteFeedFrozen",
+            "warning",
+            "cause",
+            "FEED_FROZEN",
+            f"{WHERE}: the feed repeats one picture",
+            f"""{SHARE} of the frames of the last {p.w} have the pixels of the frame before. Suspected cause: a
+            camera or a
+            decoder that hangs.""",
+            f"{found('FEED_FROZEN')} > 0.5\nunless\n{found('IMAGE_BLACK')} > 0.5",
+            "vedette-stream",
+        ),
+        Alert(
+            "VedetteSuppressedByThreshold",
+            "warning",
+            "cause",
+            "BELOW_THRESHOLD",
+            f"{WHERE}: the threshold suppresses what is there",
+            f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the threshold
+            which the
+            model holds more likely than not. Suspected cause: a threshold that is too high, in the requests or in
+            model.toml (there:
+            {look(threshold, "model", "version", form="humanize")}).""",
+            f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > 0.3",
+            "vedette-stream",
+        ),
+        Alert(
+            "VedetteSuspectedCause",
+            "warning",
+            "cause",
+            None,
+            f"{WHERE}: {{{{ $labels.cause }}}}",
+            """The server has tried this source's own images, and undoing one mistake brings detections back on
+            nearly all
+            of them. Suspected cause: {{ $labels.cause }}.""",
+            f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
+            "vedette-stream",
+            keep=True,
+        ),
+        *_quiet(p),
+    ]
+
+
+def _quiet(p: Parameters) -> list[Rule]:
+    """A model that is quiet, without a reason. One road may be closed; many are not, and none is for half a day."""
+    answers, empty = (count(f"vedette_{name}_total", p.l, SOURCE) for name in ("answers", "empty_answers"))
+    share = f"sum by ({VERSION}) (vedette:empty:long) / (sum by ({VERSION}) (vedette:answers:long) >= {p.answers})"
+    honest = f"""sum by ({VERSION}) (
+    {count('vedette_empty_answers_total{reason!~"QUIET_SCENE|CLASS_FILTER"}', p.l, VERSION)}
+  ) > 0.5 * sum by ({VERSION}) (vedette:empty:long)"""
+    before = duration((p.patience - 1) * p.long)
+    return [
+        Record("vedette:answers:long", answers),
+        Record("vedette:empty:long", f"{empty} or vedette:answers:long * 0"),
+        Record(
+            "vedette:model_quiet:long",
+            f"""
+clamp_max({share}, 1) > {limit("empty", "high", VERSION)}
+unless on ({VERSION})
+  {honest}""",
+        ),
+        Record(
+            "vedette:quiet_sources:long",
+            f"""
+count by ({VERSION}) (
+  vedette:empty:long / (vedette:answers:long >= {p.answers}) > vedette:empty_limit:baseline
+)""",
+        ),
+        Alert(
+            "VedetteModelQuiet",
+            "warning",
+            "symptom",
+            "UNKNOWN",
+            f"{WHO} finds less than it used to, and nothing explains it",
+            f"""{SHARE} of its answers of the last {p.l} are empty, of
+            {
+                look("vedette:quiet_sources:long{model=%q, version=%q}", "model", "version", form="humanize")
+            } sources more than
+            ever in the baseline ({
+                look(limit("empty", "high", VERSION).replace("{", "{model=%q, version=%q, "), "model", "version")
+            } for the model). Suspected cause: unknown; `vedette diagnose` tries one of their images.""",
+            f"""
+vedette:model_quiet:long
+and on ({VERSION}) (
+  vedette:quiet_sources:long >= 3
+  or
+  count_over_time(vedette:model_quiet:long[{before}]) >= {round((p.patience - 1) * p.long / p.interval * 0.99)}
+)
+unless on ({VERSION}) vedette:model_silenced:window""",
+        ),
+    ]
