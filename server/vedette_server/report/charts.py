@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from vedette_server.report.elements import Element, el
 
 _CHART = (460, 210, 34, 12, 26)  # width, height, and what is left of the plot, above and below it
-_BAND = (150, 16)
+_BAND = (120, 16)
+_BAR = (120, 12)
 _FASTEST, _SLOWEST = 0.001, 30.0  # seconds
 
 
@@ -18,19 +19,19 @@ def _svg(said: str, width: float, height: float, *drawn: Element | list[Element]
 
 def bars(said: str, *shares: tuple[float, str]) -> Element:
     """Bars of these shares of the width, each with its class, one below the other."""
-    height = 12 / len(shares)
+    width, height = _BAR[0], _BAR[1] / len(shares)
     drawn = [
         el(
             "rect",
             x=0,
             y=index * height,
-            width=max(150 * share, 0.75 if share else 0),
+            width=max(width * share, 0.75 if share else 0),
             height=height - 1,
             class_=colour,
         )
         for index, (share, colour) in enumerate(shares)
     ]
-    return _svg(said, 150, 12, drawn, class_="bar")
+    return _svg(said, *_BAR, drawn, class_="bar")
 
 
 def band(said: str, value: float, low: float | None, high: float | None, *, out: bool) -> Element:
@@ -45,11 +46,17 @@ def band(said: str, value: float, low: float | None, high: float | None, *, out:
 
 
 def cumulative(
-    said: str, edges: Sequence[float], now: Sequence[float], usual: Sequence[float] | None, gap: int | None
+    said: str,
+    edges: Sequence[float],
+    now: Sequence[float],
+    usual: Sequence[float] | None = None,
+    *,
+    gap: int | None = None,
+    threshold: float | None = None,
 ) -> Element:
     """Shares at or below each edge, now and when all was well; `gap` is the index of the edge where they differ most.
 
-    The edges stand apart alike, and a bucket says nothing of what lies within it: these are steps and no slopes.
+    The edges stand apart alike; they are what is known, the lines between them are not.
     """
     width, height, left, top, below = _CHART
     across, down = (width - left - 8) / len(edges), height - top - below
@@ -57,24 +64,39 @@ def cumulative(
     def y(share: float) -> float:
         return top + down * (1 - share)
 
-    def steps(shares: Sequence[float], colour: str) -> Element:
-        corners = [f"M{left} {y(0):.1f}"]
-        corners += [f"V{y(share):.1f}H{left + across * (index + 1):.1f}" for index, share in enumerate(shares)]
-        return el("path", d="".join(corners), class_=f"line {colour}")
+    def line(shares: Sequence[float], colour: str) -> Element:
+        points = [f"L{left + across * (index + 1):.1f} {y(share):.1f}" for index, share in enumerate(shares)]
+        return el("path", d=f"M{left} {y(0):.1f}" + "".join(points), class_=f"line {colour}")
 
     drawn = []
     for share in (0, 0.25, 0.5, 0.75, 1):
         drawn.append(el("path", d=f"M{left} {y(share):.1f}H{width - 8}", class_="grid"))
         drawn.append(el("text", f"{100 * share:.0f} %", x=left - 4, y=y(share) + 3, class_="end"))
     for index, edge in enumerate(edges):
-        drawn.append(el("text", f"{edge:g}", x=left + across * (index + 1), y=height - 10, class_="middle"))
+        drawn.append(
+            el("text", f"{edge:g}".removeprefix("0"), x=left + across * (index + 1), y=height - 10, class_="middle")
+        )
+    if threshold:
+        x = left + across * _place(threshold, edges)
+        drawn.append(el("path", d=f"M{x:.1f} {top}V{height - below}", class_="line threshold"))
+        drawn.append(el("text", "threshold", x=x - 4, y=top + 9, class_="end"))
     if usual is not None:
-        drawn.append(steps(usual, "usual"))
-    drawn.append(steps(now, "now"))
+        drawn.append(line(usual, "usual"))
+    drawn.append(line(now, "now"))
     if gap is not None and usual is not None:
-        x = left + across * (gap + 0.5)
+        x = left + across * (gap + 1)
         drawn.append(el("path", d=f"M{x:.1f} {y(now[gap]):.1f}V{y(usual[gap]):.1f}", class_="line gap"))
     return _svg(said, width, height, drawn)
+
+
+def _place(value: float, edges: Sequence[float]) -> float:
+    """Where a value lies among edges that stand apart alike, the first of them at 1."""
+    low = 0.0
+    for index, edge in enumerate(edges):
+        if value <= edge:
+            return index + (value - low) / (edge - low)
+        low = edge
+    return float(len(edges))
 
 
 def spread(said: str, quantiles: tuple[float, float, float]) -> Element:

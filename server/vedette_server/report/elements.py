@@ -33,11 +33,11 @@ def _add(parent: Element, children: Iterable[Child]) -> None:
             parent.text = (parent.text or "") + child
 
 
-def table(caption: str, head: Iterable[Child], rows: Iterable[Iterable[Child]]) -> Element:
+def table(caption: str | None, head: Iterable[Child], rows: Iterable[Iterable[Child]]) -> Element:
     """A table whose first column names its rows, wide ones in a box that scrolls."""
     body = [el("tr", el("th", first, scope="row"), [el("td", cell) for cell in rest]) for first, *rest in rows]
     heads = el("tr", [el("th", cell, scope="col") for cell in head])
-    made = el("table", el("caption", caption), el("thead", heads), el("tbody", body))
+    made = el("table", el("caption", caption) if caption else None, el("thead", heads), el("tbody", body))
     return el("div", made, class_="scroll")
 
 

@@ -82,7 +82,7 @@ def _glance(judged: Sequence[tuple[Version, Verdict]]) -> Element:
         )
         for version, verdict in judged
     ]
-    glance = table("Worst first within each section below.", ("Model", "State", "Why", "Answers", "Empty"), rows)
+    glance = table(None, ("Model", "State", "Why", "Answers", "Empty"), rows)
     return el("section", glance, class_="card")
 
 

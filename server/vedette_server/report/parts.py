@@ -44,7 +44,8 @@ def count(times: float) -> str:
 
 def seconds(duration: float) -> str:
     """A duration as people say it."""
-    return f"{duration:.2f} s" if duration >= 1 else f"{duration * 1000:.3g} ms"
+    shown = f"{duration:.2f} s" if duration >= 1 else f"{duration * 1000:.3g} ms"
+    return shown.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def keys(**names: str) -> Element:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
-from PIL import Image
+from PIL import Image, ImageChops
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 
@@ -14,6 +14,7 @@ from vedette_server.report.facts import Version
 from vedette_server.report.verdict import beyond
 
 _PATIENCE_SECONDS = 120.0  # for each: beside traffic the server takes its time
+_COLUMNS = 4  # of the server's comparison
 _QUALITY = 80  # of the pictures, which are made to be mailed
 
 
@@ -32,7 +33,7 @@ class Sample:
 
     wanted: Wanted
     summary: str  # the diagnosis in words, or why there is none
-    picture: bytes | None  # WebP: the frame as sent, and with each known mistake undone
+    picture: bytes | None  # WebP: the frame as sent, and with the likeliest mistakes undone
 
 
 def wanted(versions: Sequence[Version], most: int) -> list[Wanted]:
@@ -59,7 +60,7 @@ def take(address: str, asked: Sequence[Wanted]) -> Iterator[Sample]:
             except grpc.RpcError as error:
                 yield Sample(one, _why_not(error, address), None)
             else:
-                yield Sample(one, given.summary, _smaller(given.comparison_png))
+                yield Sample(one, given.summary, _first_row(given.comparison_png, 1 + len(given.candidates)))
 
 
 def _why_not(error: grpc.RpcError, address: str) -> str:
@@ -67,13 +68,20 @@ def _why_not(error: grpc.RpcError, address: str) -> str:
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return f"Could not be asked for: no server answers gRPC at {address}."
+        case grpc.StatusCode.NOT_FOUND:
+            return "The server keeps no frame of it: it keeps those that it has looked into, as they do not tell why."
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"Not diagnosed within {_PATIENCE_SECONDS:.0f} seconds: the server does so beside its traffic."
-    return f"None: {details}"
+    return details
 
 
-def _smaller(png: bytes) -> bytes:
+def _first_row(png: bytes, tiles: int) -> bytes:
+    """The frame as it was sent and what comes next to it in the comparison, without the empty rim below."""
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
+    with Image.open(io.BytesIO(png)) as sheet:
+        rows = -(-tiles // _COLUMNS)
+        row = sheet.convert("RGB").crop((0, 0, sheet.width, sheet.height // rows))
+    rim = Image.new("RGB", row.size, row.getpixel((row.width - 1, 0)))
+    _, _, _, bottom = ImageChops.difference(row, rim).getbbox() or (0, 0, *row.size)
+    row.crop((0, 0, row.width, bottom)).save(buffer, "WEBP", quality=_QUALITY)
     return buffer.getvalue()

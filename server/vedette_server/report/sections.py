@@ -29,24 +29,15 @@ def anchor(version: Version) -> str:
 
 def article(version: Version, verdict: Verdict, samples: Mapping[Wanted, Sample] | None) -> Element:
     """All of it."""
+    cards = [_golden(version), _refusals(version)]
+    if version.whole.answers:
+        answers = [_reasons(version), _classes(version), _scores(version), _best(version), streams.card_of(version)]
+        cards = [*answers, _findings(version), _samples(version, samples), _latencies(version), *cards]
     return el(
         "article",
         _head(version, verdict),
         _tiles(version),
-        el(
-            "div",
-            _reasons(version),
-            _classes(version),
-            _scores(version),
-            _best(version),
-            streams.card_of(version),
-            _findings(version),
-            _samples(version, samples),
-            _latencies(version),
-            _golden(version),
-            _refusals(version),
-            class_="cards",
-        ),
+        el("div", cards, class_="cards"),
         class_=verdict.light.word,
         id=anchor(version),
     )
@@ -133,21 +124,24 @@ def _classes(version: Version) -> Element:
         return card("Class mix", el("p", "Nothing has been detected."))
     names = sorted({*now, *usual}, key=lambda name: (-now.get(name, 0.0), -usual.get(name, 0.0), name))
     shares = {name: now.get(name, 0.0) / version.detections for name in names}
-    peak = max(*shares.values(), *usual.values())
-    rows = []
+    peak = max([*shares.values(), *usual.values()])
+    rows: list[list[Child]] = []
     for name in names[:_MOST_CLASSES]:
         said = f"{name}: {percent(shares[name])} of detections"
         drawn = [(shares[name] / peak, "now")]
         if usual:
             said += f", {percent(usual.get(name, 0.0))} in the baseline"
             drawn.append((usual.get(name, 0.0) / peak, "usual"))
-        cells = (count(now.get(name, 0.0)), percent(shares[name]), percent(usual.get(name, 0.0)) if usual else "")
-        rows.append((el("bdi", name), *cells, charts.bars(said, *drawn)))
+        cells: list[Child] = [count(now.get(name, 0.0)), percent(shares[name])]
+        if usual:
+            cells.append(percent(usual.get(name, 0.0)))
+        rows.append([el("bdi", name), *cells, charts.bars(said, *drawn)])
     caption = _distance(version, "class_distance", version.distances.classes, "Total variation from the baseline")
     if len(names) > _MOST_CLASSES:
         caption += f" The {_MOST_CLASSES} most frequent of {len(names)} classes are shown."
     legend = keys(now="since the start", usual="baseline") if usual else None
-    return card("Class mix", legend, table(caption, ("Class", "Detections", "Share", "Baseline", ""), rows))
+    head = ("Class", "Detections", "Share", *(("Baseline",) if usual else ()), "")
+    return card("Class mix", legend, table(caption, head, rows))
 
 
 def _distance(version: Version, statistic: str, distance: float | None, name: str) -> str:
@@ -169,10 +163,19 @@ def _scores(version: Version) -> Element:
 
 def _best(version: Version) -> Element:
     words = "Before the threshold, so that what is suppressed by it differs from what is not there."
-    return _distribution("Best score of each answer", version.best, version.baseline.best, words, "answers")
+    return _distribution(
+        "Best score of each answer", version.best, version.baseline.best, words, "answers", version.threshold
+    )
 
 
-def _distribution(title: str, now: Histogram, usual: Sequence[float] | None, words: str, what: str) -> Element:
+def _distribution(
+    title: str,
+    now: Histogram,
+    usual: Sequence[float] | None,
+    words: str,
+    what: str,
+    threshold: float | None = None,
+) -> Element:
     if not now.count:
         return card(title, el("p", f"There are no {what}."))
     if usual is not None and len(usual) != len(now.edges):
@@ -182,7 +185,7 @@ def _distribution(title: str, now: Histogram, usual: Sequence[float] | None, wor
     if usual:
         gap = max(range(len(edges)), key=lambda index: abs(shares[index] - usual[index]))
         said += f"; farthest from the baseline at {edges[gap]:g}, by {abs(shares[gap] - usual[gap]):.3f}"
-    chart = charts.cumulative(said, edges, shares, usual[:-1] if usual else None, gap)
+    chart = charts.cumulative(said, edges, shares, usual[:-1] if usual else None, gap=gap, threshold=threshold)
     legend = keys(now="since the start", usual="baseline") if usual else None
     caption = f"Shares of {count(now.count)} {what} at or below each score; the edges stand apart alike. {words}"
     return card(title, legend, el("figure", chart, el("figcaption", caption)))
@@ -219,7 +222,7 @@ def _sample(sample: Sample) -> Element:
     picture = None
     if sample.picture:
         data = f"data:image/webp;base64,{b64encode(sample.picture).decode()}"
-        alt = f"The frame as it was sent, then with each known mistake undone, the likeliest first. {sample.summary}"
+        alt = f"The frame as it was sent, then with the likeliest mistakes undone. {sample.summary}"
         picture = el("img", src=data, alt=alt)
     return el(
         "div", el("p", el("strong", source(sample.wanted.source)), ": ", sample.summary), picture, class_="sample"
@@ -235,8 +238,6 @@ def _latencies(version: Version) -> Element:
             told = [beside(seconds(value)) for value in (times.total / times.count, half, most, nearly_all)]
             said = f"{name}: median {seconds(half)}, 99 % within {seconds(nearly_all)}"
             rows.append([name, *told, charts.spread(said, (half, most, nearly_all))])
-    if not rows:
-        return card("Latencies", el("p", "Nothing was timed."))
     caption = (
         "Quantiles are estimated within buckets. Drawn from the median to 90 % and 99 %, 1 ms to 30 s, in decades."
     )
@@ -258,7 +259,7 @@ def _golden(version: Version) -> Element:
 
 def _refusals(version: Version) -> Element:
     if not version.refused and not version.whole.dropped:
-        return card("Refused and dropped", el("p", "Nothing was."), wide=True)
+        return card("Refused and dropped", el("p", "Nothing was."))
     rows = []
     for reason, times in version.refused.items():
         violated = "yes" if reason in version.violations else ""

@@ -13,8 +13,6 @@ _UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": ""}
 
 def card_of(version: Version) -> Element:
     """The table, with what it shows of how many."""
-    if not version.sources:
-        return card("Streams", el("p", "No image has come."), wide=True)
     judged = sorted(
         ((one, of_source(one)) for one in version.sources),
         key=lambda pair: (-pair[1].light, -pair[0].empty, pair[0].name),
@@ -32,14 +30,15 @@ def card_of(version: Version) -> Element:
                 *(_input(one, statistic) for statistic in INPUTS),
             )
         )
-    caption = (
-        "Input statistics are means, in grey levels, decibels, and red over red and blue; usual bounds below them."
-    )
+    bounded = any(one.limits for one in version.sources)
+    caption = "Input statistics are means, in grey levels, decibels, and red over red and blue."
+    if bounded:
+        caption += " Below each is between what it lay when all was well."
     if len(judged) > _MOST:
         caption += f" The {_MOST} worst of {len(judged)} are shown."
     head = ("Source", "State", "Answers", "Empty", "Leading reason", "Suspected cause", *map(str.capitalize, INPUTS))
-    legend = keys(now="share of empty answers", within="where it was when all was well")
-    return card("Streams", legend, table(caption, head, rows), wide=True)
+    legend = keys(now="share of empty answers", within="where it was when all was well") if bounded else None
+    return card("Streams and single images", legend, table(caption, head, rows), wide=True)
 
 
 def _empty(one: Source) -> list[Element]:

@@ -10,6 +10,7 @@ from vedette_server.report.facts import LEAST_ANSWERS, Counts, Source, Version
 
 _MOST_EMPTY = 0.8  # of the answers, where no baseline says what is usual
 _DISAGREEMENT = 0.5  # of a golden image's objects, from which on two versions cannot both be right
+_MOST_NAMED = 3  # sources in a sentence
 _EXPECTED = 20  # detections of a class, from which on to have none of it is remarkable
 UNNAMED_SOURCES = {SINGLE: "single images", UNNAMED: "streams without a name", OTHER: "all further streams"}
 
@@ -34,6 +35,7 @@ class Why:
 
     light: Light
     sentence: str
+    cause: str = ""  # the code of a finding, where it is one
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ def meaning(code: str) -> str:
 def percent(share: float) -> str:
     """A share in words that do not hide what is rare."""
     if 0 < share < 0.001:
-        return "< 0.1 %"
-    return f"{100 * share:.1f} %"
+        return "<\N{NO-BREAK SPACE}0.1\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _judge(whys: Sequence[Why], source: Source) -> Verdict:
@@ -103,7 +105,7 @@ def _told(code: str) -> str:
 
 def _suspicions(source: Source) -> Iterator[Why]:
     for cause in source.suspected:
-        yield Why(Light.SILENCED, f"The server suspects {_told(cause)}")
+        yield Why(Light.SILENCED, f"The server suspects {_told(cause)}", cause)
 
 
 def _emptiness(source: Source) -> Iterator[Why]:
@@ -114,8 +116,8 @@ def _emptiness(source: Source) -> Iterator[Why]:
     empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty, {usual}"
     if source.explained > 0.5:
         leading = next(reason for reason in source.reasons if reason != Code.QUIET_SCENE)
-        yield Why(Light.SILENCED, f"{empty}; mostly because of {_told(leading)}")
-    elif high is not None:
+        yield Why(Light.SILENCED, f"{empty}; mostly because of {_told(leading)}", leading)
+    elif high is not None and not source.suspected:
         yield Why(Light.ATTENTION, f"{empty}, and nothing explains most of them: the scene may be quiet.")
 
 
@@ -145,10 +147,13 @@ def _of_sources(version: Version) -> Iterator[Why]:
     silenced = [(source, verdict) for source, verdict in judged if verdict.light is Light.SILENCED]
     if silenced:
         most = 2 * sum(source.answers for source, _ in silenced) > version.whole.answers
-        names = ", ".join(shown(source.name) for source, _ in silenced[:3])
-        more = f" and {len(silenced) - 3} more" if len(silenced) > 3 else ""
-        count = f"{len(silenced)} of {len(judged)} sources of images {'is' if len(silenced) == 1 else 'are'} silenced"
-        sentence = f"{count}: {names}{more}. {silenced[0][1].whys[0].sentence}"
+        (source, verdict), *others = sorted(silenced, key=lambda pair: (not pair[0].suspected, -pair[0].empty))
+        sentence = f"Of {len(judged)} sources of images, {shown(source.name)} is silenced. {verdict.whys[0].sentence}"
+        if others:
+            listed = ((source, verdict), *others[: _MOST_NAMED - 1])
+            names = ", ".join(f"{shown(source.name)} by {verdict.whys[0].cause}" for source, verdict in listed)
+            more = f" and {len(silenced) - _MOST_NAMED} more" if len(silenced) > _MOST_NAMED else ""
+            sentence = f"{len(silenced)} of {len(judged)} sources of images are silenced: {names}{more}."
         yield Why(Light.SILENCED if most else Light.ATTENTION, sentence)
     for source, verdict in judged:
         if verdict.light is Light.ATTENTION:
