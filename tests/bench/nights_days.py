@@ -10,7 +10,7 @@ from vedette_server.repository.repository import BASELINE, ModelVersion
 from tests.bench.nights_pool import Pool
 from tests.bench.nights_prometheus import INTERVAL
 from tests.bench.nights_roads import HOUR, Now, Road, Sky
-from tests.bench.nights_server import Clock, Server, copy_of
+from tests.bench.nights_server import Clock, Scrape, Server, copy_of
 
 ROADS = ("ring north", "ring south", "bridge", "market")
 NEW_ROAD = "harbour"
@@ -75,18 +75,27 @@ class Nights:
     """A server under traffic, day after day."""
 
     def __init__(
-        self, version: ModelVersion, pool: Pool, folder: Path, seed: int, baseline: bytes | None = None
+        self,
+        version: ModelVersion,
+        pool: Pool,
+        folder: Path,
+        seed: int,
+        *,
+        baseline: bytes | None = None,
+        pace: float = 1.0,
+        start: float = 0.0,
     ) -> None:
-        self.clock = Clock()
+        """Begin at `start`, with `pace` times the usual frames; `baseline`: what versions' files hold, if any."""
+        self.clock = Clock(start)
         self.fault: Fault | None = None
         self.frames = 0
         self._version, self._folder, self._baseline = version, folder, baseline
         first = self._copy(1)
         self._give_baseline(first)
-        self._server = Server(self.clock, first, seed)
-        self._pool, self._seed = pool, seed
+        self.server = Server(self.clock, first, seed)
+        self._pool, self._seed, self._pace = pool, seed, pace
         self._roads = [self._road(name) for name in ROADS]
-        self._singles = Road("", pool, seed, share=_SINGLES)
+        self._singles = Road("", pool, seed, pace * _SINGLES)
         self._sky = Sky(seed)
         self._weather = self._sky.next_hour()
         self._down = 0  # scrapes that fail yet
@@ -97,14 +106,14 @@ class Nights:
         return copy_of(self._version, self._folder / str(number), number)
 
     def _road(self, name: str) -> Road:
-        return Road(name, self._pool, self._seed + sum(map(ord, name)))
+        return Road(name, self._pool, self._seed + sum(map(ord, name)), self._pace)
 
     def _give_baseline(self, version: ModelVersion) -> None:
         if self._baseline:
             (version.folder / BASELINE).write_bytes(self._baseline)
 
-    def step(self, day: Day) -> str | None:
-        """Play the time until the next scrape; returns its page, None where it fails."""
+    def step(self, day: Day) -> Scrape | None:
+        """Play the time until the next scrape; returns what it gives, None where it fails."""
         start = self.clock.now
         hour = start % DAY / HOUR
         if start % HOUR == 0:
@@ -117,10 +126,10 @@ class Nights:
         if self._down:
             self._down -= 1
             if not self._down:
-                self._server.restart(_READY_SECONDS)
+                self.server.restart(_READY_SECONDS)
             return None
-        self._server.tick(len(self._roads), busy=busy)
-        return self._server.page()
+        self.server.tick(len(self._roads), busy=busy)
+        return self.server.scrape()
 
     def _frames(self, day: Day, start: float) -> list[_Frame]:
         """The frames of all roads until the next scrape, in their order."""
@@ -140,7 +149,7 @@ class Nights:
     def _play(self, frames: Sequence[_Frame], *, busy: bool) -> None:
         for when, source, answer in frames:
             self.clock.now = when
-            self._server.frame(source, self.fault(source, answer) if self.fault else answer, busy=busy)
+            self.server.frame(source, self.fault(source, answer) if self.fault else answer, busy=busy)
         self.frames += len(frames)
 
     def _happen(self, day: Day, hour: float) -> None:
@@ -150,15 +159,15 @@ class Nights:
         if _is(hour, day.new_stream):
             self._roads.append(self._road(NEW_ROAD))
         if _is(hour, day.swap):
-            after = self._copy(self._server.version.version + 1)
-            self._server.load(after, _READY_SECONDS)
+            after = self._copy(self.server.version.version + 1)
+            self.server.load(after, _READY_SECONDS)
             self._coming = after, self.clock.now + _READY_SECONDS
         if self._coming and self.clock.now >= self._coming[1]:
-            before, after = self._server.version, self._coming[0]
-            self._server.swapped(before, after)
+            before, after = self.server.version, self._coming[0]
+            self.server.swapped(before, after)
             self._coming, self._leaving = None, (before, self.clock.now + _OVERLAP)
         if self._leaving and self.clock.now >= self._leaving[1]:
-            self._server.unload(self._leaving[0])
+            self.server.unload(self._leaving[0])
             self._leaving = None
         if _is(hour, day.baseline):
-            self._give_baseline(self._server.version)
+            self._give_baseline(self.server.version)

@@ -14,11 +14,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from tests.bench.nights_server import Scrape
+
 INTERVAL = 30  # seconds between two scrapes, and two evaluations
 INSTANCE = "a:8002"
-_TARGET = f'job="vedette",instance="{INSTANCE}"'
+_TARGET = (("instance", INSTANCE), ("job", "vedette"))
 _NEVER = math.nan
 _SINCE = "vedette_baseline_captured_timestamp_seconds"  # a time: each test's clock begins anew at 0
+
+FIRING = 'ALERTS{alertstate="firing",severity!="none"}'
+_BY = "model, version, stream, statistic"
+
+
+def _limit(bound: str) -> str:
+    return f'on ({_BY}) max by ({_BY}) (vedette_baseline_limit{{bound="{bound}"}})'
+
+
+# What is asked about, noted as it happens: promtool's queries may not hold many samples at once.
+_NOTES = {
+    "nights:begins": [(f"timestamp({FIRING} unless {FIRING} offset {INTERVAL}s)", {})],
+    "nights:windows": [
+        (f"vedette:statistic:window and {_limit('high')}", {"side": "any"}),
+        (f"vedette:statistic:window > {_limit('high')}", {"side": "above"}),
+        (f"vedette:statistic:window < {_limit('low')}", {"side": "below"}),
+    ],
+}
+_Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True)
@@ -32,34 +55,35 @@ class Sample:
 class Scrapes:
     """The series that the rules read, scrape by scrape; NaN where a scrape did not have them."""
 
-    def __init__(self, rules: Path, extra: Sequence[str] = ()) -> None:
-        self._rules = rules
-        self._read = frozenset([*re.findall(r"\bvedette_\w+", rules.read_text()), *extra])
-        self._series: dict[str, array[float]] = {}
-        self._names: dict[str, bool] = {}  # whether the rules read a line's series
+    def __init__(self, rules: Path) -> None:
+        self._rules = rules.resolve()
+        self._read = frozenset(re.findall(r"\bvedette_\w+", rules.read_text()))
+        self._series: dict[_Series, array[float]] = {}
         self.count = 0
 
-    def add(self, page: str | None) -> None:
+    def add(self, scrape: Scrape | None) -> None:
         """Add a scrape; None: it failed."""
-        self._add("up{" + _TARGET + "}", float(page is not None))
-        for line in (page or "").splitlines():
-            series, _, value = line.rpartition(" ")
-            read = self._names.get(series)
-            if read is None:
-                name = series.partition("{")[0]
-                read = self._names[series] = not line.startswith("#") and name in self._read
-            if read:
-                self._add(series, float(value))
+        self._add(("up", ()), float(scrape is not None))
+        for series, value in (scrape or {}).items():
+            if series[0] in self._read:
+                self._add(series, value)
         self.count += 1
 
-    def _add(self, series: str, value: float) -> None:
+    def _add(self, series: _Series, value: float) -> None:
         values = self._series.setdefault(series, array("d"))
         values.extend([_NEVER] * (self.count - len(values)))
         values.append(value)
 
     def ask(self, path: Path, first: int, end: int, start: float, asked: Sequence[str]) -> dict[str, list[Sample]]:
         """What expressions give at scrape `end`, of the scrapes from `first` on, the first of them at time `start`."""
-        path.write_text("".join(self._test(first, end, start, asked)))
+        notes = path.with_suffix(".rules.yml")
+        recorded = [
+            {"record": name, "expr": expression, "labels": labels}
+            for name, rules in _NOTES.items()
+            for expression, labels in rules
+        ]
+        notes.write_text(json.dumps({"groups": [{"name": "nights", "rules": recorded}]}))
+        path.write_text("".join(self._test(notes, range(first, end), start, asked)))
         command = ["promtool", "test", "rules", path.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path.parent)
         output = done.stdout + done.stderr
@@ -67,20 +91,22 @@ class Scrapes:
             raise AssertionError(output[-4000:])
         return _parse(output, asked)
 
-    def _test(self, first: int, end: int, start: float, asked: Sequence[str]) -> Iterator[str]:
-        yield f"rule_files: [{json.dumps(str(self._rules))}]\nevaluation_interval: {INTERVAL}s\n"
+    def _test(self, notes: Path, scrapes: range, start: float, asked: Sequence[str]) -> Iterator[str]:
+        groups = [group["name"] for group in yaml.safe_load(self._rules.read_text())["groups"]]
+        yield f"rule_files: {json.dumps([str(self._rules), str(notes)])}\nevaluation_interval: {INTERVAL}s\n"
+        yield f"group_eval_order: {json.dumps([*groups, 'nights'])}\n"
         yield f"tests:\n- interval: {INTERVAL}s\n  input_series:\n"
-        for series, values in self._series.items():
-            name, _, labels = series.partition("{")
-            known = values[first:end]
+        for (name, labels), values in list(self._series.items()):
+            known = values[scrapes.start : scrapes.stop]
             if name == _SINCE:
                 known = array("d", (value - start for value in known))
-            if any(not math.isnan(value) for value in known):
-                labels = labels if labels.startswith("job=") else f"{_TARGET},{labels}" if labels else _TARGET + "}"
-                yield f"  - series: {json.dumps(name + '{' + labels)}\n    values: {_notation(known, end - first)}\n"
+            if not all(map(math.isnan, known)):
+                pairs = ",".join(f"{key}={json.dumps(value)}" for key, value in (*_TARGET, *labels))
+                series = json.dumps(f"{name}{{{pairs}}}")
+                yield f"  - series: {series}\n    values: {_notation(known, len(scrapes))}\n"
         yield "  promql_expr_test:\n"
         for expression in asked:
-            yield f"  - expr: {json.dumps(expression)}\n    eval_time: {(end - first - 1) * INTERVAL}s\n"
+            yield f"  - expr: {json.dumps(expression)}\n    eval_time: {(len(scrapes) - 1) * INTERVAL}s\n"
 
 
 def _notation(values: Sequence[float], count: int) -> str:
@@ -109,8 +135,8 @@ def _parse(output: str, asked: Sequence[str]) -> dict[str, list[Sample]]:
     """What promtool got, by expression."""
     found: dict[str, list[Sample]] = {expression: [] for expression in asked}
     for part in re.split(r"\n\s*expr: (?=\")", output)[1:]:
-        expression, rest = json.JSONDecoder().raw_decode(part)
-        for labels, value in re.findall(r"\{([^}]*)\} ([-+0-9.eEInfNa]+)", rest.partition("got:")[2]):
+        expression, length = json.JSONDecoder().raw_decode(part)
+        for labels, value in re.findall(r"\{([^}]*)\} ([-+0-9.eEInfNa]+)", part[length:].partition("got:")[2]):
             pairs = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels))
             found[expression].append(Sample(pairs, float(value)))
     return found

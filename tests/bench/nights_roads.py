@@ -76,7 +76,7 @@ class Road:
 
     def frames(self, start: float, end: float, now: Now) -> Iterator[tuple[float, Answer]]:
         """The frames from `start` to `end`, in seconds: when each comes, and what the model answers."""
-        rate = (0.2 + 0.4 * activity(now.hour)) * self._pace * (BURST if now.burst else 1.0)
+        rate = (0.3 + 0.4 * activity(now.hour)) * self._pace * (BURST if now.burst else 1.0)
         self._due = min(max(self._due, start), start + 1 / rate)
         while self._due < end:
             yield self._due, self._answer(now)

@@ -6,9 +6,11 @@ import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeAlias
 from unittest import mock
 
 import numpy as np
+from vedette_server import baseline
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine import sources
@@ -24,12 +26,15 @@ START = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)  # a Monday, at midnight
 _BUSY_SECONDS, _SPREAD = 0.09, 0.3  # a frame's time in a worker: median, and sigma of its logarithm
 _GOLDEN_SECONDS = 3600  # between two checks
 
+# The value of each series, by its name and its labels, sorted.
+Scrape: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
 
 class Clock:
     """Simulated time in place of the modules `time` and `datetime`, where the product reads them."""
 
-    def __init__(self) -> None:
-        self.now = 0.0  # seconds since START
+    def __init__(self, now: float) -> None:
+        self.now = now  # seconds since START
 
     def monotonic(self) -> float:
         return self.now
@@ -48,6 +53,7 @@ class Clock:
             mock.patch.object(sources, "time", self),
             mock.patch.object(streams, "time", self),
             mock.patch.object(baselines, "dt", calendar),
+            mock.patch.object(baseline, "time", self),
         ):
             yield
 
@@ -125,9 +131,14 @@ class Server:
         )
         self.metrics.answered(outcome)
 
-    def page(self) -> str:
-        """What a scrape gives, in the text format."""
-        return self.metrics.page("text/plain")[0].decode()
+    def scrape(self) -> Scrape:
+        """What is on the page, collected and not put into text: that would take longer than all the rest."""
+        families = self.metrics._families.registry.collect()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
 
 
 def copy_of(version: ModelVersion, folder: Path, number: int = 1) -> ModelVersion:

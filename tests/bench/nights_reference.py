@@ -1,0 +1,65 @@
+"""The reference: days of which the product's own code makes the baseline, as `vedette-server baseline` would."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vedette_server import baseline
+from vedette_server.monitor.profile import Window
+from vedette_server.monitor.scrape import Page
+from vedette_server.repository.repository import ModelVersion
+
+from tests.bench.nights_days import DAY, HOUR, Day, Nights
+from tests.bench.nights_pool import Pool
+from tests.bench.nights_prometheus import INTERVAL
+from tests.bench.nights_server import Scrape
+
+WINDOW = 300  # seconds
+_LEAD = 600.0  # seconds before the capture begins
+
+
+@dataclass(frozen=True)
+class Reference:
+    """When the baseline is captured, and how."""
+
+    what: str
+    days: tuple[Day, ...]
+    hours: tuple[float, float]  # since the first day's midnight
+    by_hour: bool = False
+
+
+_RAINS = (Day("rain by day", rain=(11, 16)), Day("rain by night", rain=(0, 5)))
+REFERENCES: Mapping[str, Reference] = {
+    "days": Reference("two days, 5 hours of rain on each", _RAINS, (0, 48)),
+    "by-hour": Reference("the same two days, separately by the hour", _RAINS, (0, 48), by_hour=True),
+    "morning": Reference("two hours of a dry morning", (Day("a morning"),), (9, 11)),
+    "day": Reference("one day, 5 hours of rain", _RAINS[:1], (0, 24)),
+}
+
+
+def capture(version: ModelVersion, pool: Pool, folder: Path, seed: int, reference: Reference, pace: float) -> bytes:
+    """Play the reference days and capture the baseline; returns what its file holds."""
+    began, ended = (
+        hours * HOUR - len(reference.days) * DAY for hours in reference.hours
+    )  # they end where day 0 begins
+    lead = _LEAD if reference.hours[0] else 0
+    nights = Nights(version, pool, folder, seed, pace=pace, start=began - lead)
+    windows, before = [], None
+    with nights.clock.driving():
+        while nights.clock.now < ended:
+            scrape = nights.step(reference.days[int((nights.clock.now + len(reference.days) * DAY) // DAY)])
+            if nights.clock.now >= began and (nights.clock.now - began) % WINDOW == 0:
+                assert scrape is not None
+                page = _page(scrape)
+                if before is not None:
+                    windows.append(Window(int((nights.clock.now - INTERVAL) % DAY // HOUR), page.since(before)))
+                before = page
+        path = baseline.write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
+    return path.read_bytes()
+
+
+def _page(scrape: Scrape) -> Page:
+    samples: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for (name, labels), value in scrape.items():
+        samples.setdefault(name, {})[labels] = value
+    return Page(samples)
