@@ -145,7 +145,7 @@ class Webhook:
         """When each alert was first told of as firing and its labels, in that order; of all severities by default."""
         first: dict[frozenset[tuple[str, str]], tuple[float, dict[str, str]]] = {}
         for notification in list(self.notifications):
-            for alert in notification.alerts:
+            for alert in sorted(notification.alerts, key=lambda one: str(one["startsAt"])):
                 labels: dict[str, str] = alert["labels"]
                 wanted = not severities or labels.get("severity") in severities
                 if alert["status"] == "firing" and wanted and notification.at >= since:

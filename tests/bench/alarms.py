@@ -1,0 +1,229 @@
+"""`make alarms`: for each fault, which alert a real Prometheus and a real Alertmanager raise first, and what it names.
+
+Each fault has a server, a camera, a Prometheus and an Alertmanager of its own, watched in health for a while, then in
+trouble. Everything that production counts in minutes runs fifteen times faster here, by the same rules.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import yaml
+from rich.console import Console
+from rich.table import Table
+from vedette_server.settings import BUNDLED_REPOSITORY
+
+from deploy.prometheus import render
+from deploy.prometheus.parts import Parameters, duration, seconds
+from tests import running, watching
+from tests.bench.alarm_faults import FAULTS, MODEL, Fault, Post
+from tests.bench.alarm_feed import QUIET_EVERY, Feed, streets
+
+ROOT = Path(__file__).parents[2]
+CONTROL = "no fault"
+LEAST_RIGHT = 12  # causes, of fifteen
+RINGING = ("critical", "warning")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long everything takes, in seconds."""
+
+    window: int = 20
+    long: int = 60
+    hold: int = 8
+    evaluation: int = 1
+    lead: float = 40.0  # in health, before the fault
+    patience: float = 120.0  # with the fault, until an alert has been told of
+    linger: float = 15.0  # after it, in which others are silenced or are not
+    baseline_windows: int = 8
+    pictures: int = 320
+
+    def faster(self, usual: str) -> str:
+        """What a duration of the deployed configuration becomes."""
+        return duration(seconds(usual) * self.window / Parameters.window)
+
+
+@dataclass
+class Outcome:
+    """What became of one fault."""
+
+    name: str
+    right: tuple[str, ...]
+    before: list[str] = field(default_factory=list)  # alerts that rang in health
+    first: dict[str, str] | None = None  # the labels of the first that rang
+    seconds: float = 0.0  # from the fault to its notification
+    also: list[str] = field(default_factory=list)  # that rang after it
+    inhibited: set[str] = field(default_factory=set)
+
+    @property
+    def detected(self) -> bool:
+        """Whether something rang because of the fault; of the control: nothing."""
+        return (self.first is not None) is bool(self.right) and not self.before
+
+    @property
+    def named(self) -> bool:
+        return self.detected and self.first is not None and self.first["cause"] in self.right
+
+    @property
+    def verdict(self) -> str:
+        if self.before:
+            return f"rang in health: {', '.join(self.before)}"
+        if not self.right:
+            return "silent, rightly" if self.detected else "false alarm"
+        return ("right cause" if self.named else "wrong cause") if self.detected else "not detected"
+
+
+def _name(labels: dict[str, str]) -> str:
+    return f"{labels['alertname'].removeprefix('Vedette')} {labels.get('cause', '')}".strip()
+
+
+class Range:
+    """What all faults share: pictures, a repository with a baseline, rules."""
+
+    def __init__(self, folder: Path, pace: Pace) -> None:
+        self.pace = pace
+        self._folder = folder
+        self.repository = folder / "repository"
+        shutil.copytree(BUNDLED_REPOSITORY, self.repository)
+        self.rules = [self._rendered()]
+        self.pictures = streets(pace.pictures - pace.pictures % QUIET_EVERY)
+
+    def _rendered(self) -> Path:
+        pace = self.pace
+        chosen = Parameters(window=pace.window, long=pace.long, hold=pace.hold, interval=pace.evaluation)
+        path = self._folder / render.FILE
+        path.write_text(render.render(chosen))
+        return path
+
+    @contextlib.contextmanager
+    def serving(self, repository: Path) -> Iterator[Post]:
+        """A server and the camera that it watches."""
+        config = repository.with_suffix(".toml")
+        config.write_text("diagnose_share = 1.0\ngolden_seconds = 4\n")
+        flags = ("--repository", str(repository), "--threads", "1", "--poll-seconds", "1", "--config", str(config))
+        with running.server(*flags) as server, Feed(server.address, self.pictures) as feed:
+            yield Post(server, feed, repository)
+
+    def capture(self, kept: Path | None = None) -> None:
+        """Capture a baseline from healthy traffic, by the command that operators use; or take the one that is kept."""
+        pace, baseline = self.pace, self.repository / MODEL / "1" / "baseline.json"
+        if kept and kept.exists():
+            shutil.copy(kept, baseline)
+            return
+        with self.serving(self.repository) as post:
+            running.wait_for(lambda: post.feed.became["Answered"], "the first answer")
+            command = [running.BIN / "vedette-server", "baseline", MODEL, "--repository", self.repository]
+            period = ["--window", f"{pace.window}s", "--windows", str(pace.baseline_windows)]
+            subprocess.run([*command, "--from", post.server.http, *period], check=True)
+        if kept:
+            shutil.copy(baseline, kept)
+
+    def run(self, name: str, fault: Fault | None) -> Outcome:
+        """Watch a server in health, then with the fault; None leaves it in health."""
+        outcome = Outcome(name, fault.causes if fault else ())
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            repository = Path(folder) / "repository"
+            shutil.copytree(self.repository, repository)
+            with (
+                watching.webhook() as webhook,
+                watching.alertmanager(_routes(webhook.url, self.pace)) as alertmanager,
+                self.serving(repository) as post,
+                watching.prometheus([post.server.http], self.rules, alertmanager) as prometheus,
+            ):
+                prometheus.wait_until_scraped(1)
+                time.sleep(self.pace.lead)
+                if fault:
+                    fault.prepare(post)
+                began = time.time()
+                outcome.before = [_name(labels) for _, labels in webhook.alerts(*RINGING)]
+                if fault:
+                    fault.begin(post)
+                self._watch(outcome, began, webhook, alertmanager)
+        return outcome
+
+    def _watch(
+        self, outcome: Outcome, began: float, webhook: watching.Webhook, alertmanager: watching.Alertmanager
+    ) -> None:
+        """Note what rings from the fault on, and what is silenced meanwhile."""
+        until = began + self.pace.patience
+        while time.time() < until:
+            rung = [(at, labels) for at, labels in webhook.alerts(*RINGING) if at >= began]
+            if rung and outcome.first is None:
+                at, outcome.first = rung[0]
+                outcome.seconds = at - began
+                until = at + self.pace.linger
+            outcome.also = [_name(labels) for _, labels in rung[1:]]
+            outcome.inhibited |= {
+                _name(alert["labels"])
+                for alert in alertmanager.alerts()
+                if alert["status"]["inhibitedBy"] and alert["labels"].get("severity") in RINGING
+            }
+            time.sleep(0.25)
+
+
+def _routes(url: str, pace: Pace) -> str:
+    """Alertmanager's configuration as it is deployed, but for its webhooks' addresses, and as much faster as all is."""
+    config = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
+    for receiver in config["receivers"]:
+        for hook in receiver["webhook_configs"]:
+            hook["url"] = f"{url}/{receiver['name']}"
+    for route in (config["route"], *config["route"]["routes"]):
+        route |= {key: pace.faster(route[key]) for key in ("group_wait", "group_interval") if key in route}
+    return yaml.safe_dump(config)
+
+
+def table(outcomes: Sequence[Outcome], pace: Pace) -> Table:
+    shown = Table(
+        "fault",
+        "first alert",
+        "cause",
+        "right causes",
+        "windows",
+        "evaluations",
+        "rang after it",
+        "inhibited",
+        "verdict",
+        title=f"window {pace.window} s, long window {pace.long} s, hold {pace.hold} s, evaluated every second",
+    )
+    for one in outcomes:
+        first = one.first or {}
+        took = (f"{one.seconds / pace.window:.1f}", f"{one.seconds / pace.evaluation:.0f}") if one.first else ("", "")
+        alert = f"{first['alertname']} ({first['severity']})" if one.first else "none"
+        also, inhibited = (", ".join(sorted(set(names))) for names in (one.also, one.inhibited))
+        shown.add_row(
+            one.name, alert, first.get("cause", ""), ", ".join(one.right), *took, also, inhibited, one.verdict
+        )
+    return shown
+
+
+@click.command()
+@click.option("--only", multiple=True, type=click.Choice([*FAULTS, CONTROL]), help="Leave the others out.")
+@click.option("--baseline", type=click.Path(path_type=Path), help="Keep it here, and take it from here the next time.")
+def main(only: Sequence[str], baseline: Path | None) -> None:
+    """Run the matrix and print it; exits with 1 unless all is detected and most causes are right."""
+    pace, names = Pace(), only or (CONTROL, *FAULTS)
+    with tempfile.TemporaryDirectory() as folder:
+        everything = Range(Path(folder), pace)
+        everything.capture(baseline)
+        outcomes = []
+        for name in names:
+            outcomes.append(everything.run(name, FAULTS.get(name)))
+            click.echo(f"{name}: {outcomes[-1]}", err=True)
+    Console(width=200).print(table(outcomes, pace))
+    faulty = [one for one in outcomes if one.right]
+    detected, named = sum(one.detected for one in faulty), sum(one.named for one in faulty)
+    click.echo(f"detected {detected} of {len(faulty)}, right cause named {named} of {len(faulty)}")
+    enough = named >= LEAST_RIGHT - (len(FAULTS) - len(faulty))
+    sys.exit(0 if enough and all(one.detected for one in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()
