@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from deploy.prometheus import drift, serving, silence
-from deploy.prometheus.parts import Alert, Parameters, Rule, Yaml, duration
+from deploy.prometheus.parts import Alert, Parameters, Record, Rule, Yaml, duration
 
 
 def groups(p: Parameters) -> dict[str, list[Rule]]:
@@ -32,9 +32,19 @@ def alerts(p: Parameters) -> list[Alert]:
     return [rule for rules in groups(p).values() for rule in rules if isinstance(rule, Alert)]
 
 
+def metrics_in(text: str) -> set[str]:
+    """Every metric of the server's page that a text with PromQL names, as its samples are called."""
+    return set(re.findall(r"\bvedette_[a-z_]+\b(?![\w=:!./-])", text))
+
+
 def metric_names(p: Parameters | None = None) -> set[str]:
-    """Every metric of the server's page that expressions and descriptions name, as its samples are called."""
-    return {name for text in _texts(p or Parameters()) for name in re.findall(r"\bvedette_[a-z_]+(?![\w=:])", text)}
+    """Every metric of the server's page that expressions and descriptions name."""
+    return set().union(*map(metrics_in, _texts(p or Parameters())))
+
+
+def record_names(p: Parameters | None = None) -> set[str]:
+    """Every series that the rules record."""
+    return {rule.name for rules in groups(p or Parameters()).values() for rule in rules if isinstance(rule, Record)}
 
 
 def _texts(p: Parameters) -> Iterator[str]:
