@@ -10,6 +10,7 @@ import collections
 import concurrent.futures
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,23 +23,14 @@ from vedette_server.contract.answer import Answer, Detections
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.bench.nights_days import ALL_AT_ONCE, CLOSED, DAYS, HOUR, Day, Fault, Nights
+from tests.bench.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
 from tests.bench.nights_pool import Pool, Size, pool
-from tests.bench.nights_prometheus import FIRING, INTERVAL, Sample, Scrapes
+from tests.bench.nights_prometheus import FIRING, Sample, Scrapes
 from tests.bench.nights_reference import REFERENCES, capture
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus/vedette.rules.yml"
 SEED, REFERENCE_SEED = 1, 1001
-DAY_SCRAPES, BEFORE_SCRAPES = 24 * 3600 // INTERVAL, 13 * 3600 // INTERVAL
-SMALL = Size(signs=5, signs_pictures=2, quiet=3, quiet_pictures=2)
-
-_SECONDS = DAY_SCRAPES * INTERVAL
-_ASKED = {
-    "times": f"count_over_time(nights:begins[{_SECONDS}s])",
-    "first": f"min_over_time(nights:begins[{_SECONDS}s])",
-    "scrapes": f"count_over_time({FIRING}[{_SECONDS}s])",
-    "windows": f"count_over_time(nights:windows[{_SECONDS}s])",
-}
+BEFORE = 13 * HOUR  # that the rules are given of the days before
 
 
 @dataclass(frozen=True)
@@ -96,52 +88,100 @@ def _with_checksum(black: Answer, answer: Answer) -> Answer:
 FAULTS: Mapping[str, Callable[[Pool], Fault]] = {"threshold": lambda _answers: silenced, "black": darkened}
 
 
-def play(
-    days: Sequence[Day],
-    *,
-    size: Size,
-    reference: str,
-    pace: float = 1.0,
-    rules: Path = RULES,
-    fault: tuple[str, float] | None = None,
-    tell: Callable[[str], None] = lambda _line: None,
-) -> list[Report]:
-    """Simulate days; with a fault, by its name, from an hour of the first of them on."""
-    version = repository.find(BUNDLED_REPOSITORY, "roadsigns")
-    answers = pool(version, size)
-    with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(1) as executor:
-        folder = Path(name)
-        held = capture(version, answers, folder / "reference", REFERENCE_SEED, REFERENCES[reference], pace)
-        tell(f"baseline: {REFERENCES[reference].what}, {len(held)} bytes")
-        nights, scrapes = Nights(version, answers, folder / "nights", SEED, baseline=held, pace=pace), Scrapes(rules)
+@dataclass(frozen=True)
+class Setting:
+    """How nights are played."""
+
+    size: Size = field(default_factory=Size)
+    pace: float = 1.0  # share of the usual frames
+    interval: int = 30  # seconds between two scrapes, and between two evaluations
+    reference: str = "by-hour"
+    rules: Path = RULES
+
+
+SHORT = Setting(Size(signs=5, signs_pictures=2, quiet=3, quiet_pictures=2), pace=0.4, interval=60, reference="day")
+
+
+class Play:
+    """Plays days before Prometheus, after a baseline was captured."""
+
+    def __init__(self, setting: Setting, folder: Path) -> None:
+        self._setting, self._folder = setting, folder
+        self._version = repository.find(BUNDLED_REPOSITORY, "roadsigns")
+        self._pool = pool(self._version, setting.size)
+        reference = REFERENCES[setting.reference]
+        self._baseline = capture(
+            self._version, self._pool, folder / "reference", REFERENCE_SEED, reference, setting.pace
+        )
+
+    def _nights(self, start: float) -> tuple[Nights, Scrapes]:
+        setting = self._setting
+        nights = Nights(
+            self._version,
+            self._pool,
+            self._folder / "nights",
+            SEED,
+            baseline=self._baseline,
+            pace=setting.pace,
+            start=start,
+            interval=setting.interval,
+        )
+        return nights, Scrapes(setting.rules, setting.interval)
+
+    def days(self, days: Sequence[Day], tell: Callable[[str], None] = lambda _line: None) -> list[Report]:
+        """Play whole days; each is judged while the next is played."""
+        nights, scrapes = self._nights(0)
         reports = []
-        with nights.clock.driving():
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
             for number, day in enumerate(days):
-                frames = nights.frames
-                for _ in range(DAY_SCRAPES):
-                    if fault and nights.clock.now == fault[1] * HOUR:
-                        nights.fault = FAULTS[fault[0]](answers)
-                    scrapes.add(nights.step(day))
-                first = max(0, number * DAY_SCRAPES - BEFORE_SCRAPES)
-                path = folder / f"day{number}.yml"
-                reports.append(
-                    (day, nights.frames - frames, executor.submit(_judge, scrapes, path, first, scrapes.count))
-                )
+                frames, began = nights.frames, scrapes.count
+                self._play(nights, scrapes, day, DAY)
+                span = range(began, scrapes.count)
+                reports.append((day, nights.frames - frames, executor.submit(self._judge, scrapes, number, span)))
                 tell(f"day {number}, {day.name}: {nights.frames - frames} frames")
-        return [Report(day, frames, *judged.result()) for day, frames, judged in reports]
+            return [Report(day, frames, *judged.result()) for day, frames, judged in reports]
 
+    def fault(self, name: str, hours: tuple[float, float, float]) -> Report:
+        """Play a part of a day; hours: when it begins, when the fault comes into the traffic, when it ends."""
+        began, comes, ends = (hour * HOUR for hour in hours)
+        nights, scrapes = self._nights(began)
+        day = Day(f"fault {name}, from {hours[1]:g}:00 on")
+        self._play(nights, scrapes, day, comes - began)
+        nights.fault = FAULTS[name](self._pool)
+        self._play(nights, scrapes, day, ends - comes)
+        return Report(day, nights.frames, *self._judge(scrapes, 0, range(scrapes.count), hours[0]))
 
-def _judge(scrapes: Scrapes, path: Path, first: int, end: int) -> tuple[list[Firing], list[Sample]]:
-    """What fired on the day that ends at scrape `end`, and how often each statistic was beyond its limits."""
-    began = (end - DAY_SCRAPES - first) * INTERVAL
-    found = scrapes.ask(path, first, end, first * INTERVAL, list(_ASKED.values()))
-    times, first_times, lengths, windows = (found[expression] for expression in _ASKED.values())
-    firsts, scraped = ({_key(one): one.value for one in samples} for samples in (first_times, lengths))
-    firing = [
-        Firing(one.labels, int(one.value), (firsts[_key(one)] - began) / HOUR, scraped[_key(one)] * INTERVAL / 60)
-        for one in times
-    ]
-    return sorted(firing, key=lambda one: one.hour), windows
+    def _play(self, nights: Nights, scrapes: Scrapes, day: Day, seconds: float) -> None:
+        with nights.clock.driving():
+            for _ in range(int(seconds / self._setting.interval)):
+                nights.step(day)
+                scrapes.add(nights.scrape())
+
+    def _judge(self, scrapes: Scrapes, number: int, span: range, hour: float = 0) -> tuple[list[Firing], list[Sample]]:
+        """What fired in a span that begins at an hour, and how often each statistic was beyond its limits."""
+        interval = scrapes.interval
+        first = max(0, span.start - int(BEFORE / interval))
+        seconds = len(span) * interval
+        asked = (
+            f"count_over_time(nights:begins[{seconds}s])",
+            f"min_over_time(nights:begins[{seconds}s])",
+            f"count_over_time({FIRING}[{seconds}s])",
+            f"count_over_time(nights:windows[{seconds}s])",
+        )
+        path = self._folder / f"day{number}.yml"
+        found = scrapes.ask(path, range(first, span.stop), hour * HOUR + (first + 1) * interval, asked)
+        times, begins, lengths, windows = (found[expression] for expression in asked)
+        since, scraped = ({_key(one): one.value for one in samples} for samples in (begins, lengths))
+        firing = [
+            Firing(
+                one.labels,
+                int(one.value),
+                hour + since[_key(one)] / HOUR - (span.start - first) * interval / HOUR,
+                scraped[_key(one)] * interval / 60,
+            )
+            for one in times
+        ]
+        return sorted(firing, key=lambda one: one.hour), windows
 
 
 def _key(sample: Sample) -> frozenset[tuple[str, str]]:
@@ -187,30 +227,28 @@ def held(reports: Sequence[Report]) -> bool:
 
 @click.command()
 @click.option("--hours", default=216, show_default=True, help="Simulated hours: whole days.")
-@click.option("--reference", type=click.Choice(list(REFERENCES)), default="by-hour", show_default=True)
-@click.option("--fault", type=click.Choice(list(FAULTS)), help="Put a fault into the traffic at noon of the first day.")
+@click.option("--reference", type=click.Choice(list(REFERENCES)), default=Setting.reference, show_default=True)
 @click.option("--rules", type=click.Path(exists=True, path_type=Path), default=RULES, show_default=True)
-@click.option("--short", is_flag=True, help="Fewer pictures and frames, and everything on one day, as in the test.")
-def main(hours: int, reference: str, fault: str | None, rules: Path, *, short: bool) -> None:
+@click.option("--fault", type=click.Choice(list(FAULTS)), help="Instead: four hours with a fault from 11:00 on.")
+def main(hours: int, reference: str, rules: Path, fault: str | None) -> None:
     """Simulate and print; ends with 1 if somebody was paged, or warned more than once a day."""
-    days = [ALL_AT_ONCE if short else DAYS[number % len(DAYS)] for number in range(hours // 24)]
-    reports = play(
-        days,
-        size=SMALL if short else Size(),
-        pace=0.4 if short else 1.0,
-        reference=reference,
-        rules=rules,
-        fault=(fault, 12) if fault else None,
-        tell=lambda line: click.echo(line, err=True),
-    )
-    console = Console(width=150)
+    console, began = Console(width=150), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        play = Play(Setting(reference=reference, rules=rules), Path(folder))
+        if fault:
+            reports = [play.fault(fault, (9, 11, 13))]
+        else:
+            days = [DAYS[number % len(DAYS)] for number in range(hours // 24)]
+            reports = play.days(days, tell=lambda line: click.echo(line, err=True))
     console.print(alerts(reports))
     console.print(statistics(reports))
     totals = ", ".join(f"{sum(one.count(name) for one in reports)} {name}" for name in ("critical", "warning", "info"))
     frames = sum(report.frames for report in reports)
-    console.print(
-        f"{24 * len(days)} simulated hours, {frames} frames; {totals}; {'held' if held(reports) else 'MISSED'}"
+    lasted = (
+        f"{4 if fault else 24 * len(reports)} simulated hours, played in {(time.monotonic() - began) / 60:.0f} minutes"
     )
+    console.print(f"Baseline: {REFERENCES[reference].what}. {frames} frames in {lasted}.")
+    console.print(f"{totals}: {'held' if held(reports) else 'MISSED'}")
     sys.exit(not held(reports))
 
 

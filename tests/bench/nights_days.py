@@ -8,7 +8,6 @@ from vedette_server.contract.answer import Answer
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
 from tests.bench.nights_pool import Pool
-from tests.bench.nights_prometheus import INTERVAL
 from tests.bench.nights_roads import HOUR, Now, Road, Sky
 from tests.bench.nights_server import Clock, Scrape, Server, copy_of
 
@@ -63,10 +62,6 @@ ALL_AT_ONCE = Day(
 )
 
 
-def _is(hour: float, event: float | None) -> bool:
-    return event is not None and round(hour * HOUR / INTERVAL) == round(event * HOUR / INTERVAL)
-
-
 def _within(hour: float, span: tuple[float, float]) -> bool:
     return span[0] <= hour < span[1]
 
@@ -84,11 +79,16 @@ class Nights:
         baseline: bytes | None = None,
         pace: float = 1.0,
         start: float = 0.0,
+        interval: int = 30,
     ) -> None:
-        """Begin at `start`, with `pace` times the usual frames; `baseline`: what versions' files hold, if any."""
+        """Begin at `start`, with `pace` times the usual frames and a scrape each `interval`, in seconds.
+
+        `baseline`: what the file of a version holds that has a baseline.
+        """
         self.clock = Clock(start)
         self.fault: Fault | None = None
         self.frames = 0
+        self._interval = interval
         self._version, self._folder, self._baseline = version, folder, baseline
         first = self._copy(1)
         self._give_baseline(first)
@@ -112,24 +112,27 @@ class Nights:
         if self._baseline:
             (version.folder / BASELINE).write_bytes(self._baseline)
 
-    def step(self, day: Day) -> Scrape | None:
-        """Play the time until the next scrape; returns what it gives, None where it fails."""
+    def scrape(self) -> Scrape | None:
+        """What a scrape gives at this time; None: it fails."""
+        return None if self._down else self.server.scrape()
+
+    def step(self, day: Day) -> None:
+        """Play the time until the next scrape."""
         start = self.clock.now
         hour = start % DAY / HOUR
         if start % HOUR == 0:
             self._weather = self._sky.next_hour()
-        self._happen(day, hour)
-        busy = _within(hour, day.burst)
-        if not self._down:
-            self._play(self._frames(day, start), busy=busy)
-        self.clock.now = start + INTERVAL
         if self._down:
             self._down -= 1
             if not self._down:
                 self.server.restart(_READY_SECONDS)
-            return None
-        self.server.tick(len(self._roads), busy=busy)
-        return self.server.scrape()
+        self._happen(day, start)
+        busy = _within(hour, day.burst)
+        if not self._down:
+            self._play(self._frames(day, start), busy=busy)
+        self.clock.now = start + self._interval
+        if not self._down:
+            self.server.tick(len(self._roads), busy=busy)
 
     def _frames(self, day: Day, start: float) -> list[_Frame]:
         """The frames of all roads until the next scrape, in their order."""
@@ -143,7 +146,7 @@ class Nights:
                 closed=_within(hour, day.closed) and road.name == CLOSED,
                 burst=_within(hour, day.burst) and bool(road.name),
             )
-            frames += [(when, road.name, answer) for when, answer in road.frames(start, start + INTERVAL, now)]
+            frames += [(when, road.name, answer) for when, answer in road.frames(start, start + self._interval, now)]
         return sorted(frames, key=lambda frame: frame[0])
 
     def _play(self, frames: Sequence[_Frame], *, busy: bool) -> None:
@@ -152,22 +155,27 @@ class Nights:
             self.server.frame(source, self.fault(source, answer) if self.fault else answer, busy=busy)
         self.frames += len(frames)
 
-    def _happen(self, day: Day, hour: float) -> None:
-        """What happens at this hour, and what comes of what happened before."""
-        if any(_is(hour, restart) for restart in day.restarts):
+    def _happen(self, day: Day, start: float) -> None:
+        """What happens until the next scrape, and what comes of what happened before."""
+        before, after = (time % DAY / HOUR for time in (start, start + self._interval))
+
+        def now(event: float | None) -> bool:
+            return event is not None and before <= event < (after or 24)
+
+        if any(map(now, day.restarts)):
             self._down = _DOWN_SCRAPES
-        if _is(hour, day.new_stream):
+        if now(day.new_stream):
             self._roads.append(self._road(NEW_ROAD))
-        if _is(hour, day.swap):
-            after = self._copy(self.server.version.version + 1)
-            self.server.load(after, _READY_SECONDS)
-            self._coming = after, self.clock.now + _READY_SECONDS
-        if self._coming and self.clock.now >= self._coming[1]:
-            before, after = self.server.version, self._coming[0]
-            self.server.swapped(before, after)
-            self._coming, self._leaving = None, (before, self.clock.now + _OVERLAP)
-        if self._leaving and self.clock.now >= self._leaving[1]:
+        if now(day.swap):
+            coming = self._copy(self.server.version.version + 1)
+            self.server.load(coming, _READY_SECONDS)
+            self._coming = coming, start + _READY_SECONDS
+        if self._coming and start >= self._coming[1]:
+            self._leaving = self.server.version, start + _OVERLAP
+            self.server.swapped(self.server.version, self._coming[0])
+            self._coming = None
+        if self._leaving and start >= self._leaving[1]:
             self.server.unload(self._leaving[0])
             self._leaving = None
-        if _is(hour, day.baseline):
+        if now(day.baseline):
             self._give_baseline(self.server.version)

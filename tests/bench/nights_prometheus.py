@@ -16,9 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.bench.nights_server import Scrape
+from tests.bench.nights_server import START, Scrape
 
-INTERVAL = 30  # seconds between two scrapes, and two evaluations
 INSTANCE = "a:8002"
 _TARGET = (("instance", INSTANCE), ("job", "vedette"))
 _NEVER = math.nan
@@ -32,15 +31,17 @@ def _limit(bound: str) -> str:
     return f'on ({_BY}) max by ({_BY}) (vedette_baseline_limit{{bound="{bound}"}})'
 
 
-# What is asked about, noted as it happens: promtool's queries may not hold many samples at once.
-_NOTES = {
-    "nights:begins": [(f"timestamp({FIRING} unless {FIRING} offset {INTERVAL}s)", {})],
-    "nights:windows": [
-        (f"vedette:statistic:window and {_limit('high')}", {"side": "any"}),
-        (f"vedette:statistic:window > {_limit('high')}", {"side": "above"}),
-        (f"vedette:statistic:window < {_limit('low')}", {"side": "below"}),
-    ],
-}
+def _notes(interval: int) -> list[dict[str, object]]:
+    """Rules that note as it happens what is asked about: promtool's queries may not hold many samples at once."""
+    noted = (
+        ("nights:begins", "", f"timestamp({FIRING} unless {FIRING} offset {interval}s)"),
+        ("nights:windows", "any", f"vedette:statistic:window and {_limit('high')}"),
+        ("nights:windows", "above", f"vedette:statistic:window > {_limit('high')}"),
+        ("nights:windows", "below", f"vedette:statistic:window < {_limit('low')}"),
+    )
+    return [{"record": name, "expr": expr, "labels": {"side": side} if side else {}} for name, side, expr in noted]
+
+
 _Series = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -55,7 +56,9 @@ class Sample:
 class Scrapes:
     """The series that the rules read, scrape by scrape; NaN where a scrape did not have them."""
 
-    def __init__(self, rules: Path) -> None:
+    def __init__(self, rules: Path, interval: int) -> None:
+        """`interval`: seconds between two scrapes, and between two evaluations."""
+        self.interval = interval
         self._rules = rules.resolve()
         self._read = frozenset(re.findall(r"\bvedette_\w+", rules.read_text()))
         self._series: dict[_Series, array[float]] = {}
@@ -74,16 +77,11 @@ class Scrapes:
         values.extend([_NEVER] * (self.count - len(values)))
         values.append(value)
 
-    def ask(self, path: Path, first: int, end: int, start: float, asked: Sequence[str]) -> dict[str, list[Sample]]:
-        """What expressions give at scrape `end`, of the scrapes from `first` on, the first of them at time `start`."""
+    def ask(self, path: Path, scrapes: range, start: float, asked: Sequence[str]) -> dict[str, list[Sample]]:
+        """What expressions give at the last of these scrapes, of which the first is `start` seconds after START."""
         notes = path.with_suffix(".rules.yml")
-        recorded = [
-            {"record": name, "expr": expression, "labels": labels}
-            for name, rules in _NOTES.items()
-            for expression, labels in rules
-        ]
-        notes.write_text(json.dumps({"groups": [{"name": "nights", "rules": recorded}]}))
-        path.write_text("".join(self._test(notes, range(first, end), start, asked)))
+        notes.write_text(json.dumps({"groups": [{"name": "nights", "rules": _notes(self.interval)}]}))
+        path.write_text("".join(self._test(notes, scrapes, start, asked)))
         command = ["promtool", "test", "rules", path.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path.parent)
         output = done.stdout + done.stderr
@@ -93,20 +91,20 @@ class Scrapes:
 
     def _test(self, notes: Path, scrapes: range, start: float, asked: Sequence[str]) -> Iterator[str]:
         groups = [group["name"] for group in yaml.safe_load(self._rules.read_text())["groups"]]
-        yield f"rule_files: {json.dumps([str(self._rules), str(notes)])}\nevaluation_interval: {INTERVAL}s\n"
+        yield f"rule_files: {json.dumps([str(self._rules), str(notes)])}\nevaluation_interval: {self.interval}s\n"
         yield f"group_eval_order: {json.dumps([*groups, 'nights'])}\n"
-        yield f"tests:\n- interval: {INTERVAL}s\n  input_series:\n"
+        yield f"tests:\n- interval: {self.interval}s\n  input_series:\n"
         for (name, labels), values in list(self._series.items()):
             known = values[scrapes.start : scrapes.stop]
             if name == _SINCE:
-                known = array("d", (value - start for value in known))
+                known = array("d", (value - START.timestamp() - start for value in known))
             if not all(map(math.isnan, known)):
                 pairs = ",".join(f"{key}={json.dumps(value)}" for key, value in (*_TARGET, *labels))
                 series = json.dumps(f"{name}{{{pairs}}}")
                 yield f"  - series: {series}\n    values: {_notation(known, len(scrapes))}\n"
         yield "  promql_expr_test:\n"
         for expression in asked:
-            yield f"  - expr: {json.dumps(expression)}\n    eval_time: {(len(scrapes) - 1) * INTERVAL}s\n"
+            yield f"  - expr: {json.dumps(expression)}\n    eval_time: {(len(scrapes) - 1) * self.interval}s\n"
 
 
 def _notation(values: Sequence[float], count: int) -> str:

@@ -11,7 +11,6 @@ from vedette_server.repository.repository import ModelVersion
 
 from tests.bench.nights_days import DAY, HOUR, Day, Nights
 from tests.bench.nights_pool import Pool
-from tests.bench.nights_prometheus import INTERVAL
 from tests.bench.nights_server import Scrape
 
 WINDOW = 300  # seconds
@@ -47,12 +46,11 @@ def capture(version: ModelVersion, pool: Pool, folder: Path, seed: int, referenc
     windows, before = [], None
     with nights.clock.driving():
         while nights.clock.now < ended:
-            scrape = nights.step(reference.days[int((nights.clock.now + len(reference.days) * DAY) // DAY)])
+            nights.step(reference.days[int(nights.clock.now // DAY) + len(reference.days)])
             if nights.clock.now >= began and (nights.clock.now - began) % WINDOW == 0:
-                assert scrape is not None
-                page = _page(scrape)
+                page = _page(nights.server.scrape())
                 if before is not None:
-                    windows.append(Window(int((nights.clock.now - INTERVAL) % DAY // HOUR), page.since(before)))
+                    windows.append(Window(int((nights.clock.now - WINDOW) % DAY // HOUR), page.since(before)))
                 before = page
         path = baseline.write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
     return path.read_bytes()
