@@ -69,7 +69,7 @@ def _why_not(error: grpc.RpcError, address: str) -> str:
         case grpc.StatusCode.UNAVAILABLE:
             return f"Could not be asked for: no server answers gRPC at {address}."
         case grpc.StatusCode.NOT_FOUND:
-            return "The server keeps no frame of it: it keeps those that it has looked into, as they do not tell why."
+            return "The server keeps no frame of it: it keeps those whose emptiness it had to look into."
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"Not diagnosed within {_PATIENCE_SECONDS:.0f} seconds: the server does so beside its traffic."
     return details

@@ -182,7 +182,7 @@ def _distribution(
         usual = None
     edges, shares = now.edges[:-1], now.shares[:-1]  # no score is above 1
     gap, said = None, f"{title}: shares of {count(now.count)} {what} at or below each score"
-    if usual:
+    if usual and now.count >= LEAST_DETECTIONS:
         gap = max(range(len(edges)), key=lambda index: abs(shares[index] - usual[index]))
         said += f"; farthest from the baseline at {edges[gap]:g}, by {abs(shares[gap] - usual[gap]):.3f}"
     chart = charts.cumulative(said, edges, shares, usual[:-1] if usual else None, gap=gap, threshold=threshold)
@@ -230,7 +230,7 @@ def _sample(sample: Sample) -> Element:
 
 
 def _latencies(version: Version) -> Element:
-    timed = {"the whole": version.duration, **version.stages, "age of frames": version.age}
+    timed = {"whole request": version.duration, **version.stages, "age of frames": version.age}
     rows: list[list[Child]] = []
     for name, times in timed.items():
         if times.count:
