@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain load card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain load alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,16 @@ explain: $(INSTALLED) ## print how often empty answers and Diagnose name the tru
 
 load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
 	$(BIN)/python -m tests.bench.load
+
+alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
+	$(BIN)/python -m tests.bench.alarms
+
+nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing may ring; needs promtool
+	$(BIN)/python -m tests.bench.nights
+
+rules: $(INSTALLED) ## render the alert pack and the dashboards again
+	$(BIN)/python deploy/prometheus/render.py --out deploy/prometheus
+	$(BIN)/python deploy/grafana/dashboards.py
 
 card: $(INSTALLED) ## measure the bundled model again and print its card's table
 	$(BIN)/python -m vedette_server.demo.evaluate

@@ -15,6 +15,7 @@ from vedette_server import logs, settings
 from vedette_server.app import App
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
+from vedette_server.report.command import report
 from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
@@ -143,6 +144,9 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
     else:
         check.show(checked, version.contract.class_names)
     sys.exit(0 if all(one.same for one in checked) else _FAILURE)
+
+
+main.add_command(report)
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:

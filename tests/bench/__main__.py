@@ -32,6 +32,7 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
 from tests.bench import load as load_test
+from tests.bench import vigilance
 
 ROUNDS, WARM_UP = 40, 5
 FINE_ROUNDS = 200  # where a difference of a hundredth counts
@@ -175,7 +176,8 @@ def main() -> None:
     for name, (spec, data, _image) in pictures.items():
         check, converted = contract_share(predictor, version, spec, data)
         shares.add_row(name, f"{check:.2%}", f"{converted:.1%}")
-    for table in (served, shares, observation(version, threads), gateway_cost(), efficiency()):
+    counting = vigilance.cost(version, threads, jpeg(pixels)), vigilance.cardinality()
+    for table in (served, shares, observation(version, threads), *counting, gateway_cost(), efficiency()):
         Console(width=110).print(table)
     print(f"{ROUNDS} pairs each, {threads} threads")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, StageTimes
-from vedette_server.repository.golden import ExpectedObject, Golden, difference, pairs, tolerance
+from vedette_server.repository.golden import ExpectedObject, Golden, agreed, difference, pairs, tolerance
 
 SIZE = (40, 60)
 EXACT = tolerance("exact")
@@ -84,6 +84,17 @@ def test_what_is_left_over_is_told_apart_by_side() -> None:
     assert third.expected is None
     assert third.seen is not None
     assert third.seen.class_id == 1
+
+
+def test_another_version_agrees_by_place_and_class_name() -> None:
+    wanted = golden(expected(0, 0.9, LEFT), expected(1, 0.8, RIGHT))
+    near = (6.0, 5.0, 16.0, 15.0)
+    again = answer(expected(0, 0.6, near), expected(1, 0.99, RIGHT), expected(0, 0.7, RIGHT))
+    assert agreed(wanted, "ab", again, "ab") == 2
+    assert agreed(wanted, "ab", again, "ba") == 1, "where two lie in one place, either may agree"
+    assert agreed(wanted, "ab", answer(expected(0, 0.9, LEFT)), "ba") == 0
+    assert agreed(wanted, "ab", answer(expected(1, 0.9, LEFT)), "ba") == 1
+    assert agreed(wanted, "ab", answer(), "ab") == agreed(golden(), "ab", again, "ab") == 0
 
 
 def test_a_precision_without_a_tolerance_is_an_error() -> None:

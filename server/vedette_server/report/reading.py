@@ -158,8 +158,8 @@ def _baseline(page: Page, of: dict[str, str]) -> Baseline:
         next((state for (state,), held in states.items() if held), ""),
         page.value("vedette_baseline_captured_timestamp_seconds", **of),
         page.value("vedette_baseline_answers", **whole),
-        _by_edge(page.by("vedette_baseline_score_cumulative_ratio", "le", **of))[1] or None,
-        _by_edge(page.by("vedette_baseline_best_score_cumulative_ratio", "le", **whole))[1] or None,
+        _by_edge(page.by("vedette_baseline_score_cumulative_ratio", "edge", **of))[1] or None,
+        _by_edge(page.by("vedette_baseline_best_score_cumulative_ratio", "edge", **whole))[1] or None,
         {name: share for (name,), share in page.by("vedette_baseline_class_share_ratio", "class", **of).items()},
         {
             name: rate
