@@ -306,7 +306,7 @@ def baseline(traffic: Traffic) -> str:
             labels = f'{of},stream="{stream}",statistic="{statistic}",bound="{bound}"'
             lines.append(f"vedette_baseline_limit{{{labels}}} {value}")
     for index, edge in enumerate(edges(traffic.page)):
-        lines.append(f'vedette_baseline_score_cumulative_ratio{{{of},le="{edge}"}} {min(index / 14, 1)}')
+        lines.append(f'vedette_baseline_score_cumulative_ratio{{{of},edge="{edge}"}} {min(index / 14, 1)}')
     lines += [f'vedette_baseline_class_share_ratio{{{of},class="{name}"}} 0.25' for name in ("stop", "yield")]
     lines += [f'vedette_baseline_class_share_ratio{{{of},class="tram"}} 0.5']
     lines += [f'vedette_baseline_class_detections_per_answer{{{of},class="tram"}} 5']
@@ -334,7 +334,7 @@ def test_a_saved_scrape_needs_no_server_and_is_held_against_its_baseline(traffic
     assert "pictures come from a running server alone" in dom.text
     assert "img" not in {tag for tag, _ in dom.elements}
     buckets = page.by("vedette_detection_score_bucket", "le", **V)
-    usual = page.by("vedette_baseline_score_cumulative_ratio", "le", **V)
+    usual = page.by("vedette_baseline_score_cumulative_ratio", "edge", **V)
     order = [(edge,) for edge in edges(page)]
     distance = ks(cumulative([buckets[edge] for edge in order]), [usual[edge] for edge in order])
     assert f"Kolmogorov-Smirnov distance from the baseline: {distance:.3f}; 0.010 was usual at most." in dom.text
