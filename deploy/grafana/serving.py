@@ -208,10 +208,11 @@ def _workers() -> list[object]:
         ),
         lines(
             "Waiting and running",
-            "Requests that wait for a worker, and those that a worker has.",
+            "The most requests that waited for a worker at once, and how many one had on average: as many as there are "
+            "workers, or more, means that they are never idle.",
             [
-                Ask(f"sum(vedette_queued_requests{{{_V}}})", "waiting"),
-                Ask(f"sum(vedette_running_requests{{{_V}}})", "running"),
+                Ask(f"sum(max_over_time(vedette_queued_requests{{{_V}}}[$__rate_interval]))", "waiting"),
+                Ask(f"sum(avg_over_time(vedette_running_requests{{{_V}}}[$__rate_interval]))", "running"),
             ],
             COUNT,
             span=6,
