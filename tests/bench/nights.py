@@ -23,6 +23,7 @@ from vedette_server.contract.answer import Answer, Detections
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
+from tests.bench import nights_others
 from tests.bench.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
 from tests.bench.nights_pool import Pool, Size, pool
 from tests.bench.nights_prometheus import FIRING, Sample, Scrapes
@@ -110,7 +111,7 @@ class Play:
         self._version = repository.find(BUNDLED_REPOSITORY, "roadsigns")
         self._pool = pool(self._version, setting.size)
         reference = REFERENCES[setting.reference]
-        self._baseline = capture(
+        self._baseline, self.windows = capture(
             self._version, self._pool, folder / "reference", REFERENCE_SEED, reference, setting.pace
         )
 
@@ -228,13 +229,14 @@ def held(reports: Sequence[Report]) -> bool:
 @click.command()
 @click.option("--hours", default=216, show_default=True, help="Simulated hours: whole days.")
 @click.option("--reference", type=click.Choice(list(REFERENCES)), default=Setting.reference, show_default=True)
+@click.option("--interval", default=Setting.interval, show_default=True, help="Seconds between two scrapes.")
 @click.option("--rules", type=click.Path(exists=True, path_type=Path), default=RULES, show_default=True)
 @click.option("--fault", type=click.Choice(list(FAULTS)), help="Instead: four hours with a fault from 11:00 on.")
-def main(hours: int, reference: str, rules: Path, fault: str | None) -> None:
+def main(hours: int, reference: str, interval: int, rules: Path, fault: str | None) -> None:
     """Simulate and print; ends with 1 if somebody was paged, or warned more than once a day."""
     console, began = Console(width=150), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        play = Play(Setting(reference=reference, rules=rules), Path(folder))
+        play = Play(Setting(reference=reference, interval=interval, rules=rules), Path(folder))
         if fault:
             reports = [play.fault(fault, (9, 11, 13))]
         else:
@@ -242,6 +244,7 @@ def main(hours: int, reference: str, rules: Path, fault: str | None) -> None:
             reports = play.days(days, tell=lambda line: click.echo(line, err=True))
     console.print(alerts(reports))
     console.print(statistics(reports))
+    console.print(nights_others.table(play.windows))
     totals = ", ".join(f"{sum(one.count(name) for one in reports)} {name}" for name in ("critical", "warning", "info"))
     frames = sum(report.frames for report in reports)
     lasted = (

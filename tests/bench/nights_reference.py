@@ -36,8 +36,10 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 
-def capture(version: ModelVersion, pool: Pool, folder: Path, seed: int, reference: Reference, pace: float) -> bytes:
-    """Play the reference days and capture the baseline; returns what its file holds."""
+def capture(
+    version: ModelVersion, pool: Pool, folder: Path, seed: int, reference: Reference, pace: float
+) -> tuple[bytes, list[Window]]:
+    """Play the reference days and capture the baseline; returns what its file holds, and the windows."""
     began, ended = (
         hours * HOUR - len(reference.days) * DAY for hours in reference.hours
     )  # they end where day 0 begins
@@ -53,7 +55,7 @@ def capture(version: ModelVersion, pool: Pool, folder: Path, seed: int, referenc
                     windows.append(Window(int((nights.clock.now - WINDOW) % DAY // HOUR), page.since(before)))
                 before = page
         path = baseline.write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
-    return path.read_bytes()
+    return path.read_bytes(), windows
 
 
 def _page(scrape: Scrape) -> Page:
