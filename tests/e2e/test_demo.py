@@ -67,10 +67,17 @@ def test_the_readmes_commands_and_code_run(demo: Path, bundled: running.Server) 
             elif command[0] == "vedette":
                 command = [str(STAND_INS.get(word, word)) for word in command]
                 subprocess.run(command, cwd=demo, env=environment, check=True, capture_output=True)
+            elif command[:2] == ["vedette-server", "report"]:
+                address = ("http://127.0.0.1:8002", bundled.http)
+                reported = [word.replace(*address) for word in command] + ["--samples", "0"]
+                subprocess.run(reported, cwd=demo, env=environment, check=True, capture_output=True)
+            elif command[0] == "python":
+                script = [sys.executable, str(ROOT / command[1]), *command[2:]]
+                subprocess.run(script, cwd=demo, env=environment, check=True, capture_output=True)
             elif command[0] == "vedette-server":
                 subprocess.run([*command, "--help"], env=environment, check=True, capture_output=True)
             else:
-                assert command[0] in ("git", "cd", "python"), f"no test runs {line!r}"
+                assert command[0] in ("git", "cd"), f"no test runs {line!r}"
                 continue
             ran += 1
     assert ran >= 5
