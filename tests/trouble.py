@@ -1,0 +1,250 @@
+"""A server under gentle traffic, and what can go wrong with it, for tests of what tells of it."""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import msgspec
+import numpy as np
+from safetensors.numpy import load_file
+from vedette_client import Client, ImageLike, Raw, VedetteError
+from vedette_server.demo import scenes
+from vedette_server.monitor.profile import FORMAT, Baseline, ClassProfile, Profile
+from vedette_server.monitor.statistics import Limits
+from vedette_server.repository import repository
+
+from tests import running
+from tests.bench import faults
+from tests.bench.alarm_faults import overwrite
+
+MODEL, STREAM = "roadsigns", "gate"
+CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
+PASSED = f'vedette_golden_checks_total{{model="{MODEL}",result="passed",version="1"}}'
+EDGES = [
+    "0.05",
+    "0.1",
+    "0.2",
+    "0.3",
+    "0.4",
+    "0.5",
+    "0.6",
+    "0.7",
+    "0.8",
+    "0.9",
+    "0.95",
+    "0.98",
+    "0.99",
+    "0.995",
+    "1.0",
+    "+Inf",
+]
+
+
+def baseline(root: Path, *, scale: float = 1.0, age: float = 10 * 86400.0) -> None:
+    """Write a baseline beside the version, of limits that are round numbers times `scale`."""
+    version = repository.find(root, MODEL, 1)
+    limits = {"brightness": (60, 160), "contrast": (20, 80), "sharpness": (10, 40), "redness": (0.3, 0.7)}
+    shares = {"empty": (0, 0.4), "score_distance": (0, 0.5), "class_distance": (0, 0.5)}
+
+    def profile(stream: str) -> Profile:
+        ranges = limits | (shares if not stream else {"empty": (0, 0.3)})
+        statistics = {
+            name: Limits(low * scale, (low + high) / 2 * scale, high * scale) for name, (low, high) in ranges.items()
+        }
+        statistics["empty"] = Limits(0.05 * scale, 0.2 * scale, statistics["empty"].high)
+        rising = [min(1.0, scale * index / (len(EDGES) - 1)) for index in range(1, len(EDGES))] + [1.0]
+        classes = {
+            name: ClassProfile(scale / len(version.contract.class_names), 0.1 * scale, 0.9 * scale)
+            for name in version.contract.class_names
+        }
+        return Profile(
+            stream, None, 24, 1000, statistics, rising, rising if not stream else [], classes if not stream else {}
+        )
+
+    made = Baseline(
+        FORMAT,
+        MODEL,
+        1,
+        version.contract.fingerprint,
+        time.time() - age,
+        "drawn up by a test",
+        10.0,
+        EDGES,
+        [profile(""), profile(STREAM)],
+    )
+    aside = version.folder / "baseline.tmp"
+    aside.write_bytes(msgspec.json.encode(made))
+    aside.rename(version.folder / repository.BASELINE)
+
+
+class Traffic:
+    """A stream and single images, at a gentle pace, until told otherwise."""
+
+    def __init__(self, address: str) -> None:
+        drawn = [scenes.draw(scenes.describe(5_000_000 + index, quiet=index % 4 == 3)).pixels for index in range(24)]
+        self.pictures = [np.ascontiguousarray(pixels[:, :, ::-1]) for pixels in drawn]
+        self.address = address
+        self.send: Callable[[Any, int], ImageLike] = faults.raw
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._single, self._stream)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def frames(self, pause: float) -> Iterator[ImageLike]:
+        for index in itertools.count():
+            if self._stopped.wait(pause):
+                return
+            yield self.send(self.pictures[index % len(self.pictures)], index)
+
+    def _single(self) -> None:
+        with Client(self.address) as client:
+            for image in self.frames(1.8):
+                with contextlib.suppress(VedetteError):
+                    client.detect(image)
+
+    def _stream(self) -> None:
+        with Client(self.address) as client:
+            while not self._stopped.wait(0.2):
+                with contextlib.suppress(VedetteError):
+                    for _ in client.stream(self.frames(0.7), policy="LOSSLESS", stream_id=STREAM, max_in_flight=1):
+                        pass
+
+
+@dataclass
+class Scene:
+    """What trouble befalls."""
+
+    server: running.Server
+    traffic: Traffic
+    root: Path  # the repository
+
+
+Trouble: TypeAlias = Callable[[Scene], contextlib.AbstractContextManager[None]]
+
+
+@contextlib.contextmanager
+def sending(at: Scene, send: Callable[[Any, int], ImageLike]) -> Iterator[None]:
+    at.traffic.send = send
+    yield
+    at.traffic.send = faults.raw
+
+
+def black(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """Every camera is covered."""
+    return sending(at, faults.FAULTS["black camera"].send)
+
+
+def tinted(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """A white balance has gone wrong."""
+    return sending(at, lambda bgr, _index: faults.raw((bgr * (0.3, 1, 1)).astype(np.uint8)))
+
+
+def swapped(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """Red and blue are exchanged."""
+    return sending(at, faults.FAULTS["channels swapped"].send)
+
+
+@contextlib.contextmanager
+def asking(at: Scene, callers: int, ask: Callable[[Client, int], object]) -> Iterator[None]:
+    """So many callers at once, each as fast as it is answered."""
+    over = threading.Event()
+
+    def call(number: int) -> None:
+        with Client(at.server.address) as client:
+            while not over.is_set():
+                with contextlib.suppress(VedetteError):
+                    ask(client, number)
+                over.wait(0.05)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def burst(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """More is asked than one worker can answer."""
+    return asking(at, 16, lambda client, number: client.detect(faults.raw(at.traffic.pictures[number])))
+
+
+def broken(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """A caller declares other sizes than it sends."""
+    return asking(at, 2, lambda client, _number: client.detect(Raw(b"too short", "BGR8", 480, 640)))
+
+
+def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """Live cameras send more frames than can be looked at."""
+
+    def frames(number: int) -> Iterator[ImageLike]:
+        for _ in range(40):
+            time.sleep(0.02)
+            yield faults.raw(at.traffic.pictures[number])
+
+    def stream(client: Client, number: int) -> None:
+        for _ in client.stream(frames(number), policy="LATEST", stream_id=f"crowd-{number}"):
+            pass
+
+    return asking(at, 4, stream)
+
+
+@contextlib.contextmanager
+def corrupted(at: Scene) -> Iterator[None]:
+    """The classifier's weights become NaN in the worker's memory, just after it has proved that it sees."""
+    passed = running.sample(at.server, PASSED)
+    running.wait_for(lambda: running.sample(at.server, PASSED) > passed, "a check of the golden images")
+    weights = load_file(at.root / MODEL / "1" / "model.safetensors")[CLASSIFIER].astype(np.float32)
+    (pid,) = filter(at.server.is_worker, at.server.worker_pids())
+    assert overwrite(pid, weights.tobytes(), np.full_like(weights, np.nan).tobytes())
+    yield
+
+
+@contextlib.contextmanager
+def killed(at: Scene) -> Iterator[None]:
+    """The worker is killed."""
+    for pid in filter(at.server.is_worker, at.server.worker_pids()):
+        os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@contextlib.contextmanager
+def recaptured(at: Scene) -> Iterator[None]:
+    """Another baseline takes the place of the first."""
+    baseline(at.root, scale=0.4, age=0.0)
+    yield
+
+
+@contextlib.contextmanager
+def released(at: Scene) -> Iterator[None]:
+    """Another version is put beside the first."""
+    aside = at.root.parent / "2"
+    shutil.copytree(at.root / MODEL / "1", aside)
+    aside.rename(at.root / MODEL / "2")
+    yield
+
+
+@contextlib.contextmanager
+def stopped(at: Scene) -> Iterator[None]:
+    """The server ends."""
+    at.server.stop()
+    yield
