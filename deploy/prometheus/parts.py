@@ -10,6 +10,7 @@ VERSION = "model, version"
 SOURCE = "model, version, stream"  # a stream, or single images: Prometheus knows no difference between "" and no label
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_VARIABLE = "{{ with $labels.NAME }}{{ . | urlquery }}{{ else }}All{{ end }}"  # of a dashboard
 _EDGES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)  # of vedette_request_duration_seconds
 
 
@@ -107,7 +108,7 @@ class Alert:
         """What stands in the file."""
         hold = parameters.hold if self.hold is None else self.hold
         variables = ("model", "version", "stream") if self.dashboard == "vedette-stream" else ("model", "version")
-        query = "&".join(f"var-{name}={{{{ $labels.{name} | urlquery }}}}" for name in variables)
+        query = "&".join(f"var-{name}={_VARIABLE.replace('NAME', name)}" for name in variables)
         return {
             "alert": self.name,
             "expr": _tidy(self.expr),
