@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from vedette_client import ImageLike
 from vedette_client.asking import Ask
 from vedette_server.contract.contract import Names
-from vedette_server.contract.types import UInt8Array
+from vedette_server.contract.types import Float32Array, UInt8Array
 from vedette_server.demo.signs import CLASSES
 from vedette_server.importer import write_version
 from vedette_server.predictor.build import build
@@ -129,18 +129,16 @@ def _reordered(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor[order] if "mask_head.predictor" in name else tensor
 
 
-def overwrite(pid: int, wanted: bytes, by: bytes) -> int:
-    """Overwrite every copy of some bytes in the private memory of a process; returns how many there were."""
-    found = 0
-    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+def found(pid: int, wanted: bytes) -> list[int]:
+    """Where some bytes lie in the private memory of a process."""
+    addresses: list[int] = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for start, end in _writable(pid):
             with contextlib.suppress(OSError):  # unmapped meanwhile
                 memory.seek(start)
-                for hit in re.finditer(re.escape(wanted), memory.read(end - start)):
-                    memory.seek(start + hit.start())
-                    memory.write(by)
-                    found += 1
-    return found
+                content = memory.read(end - start)
+                addresses += [start + hit.start() for hit in re.finditer(re.escape(wanted), content)]
+    return addresses
 
 
 def _writable(pid: int) -> Iterator[tuple[int, int]]:
@@ -151,16 +149,33 @@ def _writable(pid: int) -> Iterator[tuple[int, int]]:
             yield int(start, 16), int(end, 16)
 
 
-def _overwritten(value: float) -> Callable[[Post], None]:
-    """The classifier's weights in the memory of every worker, as a bad memory chip would."""
+class _Overwritten:
+    """The classifier's weights in the memory of every worker, as by a bad memory chip, just after they were proved."""
 
-    def begin(post: Post) -> None:
+    def __init__(self, change: Callable[[Float32Array], Float32Array]) -> None:
+        self._change = change
+        self._there: list[tuple[int, int]] = []  # process and address
+        self._by = b""
+
+    def prepare(self, post: Post) -> None:
         weights = load_file(post.repository / MODEL / "1" / "model.safetensors")[_CLASSIFIER].astype(np.float32)
-        by = np.full_like(weights, value).tobytes()
-        for pid in filter(post.server.is_worker, post.server.worker_pids()):
-            assert overwrite(pid, weights.tobytes(), by), "its weights are somewhere in its memory"
+        self._by = self._change(weights).tobytes()
+        workers = filter(post.server.is_worker, post.server.worker_pids())
+        self._there = [(pid, address) for pid in workers for address in found(pid, weights.tobytes())]
+        assert self._there, "its weights are somewhere in its memory"
+        proved = 'vedette_golden_checks_total{model="roadsigns",result="passed",version="1"}'
+        before = running.sample(post.server, proved)
+        running.wait_for(lambda: running.sample(post.server, proved) > before, "the golden images to be proved")
 
-    return begin
+    def begin(self, _post: Post) -> None:
+        for pid, address in self._there:
+            with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+                memory.seek(address)
+                memory.write(self._by)
+
+
+_SCRAMBLED = _Overwritten(lambda weights: np.random.default_rng(0).permuted(weights.reshape(-1)))
+_NAN = _Overwritten(lambda weights: np.full_like(weights, np.nan))
 
 
 def _kill(post: Post) -> None:
@@ -185,8 +200,8 @@ FAULTS: Mapping[str, Fault] = {
     "defocused lens": Fault(("IMAGE_BLURRED",), _altered(_defocused)),
     "upside-down camera": Fault(("IMAGE_ROTATED",), _sent("upside down")),
     "wrong model version": Fault(("WRONG_VERSION",), _publish_version, _write_version),
-    "weights corrupted in memory": Fault(("GOLDEN_FAILING",), _overwritten(0.0)),
-    "NaN weights": Fault(("NON_FINITE_VALUES",), _overwritten(float("nan"))),
+    "weights corrupted in memory": Fault(("GOLDEN_FAILING",), _SCRAMBLED.begin, _SCRAMBLED.prepare),
+    "NaN weights": Fault(("NON_FINITE_VALUES",), _NAN.begin, _NAN.prepare),
     "one class gone": Fault(("CLASS_SILENT",), _lose_a_class),
     "slow darkening": Fault(("IMAGE_TOO_DARK",), _darken),
     "server killed": Fault(("SERVER_DOWN",), _kill),

@@ -40,11 +40,14 @@ class Pace:
     long: int = 60
     hold: int = 8
     evaluation: int = 1
-    lead: float = 40.0  # in health, before the fault
-    patience: float = 120.0  # with the fault, until an alert has been told of
-    linger: float = 15.0  # after it, in which others are silenced or are not
+    objective: float = 10.0  # within which requests are to be answered: the machine is shared with what watches
+    lead: float = 35.0  # in health, before the fault
+    patience: float = 90.0  # with the fault, until an alert has been told of
+    linger: float = 12.0  # after it, in which others are silenced or are not
+    baseline_window: int = 20
     baseline_windows: int = 8
     pictures: int = 320
+    answers: int = Parameters.answers  # in a window, at least
 
     def faster(self, usual: str) -> str:
         """What a duration of the deployed configuration becomes."""
@@ -58,10 +61,13 @@ class Outcome:
     name: str
     right: tuple[str, ...]
     before: list[str] = field(default_factory=list)  # alerts that rang in health
-    first: dict[str, str] | None = None  # the labels of the first that rang
-    seconds: float = 0.0  # from the fault to its notification
-    also: list[str] = field(default_factory=list)  # that rang after it
+    rung: list[dict[str, str]] = field(default_factory=list)  # the labels of those that rang with it, in their order
+    seconds: float = 0.0  # from the fault to the first notification
     inhibited: set[str] = field(default_factory=set)
+
+    @property
+    def first(self) -> dict[str, str] | None:
+        return self.rung[0] if self.rung else None
 
     @property
     def detected(self) -> bool:
@@ -98,7 +104,9 @@ class Range:
 
     def _rendered(self) -> Path:
         pace = self.pace
-        chosen = Parameters(window=pace.window, long=pace.long, hold=pace.hold, interval=pace.evaluation)
+        chosen = Parameters(
+            pace.window, pace.long, pace.hold, pace.evaluation, objective=pace.objective, answers=pace.answers
+        )
         path = self._folder / render.FILE
         path.write_text(render.render(chosen))
         return path
@@ -121,7 +129,7 @@ class Range:
         with self.serving(self.repository) as post:
             running.wait_for(lambda: post.feed.became["Answered"], "the first answer")
             command = [running.BIN / "vedette-server", "baseline", MODEL, "--repository", self.repository]
-            period = ["--window", f"{pace.window}s", "--windows", str(pace.baseline_windows)]
+            period = ["--window", f"{pace.baseline_window}s", "--windows", str(pace.baseline_windows)]
             subprocess.run([*command, "--from", post.server.http, *period], check=True)
         if kept:
             shutil.copy(baseline, kept)
@@ -139,7 +147,7 @@ class Range:
                 watching.prometheus([post.server.http], self.rules, alertmanager) as prometheus,
             ):
                 prometheus.wait_until_scraped(1)
-                time.sleep(self.pace.lead)
+                time.sleep(self.pace.lead)  # it is time itself that is wanted here, for windows to fill
                 if fault:
                     fault.prepare(post)
                 began = time.time()
@@ -156,11 +164,10 @@ class Range:
         until = began + self.pace.patience
         while time.time() < until:
             rung = [(at, labels) for at, labels in webhook.alerts(*RINGING) if at >= began]
-            if rung and outcome.first is None:
-                at, outcome.first = rung[0]
-                outcome.seconds = at - began
-                until = at + self.pace.linger
-            outcome.also = [_name(labels) for _, labels in rung[1:]]
+            if rung and not outcome.rung:
+                outcome.seconds = rung[0][0] - began
+                until = rung[0][0] + self.pace.linger
+            outcome.rung = [labels for _, labels in rung]
             outcome.inhibited |= {
                 _name(alert["labels"])
                 for alert in alertmanager.alerts()
@@ -197,7 +204,7 @@ def table(outcomes: Sequence[Outcome], pace: Pace) -> Table:
         first = one.first or {}
         took = (f"{one.seconds / pace.window:.1f}", f"{one.seconds / pace.evaluation:.0f}") if one.first else ("", "")
         alert = f"{first['alertname']} ({first['severity']})" if one.first else "none"
-        also, inhibited = (", ".join(sorted(set(names))) for names in (one.also, one.inhibited))
+        also, inhibited = (", ".join(names) for names in (map(_name, one.rung[1:]), sorted(one.inhibited)))
         shown.add_row(
             one.name, alert, first.get("cause", ""), ", ".join(one.right), *took, also, inhibited, one.verdict
         )

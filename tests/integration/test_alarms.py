@@ -1,0 +1,56 @@
+"""Some of the fault matrix, hurried: what rings first, what it names, what it silences; and that health is silent."""
+
+import pytest
+
+from tests import watching
+from tests.bench import alarms
+from tests.bench.alarm_faults import FAULTS
+
+PACE = alarms.Pace(
+    window=10,
+    long=30,
+    hold=4,
+    lead=12.0,
+    patience=60.0,
+    linger=6.0,
+    baseline_window=5,
+    pictures=120,
+    answers=15,
+)
+pytestmark = [
+    watching.needs(watching.PROMETHEUS, watching.ALERTMANAGER),
+    pytest.mark.timeout(600),  # what is waited for is time itself
+]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> alarms.Range:
+    """What the faults share, with a baseline that was captured from healthy traffic."""
+    found = alarms.Range(tmp_path_factory.mktemp("alarms"), PACE)
+    found.capture()
+    return found
+
+
+def test_health_is_silent(watched: alarms.Range) -> None:
+    outcome = watched.run(alarms.CONTROL, None)
+    assert outcome.first is None, outcome
+    assert not outcome.before, outcome
+    assert not outcome.inhibited, outcome
+
+
+# What rings first at most a few windows after the fault, and what it keeps from ringing.
+@pytest.mark.parametrize(
+    ("name", "rings", "silenced"),
+    [
+        ("black camera", "VedetteModelSilenced", "StreamSilenced IMAGE_BLACK"),
+        ("threshold too high", "VedetteModelSilenced", "StreamSilenced BELOW_THRESHOLD"),
+        ("server killed", "VedetteServerDown", "ServerDown SERVER_DOWN"),
+    ],
+)
+def test_a_fault_rings_and_names_its_cause(watched: alarms.Range, name: str, rings: str, silenced: str) -> None:
+    outcome = watched.run(name, FAULTS[name])
+    assert outcome.detected, outcome
+    assert outcome.named, outcome
+    assert rings in [labels["alertname"] for labels in outcome.rung], outcome
+    assert silenced in outcome.inhibited, outcome
+    assert outcome.seconds < 4 * PACE.window, outcome
