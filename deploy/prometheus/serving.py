@@ -25,6 +25,7 @@ def outages(p: Parameters) -> list[Rule]:
     """Servers that are gone, models that nobody answers for, models that no longer see as they did."""
     up = f'up{{job="{p.job}"}}'
     waived = 'max by (model, version) (vedette_check_waived{check="GOLDEN_CHANGED"}) == 1'
+    failing = f'label_replace(max by ({VERSION}) (vedette_golden_failing) == 1, "cause", "GOLDEN_FAILING", "", "")'
     return [
         Alert(
             "VedetteServerDown",
@@ -60,18 +61,19 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             "VedetteGoldenFailing",
             "critical",
             "cause",
-            "GOLDEN_FAILING",
-            f"{WHO} no longer answers its golden images as it did",
+            None,
+            f"{WHO} no longer answers its golden images as it did: {{{{ $labels.cause }}}}",
             f"""Failed in the last {p.w}: {{{{ $value | humanize }}}}, at most one a worker and check; a worker that
-            fails is
-            replaced. Suspected cause: files or memory that have changed, or another build of the libraries.""",
+            fails is replaced. Suspected cause: {{{{ $labels.cause }}}}; files or memory that have changed, or another
+            build of the libraries.""",
             f"""
 (
-  {count('vedette_golden_checks_total{result="failed"}', p.w, VERSION)} > 0
-  or
-  max by ({VERSION}) (vedette_golden_failing) == 1
+  {count("vedette_golden_failures_total", p.w, f"{VERSION}, cause")} > 0
+  or on ({VERSION})
+  {failing}
 )
 unless on ({VERSION}) {waived}""",
+            hold=0,
         ),
         Alert(
             "VedetteVersionDisagrees",

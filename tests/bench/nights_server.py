@@ -100,7 +100,7 @@ class Server:
             self.metrics.state(version, workers=workers, wanted=WORKERS, queued=waiting, running=running, restarts=0)
             if workers and self._clock.now >= self._golden_due:
                 for _ in range(WORKERS):
-                    self.metrics.golden(version, passed=True)
+                    self.metrics.golden(version, None)
         if self._clock.now >= self._golden_due:
             self._golden_due = self._clock.now + _GOLDEN_SECONDS
         self.metrics.tidy()

@@ -57,11 +57,14 @@ def _outages() -> Iterator[Case]:
     yield Case("VedetteNoModelReady", {ready % (1, "a"): (1, 0, 1), ready % (2, "a"): (1,)}, note="another version is")
     yield Case("VedetteNoModelReady", {ready % (1, "a"): (1, 0, 1), ready % (1, "b"): (1,)}, note="another server is")
 
-    failed = f'vedette_golden_checks_total{{{V}, result="failed"}}'
+    failures = f'vedette_golden_failures_total{{{V}, cause="%s"}}'
+    failed = failures % "GOLDEN_FAILING"
     passed = {f'vedette_golden_checks_total{{{V}, result="passed"}}': (1.0,)}
     waived = {f'vedette_check_waived{{{V}, check="GOLDEN_CHANGED"}}': (1.0,)}
     golden = cause("GOLDEN_FAILING", None)
+    broken = cause("NON_FINITE_VALUES", None)
     yield Case("VedetteGoldenFailing", {**passed, failed: (0, 1, 0)}, (golden,))
+    yield Case("VedetteGoldenFailing", {**passed, failures % "NON_FINITE_VALUES": (0, 1, 0)}, (broken,))
     yield Case("VedetteGoldenFailing", {**passed, f"vedette_golden_failing{{{V}}}": (0, 1, 0)}, (golden,))
     yield Case("VedetteGoldenFailing", {**passed, **waived, failed: (0, 1, 0)}, note="the operator waived it")
     yield Case("VedetteGoldenFailing", {**passed, failed: (0,)})

@@ -158,7 +158,7 @@ def test_nothing_is_left_of_a_version_that_has_gone(metrics: Metrics) -> None:
         metrics.answered(outcome(0.9, source=source, model=other))
         metrics.suspected(other, source, "CHANNELS_SWAPPED")
         metrics.dropped("test", "2", source, "EXPIRED")
-    metrics.golden(other, passed=False)
+    metrics.golden(other, Code.GOLDEN_FAILING)
     metrics.disagrees(other, MODEL, 0.5)
     metrics.state(other, workers=1, wanted=1, queued=0, running=0, restarts=3)
     metrics.unloaded(other)

@@ -8,7 +8,7 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.queue import Flow, Priority
-from vedette_server.explain.findings import Finding
+from vedette_server.explain.findings import Code, Finding
 from vedette_server.repository.repository import ModelVersion
 
 
@@ -72,8 +72,8 @@ class Monitor(Protocol):
     def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None:
         """A source was looked into; None: nothing was found, or no longer."""
 
-    def golden(self, model: ModelVersion, *, passed: bool) -> None:
-        """A worker has answered the golden images."""
+    def golden(self, model: ModelVersion, cause: Code | None) -> None:
+        """A worker has answered the golden images; None: as it must."""
 
     def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None:
         """A version misses that share of the objects on an earlier one's golden images, or takes them for others."""

@@ -19,6 +19,7 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.query import Monitor
 from vedette_server.engine.queue import Item, Queue
+from vedette_server.explain.findings import Code
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
@@ -305,18 +306,18 @@ class ServedVersion:
 
         Nothing of it is told to the monitor as traffic. Raises `ProbationError`, unless GOLDEN_CHANGED is waived.
         """
-        failing = ""
+        failing, cause = "", None
         allowed = tolerance(self.model.contract.precision)
         for golden in self.model.golden:
             await self._until_idle(worker)
             answer = await self._answer_one(golden, worker)
             if wrong := difference(golden, answer, allowed):
-                failing = failing or wrong
-                self._golden_changed(wrong)
+                failing, cause = failing or wrong, cause or _cause(answer)
+                self._golden_changed(wrong, cause)
             if golden is self.model.golden[-1]:  # the first ones warm the model up
                 self._learn(answer)
         self._failing[worker] = failing
-        self._monitor.golden(self.model, passed=not failing)
+        self._monitor.golden(self.model, cause)
 
     async def _answer_one(self, golden: Golden, worker: Worker) -> Answer:
         """Have a worker answer one golden image. Raises `ProbationError`."""
@@ -339,11 +340,11 @@ class ServedVersion:
         )
         self._monitor.disagrees(self.model, predecessor, share)
 
-    def _golden_changed(self, wrong: str) -> None:
+    def _golden_changed(self, wrong: str, cause: Code) -> None:
         try:
             refuse(Check.GOLDEN_CHANGED, wrong, self.model.contract.waivers)
         except LoadRefusedError as error:
-            self._monitor.golden(self.model, passed=False)
+            self._monitor.golden(self.model, cause)
             raise ProbationError(str(error)) from error
         log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 
@@ -371,6 +372,12 @@ class ServedVersion:
             running=len(self._running),
             restarts=self._pool.restarts,
         )
+
+
+def _cause(answer: Answer) -> Code:
+    """Why a golden image is answered otherwise than it must be, as far as its own answer tells."""
+    broken = answer.evidence.not_finite or answer.evidence.dropped
+    return Code.NON_FINITE_VALUES if broken else Code.GOLDEN_FAILING
 
 
 def _settle(item: Item, result: Answer | Refused) -> None:

@@ -7,6 +7,7 @@ from prometheus_client.registry import Collector
 
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
+from vedette_server.explain.findings import Code
 from vedette_server.monitor.answers import Answers
 from vedette_server.monitor.baselines import Baselines
 from vedette_server.monitor.families import Families
@@ -83,9 +84,9 @@ class Metrics:
         label = self._streams.label(model.name, str(model.version), source)
         self._versions.suspected(model, label, source, cause)
 
-    def golden(self, model: ModelVersion, *, passed: bool) -> None:
-        """Count an inference of the golden images."""
-        self._versions.golden(model, passed=passed)
+    def golden(self, model: ModelVersion, cause: Code | None) -> None:
+        """Count an inference of the golden images; `cause` is why they failed."""
+        self._versions.golden(model, cause)
 
     def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None:
         """Show how a version answers the golden images of an earlier one."""

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as release
 
+from vedette_server.explain.findings import Code
 from vedette_server.monitor.families import SOURCE, VERSION, Families
 from vedette_server.repository.repository import ModelVersion
 
@@ -27,6 +28,9 @@ class Versions:
         )
         self._checks = families.counter(
             "vedette_golden_checks", "Times that a worker answered the golden images, by result.", (*VERSION, "result")
+        )
+        self._failures = families.counter(
+            "vedette_golden_failures", "Times that the golden images failed, by cause.", (*VERSION, "cause")
         )
         self._failing = families.gauge(
             "vedette_golden_failing", "1 if the golden images failed when they were last answered.", VERSION
@@ -54,6 +58,8 @@ class Versions:
             self._waived.labels(*labels, check).set(1)
         for result in ("passed", "failed"):
             self._checks.labels(*labels, result)
+        for cause in (Code.GOLDEN_FAILING, Code.NON_FINITE_VALUES):
+            self._failures.labels(*labels, cause)
         self._failing.labels(*labels).set(0)
 
     def unloaded(self, model: ModelVersion) -> None:
@@ -61,11 +67,13 @@ class Versions:
         gone = (model.name, str(model.version))
         self._suspicions = {key: cause for key, cause in self._suspicions.items() if key[:2] != gone}
 
-    def golden(self, model: ModelVersion, *, passed: bool) -> None:
-        """Count an inference of the golden images."""
+    def golden(self, model: ModelVersion, cause: Code | None) -> None:
+        """Count an inference of the golden images; `cause` is why they failed."""
         labels = (model.name, str(model.version))
-        self._checks.labels(*labels, "passed" if passed else "failed").inc()
-        self._failing.labels(*labels).set(not passed)
+        self._checks.labels(*labels, "failed" if cause else "passed").inc()
+        self._failing.labels(*labels).set(cause is not None)
+        if cause:
+            self._failures.labels(*labels, cause).inc()
 
     def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None:
         """Show how a version answers the golden images of an earlier one."""
