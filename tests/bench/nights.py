@@ -96,7 +96,7 @@ class Setting:
     size: Size = field(default_factory=Size)
     pace: float = 1.0  # share of the usual frames
     interval: int = 30  # seconds between two scrapes, and between two evaluations
-    reference: str = "by-hour"
+    reference: str = "days"
     rules: Path = RULES
 
 

@@ -32,6 +32,9 @@ REFERENCES: Mapping[str, Reference] = {
     "days": Reference("two days, 5 hours of rain on each", _RAINS, (0, 48)),
     "by-hour": Reference("the same two days, separately by the hour", _RAINS, (0, 48), by_hour=True),
     "morning": Reference("two hours of a dry morning", (Day("a morning"),), (9, 11)),
+    "week-by-hour": Reference(
+        "seven days with the rain that came, separately by the hour", (Day("any"),) * 7, (0, 168), by_hour=True
+    ),
     "day": Reference("one day, 5 hours of rain", _RAINS[:1], (0, 24)),
 }
 
