@@ -24,11 +24,10 @@ from vedette_server.demo import scenes
 from tests.bench import faults
 
 STREAM = "gate"
-FRAMES_A_SECOND = 5.0  # of a camera that leaves the worker time for the probe, and one of two cores for what watches
 QUIET_EVERY = 8  # frames, of which the last shows no sign
 _RARE, _RARELY = "warning", 4  # a class, and how many scenes with it there are for one that the street shows
 _SEEDS, _QUIET_SEEDS = 5_000_000, 5_500_000
-_PAUSE = 0.2  # seconds before a lost connection is made again
+_RETRY_SECONDS = 0.2  # before a lost connection is made again
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,9 @@ def plainly(street: Street) -> ImageLike:
 class Feed:
     """Sends pictures over and over, from its own thread, whatever becomes of the server meanwhile."""
 
-    def __init__(self, address: str, pictures: Sequence[Street]) -> None:
+    def __init__(self, address: str, pictures: Sequence[Street], frames_a_second: float) -> None:
         self._client = Client(address)
+        self._pause = 1 / frames_a_second
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.pictures = pictures
@@ -94,7 +94,7 @@ class Feed:
                     self._frames(), policy="LOSSLESS", stream_id=STREAM, max_in_flight=1, **self.ask
                 ):
                     self.became[type(event).__name__] += 1
-            self._stopped.wait(_PAUSE)
+            self._stopped.wait(_RETRY_SECONDS)
 
     def _frames(self) -> Iterator[ImageLike | Reconfigure]:
         asked, due = self.ask, time.monotonic()
@@ -103,6 +103,6 @@ class Feed:
                 asked = self.ask
                 yield Reconfigure(asked)
             yield self.send(self.pictures[index % len(self.pictures)])
-            due = max(due + 1 / FRAMES_A_SECOND, time.monotonic())
+            due = max(due + self._pause, time.monotonic())
             if self._stopped.wait(due - time.monotonic()):
                 return

@@ -44,9 +44,11 @@ class Pace:
     lead: float = 35.0  # in health, before the fault
     patience: float = 90.0  # with the fault, until an alert has been told of
     linger: float = 12.0  # after it, in which others are silenced or are not
+    control: float = 120.0  # more in health, where there is no fault
     baseline_window: int = 20
     baseline_windows: int = 8
     pictures: int = 320
+    frames_a_second: float = 5.0  # that leave the worker time for the probe, and one of two cores for what watches
     answers: int = Parameters.answers  # in a window, at least
 
     def faster(self, usual: str) -> str:
@@ -117,7 +119,7 @@ class Range:
         config = repository.with_suffix(".toml")
         config.write_text("diagnose_share = 1.0\ngolden_seconds = 4\n")
         flags = ("--repository", str(repository), "--threads", "1", "--poll-seconds", "1", "--config", str(config))
-        with running.server(*flags) as server, Feed(server.address, self.pictures) as feed:
+        with running.server(*flags) as server, Feed(server.address, self.pictures, self.pace.frames_a_second) as feed:
             yield Post(server, feed, repository)
 
     def capture(self, kept: Path | None = None) -> None:
@@ -161,7 +163,7 @@ class Range:
         self, outcome: Outcome, began: float, webhook: watching.Webhook, alertmanager: watching.Alertmanager
     ) -> None:
         """Note what rings from the fault on, and what is silenced meanwhile."""
-        until = began + self.pace.patience
+        until = began + (self.pace.patience if outcome.right else self.pace.control)
         while time.time() < until:
             rung = [(at, labels) for at, labels in webhook.alerts(*RINGING) if at >= began]
             if rung and not outcome.rung:

@@ -13,7 +13,9 @@ PACE = alarms.Pace(
     lead=12.0,
     patience=60.0,
     linger=6.0,
-    baseline_window=5,
+    control=20.0,
+    baseline_window=6,
+    frames_a_second=8.0,
     pictures=120,
     answers=15,
 )
