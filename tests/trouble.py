@@ -51,7 +51,13 @@ EDGES = [
 def baseline(root: Path, *, scale: float = 1.0, age: float = 10 * 86400.0) -> None:
     """Write a baseline beside the version, of limits that are round numbers times `scale`."""
     version = repository.find(root, MODEL, 1)
-    limits = {"brightness": (60, 160), "contrast": (20, 80), "sharpness": (10, 40), "redness": (0.3, 0.7)}
+    limits = {
+        "brightness": (60, 160),
+        "contrast": (20, 80),
+        "sharpness": (10, 40),
+        "redness": (0.3, 0.7),
+        "upper": (0.4, 0.6),
+    }
     shares = {"empty": (0, 0.4), "score_distance": (0, 0.5), "class_distance": (0, 0.5)}
 
     def profile(stream: str) -> Profile:
@@ -151,8 +157,8 @@ def black(at: Scene) -> contextlib.AbstractContextManager[None]:
 
 
 def tinted(at: Scene) -> contextlib.AbstractContextManager[None]:
-    """A white balance has gone wrong."""
-    return sending(at, lambda bgr, _index: faults.raw((bgr * (0.3, 1, 1)).astype(np.uint8)))
+    """A white balance has gone wrong, and the camera hangs upside down."""
+    return sending(at, lambda bgr, _index: faults.raw((bgr[::-1, ::-1] * (0.3, 1, 1)).astype(np.uint8)))
 
 
 def swapped(at: Scene) -> contextlib.AbstractContextManager[None]:

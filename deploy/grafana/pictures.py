@@ -126,6 +126,15 @@ def inputs() -> list[object]:
             span=6,
             band=True,
         ),
+        lines(
+            "Upper half",
+            "Share of the light in the picture's upper half; upside down, u becomes 1 - u. Mean over the window.",
+            band(mean("vedette_input_upper_ratio"), "upper"),
+            RATIO,
+            low=None,
+            span=6,
+            band=True,
+        ),
     ]
 
 

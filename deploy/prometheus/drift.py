@@ -11,9 +11,11 @@ _INPUTS = {
     "contrast": "vedette_input_contrast_levels",
     "sharpness": "vedette_input_sharpness_decibels",
     "redness": "vedette_input_redness_ratio",
+    "upper": "vedette_input_upper_ratio",
 }
 # How far beyond its limit a statistic must be at least; else half of the distance between the limits.
 _MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02}
+_TURNED = 0.01  # the same of the upper half's share, which must lie on the other side of one half too
 # What has been recognised in the images themselves tells more than a statistic of them that has moved.
 _KNOWN = (
     "IMAGE_BLACK|IMAGE_SATURATED|IMAGE_FLAT|IMAGE_INVERTED|FEED_FROZEN|VALUES_.*|CHANNELS_SWAPPED|LAYOUT_TRANSPOSED"
@@ -115,7 +117,7 @@ def _beyond() -> list[Rule]:
         return Record(BEYOND, f"{condition}\n{known}{others}", {"statistic": name, "cause": cause})
 
     explained = f"clamp_min(20 * log10({limit('brightness', 'mean')} / {now('brightness')}), 0)"
-    redness = now("redness")
+    redness, upper = now("redness"), now("upper")
     return [
         beyond(_DARK, "brightness", f"{now('brightness')} < {limit('brightness', 'low')} - {margin('brightness')}"),
         beyond(_BRIGHT, "brightness", f"{now('brightness')} > {limit('brightness', 'high')} + {margin('brightness')}"),
@@ -135,6 +137,15 @@ def _beyond() -> list[Rule]:
             "IMAGE_FLAT",
         ),
         beyond(
+            "IMAGE_ROTATED",
+            "upper",
+            f"({upper} < {limit('upper', 'low')} - {_TURNED}\nor\n{upper} > {limit('upper', 'high')} + {_TURNED})\n"
+            f"and ({upper} - 0.5) * ({limit('upper', 'mean')} - 0.5) < 0",
+            _DARK,
+            _BRIGHT,
+            "IMAGE_FLAT",
+        ),
+        beyond(
             "COLOUR_CAST",
             "redness",
             f"({redness} < {limit('redness', 'low')} - {margin('redness')}\n"
@@ -146,8 +157,11 @@ def _beyond() -> list[Rule]:
     ]
 
 
+_SAID = {"upper": "share of the light in the upper half"}
+
+
 def alerts(p: Parameters) -> list[Rule]:
-    """What rings. Symptoms wait for a window, so that a cause can be named before them."""
+    """What rings. Symptoms wait for two windows, so that a cause can be named before them."""
     return [*_inputs(p), *(_distance(p, *which) for which in _DISTANCES), _class_silent(p)]
 
 
@@ -157,6 +171,12 @@ def _inputs(p: Parameters) -> list[Rule]:
         _BRIGHT: ("brightness", "brighter", "light into the lens, or an exposure that went wrong", p.hold),
         "IMAGE_FLAT": ("contrast", "flatter", "fog, a covered lens, or a lost signal", p.hold),
         "IMAGE_BLURRED": ("sharpness", "blurred", "a lens out of focus or wet, or more compression", p.hold),
+        "IMAGE_ROTATED": (
+            "upper",
+            "upside down",
+            "a camera that was turned over, or light that now comes from below",
+            p.hold,
+        ),
         # Red and blue exchanged move it too, and are found out by trying, which takes a while.
         "COLOUR_CAST": (
             "redness",
@@ -178,8 +198,8 @@ def _inputs(p: Parameters) -> list[Rule]:
             "cause",
             cause,
             f"{where}: {how}, by the baseline",
-            f"""The {name} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline has
-            {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
+            f"""The {_SAID.get(name, name)} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
+            has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
             f'{BEYOND}{{cause="{cause}"}}',
             "vedette-stream",
             hold=hold,
@@ -219,7 +239,7 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had at most
         {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
         f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}',
-        hold=p.window,
+        hold=2 * p.window,
         keep=True,
     )
 

@@ -180,6 +180,7 @@ def alerts(p: Parameters) -> list[Rule]:
             of them. Suspected cause: {{ $labels.cause }}.""",
             f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
             "vedette-stream",
+            hold=0,  # it was on trial for long enough
             keep=True,
         ),
         *_quiet(p),

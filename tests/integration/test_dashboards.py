@@ -126,7 +126,7 @@ TOLD: dict[Trouble, list[str]] = {
         *of("stream", "Detections by class", "Detections per answer", "Scores of detections"),
         *of("stream", "What became of candidates"),
     ],
-    tinted: of("stream", "Redness / A"),
+    tinted: of("stream", "Redness / A", "Upper half / A"),
     swapped: [*of("fleet", "Models / E", "Streams / E"), *of("stream", "Suspected cause")],
     broken: of("serving", "Requests", "Refused", "Requests by outcome", "Refusals", "Contract violations"),
     burst: [
@@ -146,7 +146,10 @@ TOLD: dict[Trouble, list[str]] = {
     ],
     recaptured: [
         *of("fleet", "Models / C", "Streams / C", "Versions / D"),
-        *of("stream", *(f"{name} / {letter}" for name in (*BANDS, "Redness", "Mix of classes") for letter in "BC")),
+        *of(
+            "stream",
+            *(f"{name} / {letter}" for name in (*BANDS, "Redness", "Upper half", "Mix of classes") for letter in "BC"),
+        ),
         *of("stream", "Baseline's age", "The same in the baseline", "Distance from the baseline / B"),
     ],
     crowd: [

@@ -46,7 +46,8 @@ class World:
         scores = np.full(int(seen), 0.9, np.float32)
         found = Detections(np.zeros((len(scores), 4), np.float32), scores, np.zeros(len(scores), np.int32))
         hashed = int.from_bytes(data[1:2] * 8, "big")
-        pixels = PixelStatistics((99.0,) * 3, (50.0,) * 3, 0, 255, 0.0, 0.0, 1.0, 0.0, 0.9, 40.0, 50.0, hashed, data[1])
+        spread = (0, 255, 0.0, 0.0, 1.0, 0.0, 0.9, 40.0, 50.0)
+        pixels = PixelStatistics((99.0,) * 3, (50.0,) * 3, *spread, hashed, data[1], 0.5)
         return Answer(
             100, 100, 0.5, found, Evidence(np.array([0.1], np.float32), scored=1), StageTimes(0, 0, 0, 0), pixels=pixels
         )

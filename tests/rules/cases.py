@@ -295,12 +295,13 @@ def _distributions() -> Iterator[Case]:
 
 
 INPUTS = {"brightness": "brightness_levels", "contrast": "contrast_levels", "sharpness": "sharpness_decibels"}
-INPUTS["redness"] = "redness_ratio"
+INPUTS |= {"redness": "redness_ratio", "upper": "upper_ratio"}
 USUAL = {
     "brightness": (90, 110, 130),
     "contrast": (40, 45, 50),
     "sharpness": (24, 26, 28),
     "redness": (0.5, 0.53, 0.56),
+    "upper": (0.52, 0.54, 0.56),
 }
 
 
@@ -326,6 +327,7 @@ def _inputs() -> Iterator[Case]:
         ("IMAGE_FLAT", {"contrast": (45, 10, 45), "sharpness": (26, 14, 26)}, "contrast"),
         ("IMAGE_BLURRED", blurred, "sharpness"),
         ("COLOUR_CAST", {"redness": (0.53, 0.45, 0.53)}, "redness"),
+        ("IMAGE_ROTATED", {"upper": (0.54, 0.46, 0.54)}, "upper"),
         ("COLOUR_CAST", {"redness": (0.53, 0.65, 0.53)}, "redness"),
     ):
         yield Case(alert, images(**change), (cause(name, statistic=statistic),), note="one cause alone")
@@ -333,6 +335,7 @@ def _inputs() -> Iterator[Case]:
     yield Case(alert, images(baseline="", **dark), (whole,), note="no baseline of its own: the whole model's")
     yield Case(alert, images("", "", **dark), (whole,), note="single images")
     yield Case(alert, images(brightness=(110, 75, 110)), note="within the margin")
+    yield Case(alert, images(upper=(0.54, 0.7, 0.54)), note="more light from above is upright still")
     dusk = {"brightness": (110, 75, 110), "sharpness": (26, 21, 26)}
     yield Case(alert, images(**dusk), note="less sharp, as darkness makes it")
     yield Case(alert, images(sharpness=(26, 21, 26)), (cause("IMAGE_BLURRED", statistic="sharpness"),), note="and not")

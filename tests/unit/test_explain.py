@@ -274,6 +274,11 @@ def test_pixels_are_measured_as_numpy_would() -> None:
     assert seen.saturated == (sample >= 250).mean()
     assert seen.middle == ((sample >= 4) & (sample <= 252)).mean()
     assert seen.flat == pytest.approx((np.abs(np.diff(sample.astype(int), axis=1)) <= 1).mean())
+    grey = sample @ np.array([0.114, 0.587, 0.299])
+    upper, lower = grey[: len(grey) // 2].mean(), grey[-(len(grey) // 2) :].mean()
+    assert seen.upper == pytest.approx((upper + 1) / (upper + lower + 2), abs=1e-3)
+    turned = np.ascontiguousarray(PICTURE[::-1, ::-1])
+    assert look(turned, turned).upper == pytest.approx(1 - seen.upper, abs=0.03)
     assert seen.colour == pytest.approx((sample.max(axis=2).astype(int) - sample.min(axis=2)).mean())
     assert seen.checksum != look(PICTURE[:, ::-1], PICTURE).checksum
     assert look(noise(120, 5), PICTURE).coherence < 0.1

@@ -21,7 +21,7 @@ from vedette_server.rpc.errors import TABLE
 from tests.unit.test_contract import contract
 from tests.watching import needs
 
-PIXELS = PixelStatistics((90.0, 100.0, 110.0), (10.0, 20.0, 30.0), 0, 255, 0, 0, 1, 0, 0.9, 20, 99.0, 1, 1)
+PIXELS = PixelStatistics((90.0, 100.0, 110.0), (10.0, 20.0, 30.0), 0, 255, 0, 0, 1, 0, 0.9, 20, 99.0, 1, 1, 0.55)
 MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
 QUIET = Finding(Code.QUIET_SCENE, Confidence.LIKELY, "nothing", "nothing")
 
@@ -73,10 +73,16 @@ def test_pixels_are_measured(metrics: Metrics) -> None:
     seen = page(metrics)
     means = {
         name: seen.value(f"vedette_input_{name}_sum", stream="gate")
-        for name in ("brightness_levels", "contrast_levels", "sharpness_decibels", "redness_ratio")
+        for name in ("brightness_levels", "contrast_levels", "sharpness_decibels", "redness_ratio", "upper_ratio")
     }
     assert means == pytest.approx(
-        {"brightness_levels": 100, "contrast_levels": 20, "sharpness_decibels": 20, "redness_ratio": 111 / 202}
+        {
+            "brightness_levels": 100,
+            "contrast_levels": 20,
+            "sharpness_decibels": 20,
+            "redness_ratio": 111 / 202,
+            "upper_ratio": 0.55,
+        }
     )
 
 

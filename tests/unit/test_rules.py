@@ -159,9 +159,9 @@ def test_replicas_add_up_to_one_that_saw_it_all(tmp_path: Path) -> None:
     statistics = 'vedette:statistic:window{model="%s"}'
     one, two = statistics % "one", statistics % "two"
     asks = [
-        # Seven of the model, five of each of the two streams.
-        {"expr": f"count({one})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 17}]},
-        {"expr": f"count({two})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 17}]},
+        # Eight of the model, six of each of the two streams.
+        {"expr": f"count({one})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 20}]},
+        {"expr": f"count({two})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 20}]},
         {"expr": f"count({one} == 0) or vector(0)", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 0}]},
         {"expr": f"abs({one} - ignoring (model) {two}) > 1e-12", "eval_time": "380s", "exp_samples": []},
     ]

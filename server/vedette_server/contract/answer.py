@@ -108,6 +108,7 @@ class PixelStatistics:
     sharpness: float  # variance of the Laplacian of the middle's luminance, at the size that the model sees
     hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
     checksum: int  # CRC-32 of the sample: equal for equal pixels
+    upper: float  # share of the luminance that lies in the upper half: upside down, u becomes 1 - u
 
 
 @dataclass(frozen=True)

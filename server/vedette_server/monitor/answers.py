@@ -29,6 +29,7 @@ class _Source:
     contrast: Summary
     sharpness: Summary
     redness: Summary
+    upper: Summary
 
     def see(self, pixels: PixelStatistics) -> None:
         blue, green, red = pixels.mean
@@ -36,6 +37,7 @@ class _Source:
         self.contrast.observe(sum(pixels.spread) / 3)
         self.sharpness.observe(10 * math.log10(1 + pixels.sharpness))
         self.redness.observe((red + 1) / (red + blue + 2))  # 1 level each, so that black is even
+        self.upper.observe(pixels.upper)
 
 
 class Answers:
@@ -80,6 +82,11 @@ class Answers:
         self._redness = families.summary(
             "vedette_input_redness_ratio", "Red over red and blue of an image's mean: swapped, r becomes 1 - r.", SOURCE
         )
+        self._upper = families.summary(
+            "vedette_input_upper_ratio",
+            "Share of an image's luminance in its upper half: upside down, u becomes 1 - u.",
+            SOURCE,
+        )
         self._folded = families.counter(
             "vedette_labels_folded", "Events counted under _other because a label has too many values.", ("label",)
         )
@@ -120,7 +127,7 @@ class Answers:
 
     def _source(self, key: tuple[str, str, str]) -> _Source:
         if key not in self._sources:
-            inputs = (self._brightness, self._contrast, self._sharpness, self._redness)
+            inputs = (self._brightness, self._contrast, self._sharpness, self._redness, self._upper)
             self._empty.labels(*key, Code.QUIET_SCENE)
             self._sources[key] = _Source(
                 self._answers.labels(*key), self._best.labels(*key), *(family.labels(*key) for family in inputs)

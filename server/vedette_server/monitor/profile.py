@@ -19,6 +19,7 @@ _INPUTS = {
     "contrast": ("vedette_input_contrast_levels", 255.0),
     "sharpness": ("vedette_input_sharpness_decibels", float("inf")),
     "redness": ("vedette_input_redness_ratio", 1.0),
+    "upper": ("vedette_input_upper_ratio", 1.0),
 }
 
 

@@ -38,6 +38,7 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
         sharpness=_sharpness(resized),
         hash=_hash(grey),
         checksum=zlib.crc32(sample.tobytes()),
+        upper=_upper(grey),
     )
 
 
@@ -74,6 +75,14 @@ def _coherence(grey: Any) -> float:  # noqa: ANN401  the same
     left, right = levels[:, :-1].ravel(), levels[:, 1:].ravel()
     both = float(np.sqrt(np.dot(left, left) * np.dot(right, right)))
     return float(np.dot(left, right)) / both if both else 0.0
+
+
+def _upper(grey: Any) -> float:  # noqa: ANN401  the same
+    half = grey.shape[0] // 2
+    if not half:
+        return 0.5
+    upper, lower = cv2.mean(grey[:half])[0], cv2.mean(grey[-half:])[0]
+    return float((upper + 1) / (upper + lower + 2))  # 1 level each, so that black is even
 
 
 def _hash(grey: Any) -> int:  # noqa: ANN401  the same

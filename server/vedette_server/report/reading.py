@@ -10,6 +10,7 @@ INPUTS = {  # statistic: where its sums are counted
     "contrast": "vedette_input_contrast_levels",
     "sharpness": "vedette_input_sharpness_decibels",
     "redness": "vedette_input_redness_ratio",
+    "upper": "vedette_input_upper_ratio",
 }
 _STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 

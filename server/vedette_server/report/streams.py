@@ -8,7 +8,7 @@ from vedette_server.report.reading import INPUTS
 from vedette_server.report.verdict import of_source, percent
 
 _MOST = 50  # rows
-_UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": ""}
+_UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": "", "upper": ""}
 
 
 def card_of(version: Version) -> Element:
@@ -57,7 +57,7 @@ def _input(one: Source, statistic: str) -> list[Element | str]:
     if statistic not in one.inputs:
         return []
     value, limit = one.inputs[statistic], one.limits.get(statistic)
-    digits = 2 if statistic == "redness" else 0
+    digits = 2 if statistic in ("redness", "upper") else 0
     shown = f"{value:.{digits}f}{_UNITS[statistic]}"
     if limit is None or limit.low is None or limit.high is None:
         return [beside(shown)]
