@@ -120,7 +120,7 @@ class Play:
         nights = Nights(
             self._version,
             self._pool,
-            self._folder / "nights",
+            Path(tempfile.mkdtemp(dir=self._folder)),
             SEED,
             baseline=self._baseline,
             pace=setting.pace,
