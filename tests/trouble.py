@@ -21,9 +21,8 @@ from vedette_server.monitor.profile import FORMAT, Baseline, ClassProfile, Profi
 from vedette_server.monitor.statistics import Limits
 from vedette_server.repository import repository
 
-from tests import running
+from tests import memory, running
 from tests.bench import faults
-from tests.bench.alarm_faults import overwrite
 
 MODEL, STREAM = "roadsigns", "gate"
 CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
@@ -221,7 +220,9 @@ def corrupted(at: Scene) -> Iterator[None]:
     running.wait_for(lambda: running.sample(at.server, PASSED) > passed, "a check of the golden images")
     weights = load_file(at.root / MODEL / "1" / "model.safetensors")[CLASSIFIER].astype(np.float32)
     (pid,) = filter(at.server.is_worker, at.server.worker_pids())
-    assert overwrite(pid, weights.tobytes(), np.full_like(weights, np.nan).tobytes())
+    addresses = memory.find(pid, weights.tobytes())
+    assert addresses
+    memory.write(pid, addresses, np.full_like(weights, np.nan).tobytes())
     yield
 
 

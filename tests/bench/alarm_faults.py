@@ -1,12 +1,10 @@
 """The faults of the matrix of alarms: what each does to a healthy server, and the causes that name it rightly."""
 
-import contextlib
 import os
-import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from vedette_server.predictor.build import build
 from vedette_server.predictor.predictor import read_config
 from vedette_server.predictor.weights import read_weights
 
-from tests import running
+from tests import memory, running
 from tests.bench import faults
 from tests.bench.alarm_feed import Feed, Street
 
@@ -129,26 +127,6 @@ def _reordered(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor[order] if "mask_head.predictor" in name else tensor
 
 
-def found(pid: int, wanted: bytes) -> list[int]:
-    """Where some bytes lie in the private memory of a process."""
-    addresses: list[int] = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for start, end in _writable(pid):
-            with contextlib.suppress(OSError):  # unmapped meanwhile
-                memory.seek(start)
-                content = memory.read(end - start)
-                addresses += [start + hit.start() for hit in re.finditer(re.escape(wanted), content)]
-    return addresses
-
-
-def _writable(pid: int) -> Iterator[tuple[int, int]]:
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        span, access = line.split()[:2]
-        if access.startswith("rw") and "[v" not in line:
-            start, _, end = span.partition("-")
-            yield int(start, 16), int(end, 16)
-
-
 class _Overwritten:
     """The classifier's weights in the memory of every worker, as by a bad memory chip, just after they were proved."""
 
@@ -161,7 +139,7 @@ class _Overwritten:
         weights = load_file(post.repository / MODEL / "1" / "model.safetensors")[_CLASSIFIER].astype(np.float32)
         self._by = self._change(weights).tobytes()
         workers = filter(post.server.is_worker, post.server.worker_pids())
-        self._there = [(pid, address) for pid in workers for address in found(pid, weights.tobytes())]
+        self._there = [(pid, address) for pid in workers for address in memory.find(pid, weights.tobytes())]
         assert self._there, "its weights are somewhere in its memory"
         proved = 'vedette_golden_checks_total{model="roadsigns",result="passed",version="1"}'
         before = running.sample(post.server, proved)
@@ -169,9 +147,7 @@ class _Overwritten:
 
     def begin(self, _post: Post) -> None:
         for pid, address in self._there:
-            with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
-                memory.seek(address)
-                memory.write(self._by)
+            memory.write(pid, [address], self._by)
 
 
 _SCRAMBLED = _Overwritten(lambda weights: np.random.default_rng(0).permuted(weights.reshape(-1)))

@@ -1,11 +1,9 @@
 """Diagnose, the probe and the golden images, against a real server with the bundled model."""
 
-import contextlib
 import io
 import itertools
 import json
 import re
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
+from tests import memory, running
 from tests.bench import labelled
 
 SWAPPED = range(9_000_000, 9_000_200)
@@ -169,31 +167,6 @@ def test_a_frozen_feed_is_told_by_its_tenth_frame(client: Client) -> None:
     assert reasons == ["QUIET_SCENE"] * 9 + ["FEED_FROZEN"] * 3
 
 
-@contextlib.contextmanager
-def memory(pid: int) -> Iterator[io.FileIO]:
-    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as file:
-        yield file
-
-
-def corrupt(pid: int, wanted: bytes) -> int:
-    """Overwrite every copy of some bytes in the private memory of a process; returns how many there were."""
-    found = 0
-    with memory(pid) as file:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, access = line.split()[:2]
-            if not access.startswith("rw") or "[v" in line:
-                continue
-            start, end = (int(part, 16) for part in span.split("-"))
-            with contextlib.suppress(OSError, struct.error):
-                file.seek(start)
-                content = file.read(end - start)
-                for hit in re.finditer(re.escape(wanted), content):
-                    file.seek(start + hit.start())
-                    file.write(bytes(len(wanted)))
-                    found += 1
-    return found
-
-
 def test_weights_that_change_in_memory_are_caught_and_the_worker_replaced(tmp_path: Path) -> None:
     """Overwritten in a worker that serves, as a bad memory chip would; the golden images find out, not the callers."""
     config = tmp_path / "vedette.toml"
@@ -202,7 +175,9 @@ def test_weights_that_change_in_memory_are_caught_and_the_worker_replaced(tmp_pa
     classifier = weights["roi_heads.box_predictor.cls_score.weight"].astype(np.float32)
     with running.server("--threads", "1", "--config", str(config)) as started:
         (pid,) = started.worker_pids()
-        assert corrupt(pid, classifier.tobytes()) >= 1
+        addresses = memory.find(pid, classifier.tobytes())
+        assert addresses
+        memory.write(pid, addresses, bytes(classifier.nbytes))
         failed = running.wait_for(lambda: started.events("worker_fails_golden"), "the golden images to fail")
         assert failed[0]["pid"] == pid
         assert "GOLDEN_CHANGED" in failed[0]["error"]
