@@ -1,6 +1,6 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
-from deploy.prometheus.parts import SOURCE, VERSION, Alert, Parameters, Record, Rule, count, duration, limit, look
+from deploy.prometheus.parts import SOURCE, VERSION, Alert, Parameters, Record, Rule, count, limit, look
 from deploy.prometheus.silence import WHO
 
 STATISTIC = "vedette:statistic:window"
@@ -22,7 +22,7 @@ _KNOWN = (
     "|SIZE_SWAPPED|GREY_FOR_COLOUR|COLOUR_FOR_GREY"
 )
 _PRESENT = 0.9  # share of reference windows that a class must have been in, so that its absence means something
-_EXPECTED = 20  # detections of a class, so that their absence means something
+_EXPECTED = 40  # detections of a class, so that their absence means something: one object gives a dozen as it passes
 _DARK, _BRIGHT = "IMAGE_TOO_DARK", "IMAGE_TOO_BRIGHT"
 
 
@@ -246,9 +246,8 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
 
 def _class_silent(p: Parameters) -> Alert:
     """Reckoned from the detections that there are, so that a road without signs silences no class."""
-    half = duration(p.long / 2)
-    seen = count("vedette_detections_total", half, f"{VERSION}, class")
-    others = count("vedette_detections_total", half, VERSION)
+    seen = count("vedette_detections_total", p.l, f"{VERSION}, class")
+    others = count("vedette_detections_total", p.l, VERSION)
     expected = f"vedette:class_share:baseline * on ({VERSION}) group_left () {others}"
     share = look("max(vedette_baseline_class_share_ratio{model=%q, version=%q, class=%q})", "model", "version", "class")
     return Alert(
@@ -257,7 +256,7 @@ def _class_silent(p: Parameters) -> Alert:
         "cause",
         "CLASS_SILENT",
         f"{WHO} no longer finds {{{{ $labels.class }}}}",
-        f"""{{{{ $value | humanize }}}} detections of {{{{ $labels.class }}}} in the last {half}, while others go
+        f"""{{{{ $value | humanize }}}} detections of {{{{ $labels.class }}}} in the last {p.l}, while others go
         on; it had {share} of the detections in the baseline. Suspected cause: it is gone from the scene, it is
         no longer asked for, or the model has lost it.""",
         f"""

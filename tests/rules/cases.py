@@ -290,7 +290,7 @@ def _distributions() -> Iterator[Case]:
     yield Case("VedetteClassSilent", {**mix, **none}, steps=steps, note="a closed road has no class at all")
     rare = {**usual_classes(0.5, stop=0.5, give=0.3, park=0.2), **gone}
     seldom = {**usual_classes(stop=0.95, bus=0.05), **classes(stop=(20,), bus=(1, 0, 1))}
-    yield Case("VedetteClassSilent", seldom, steps=steps, note="twelve were to be expected")
+    yield Case("VedetteClassSilent", seldom, steps=steps, note="two dozen were to be expected")
     yield Case("VedetteClassSilent", rare, steps=steps, note="a class that comes and goes")
 
 
