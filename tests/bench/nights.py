@@ -23,7 +23,7 @@ from vedette_server.contract.answer import Answer, Detections
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.bench import nights_others
+from tests.bench import nights_others, nights_page
 from tests.bench.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
 from tests.bench.nights_pool import Pool, Size, pool
 from tests.bench.nights_prometheus import FIRING, Sample, Scrapes
@@ -108,6 +108,8 @@ class Play:
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self._setting, self._folder = setting, folder
+        self._rules = folder / "vedette.rules.yml"  # as they are now, whatever happens to them meanwhile
+        self._rules.write_text(setting.rules.read_text())
         self._version = repository.find(BUNDLED_REPOSITORY, "roadsigns")
         self._pool = pool(self._version, setting.size)
         reference = REFERENCES[setting.reference]
@@ -127,7 +129,7 @@ class Play:
             start=start,
             interval=setting.interval,
         )
-        return nights, Scrapes(setting.rules, setting.interval)
+        return nights, Scrapes(self._rules, setting.interval)
 
     def days(self, days: Sequence[Day], tell: Callable[[str], None] = lambda _line: None) -> list[Report]:
         """Play whole days; each is judged while the next is played."""
@@ -191,11 +193,11 @@ def _key(sample: Sample) -> frozenset[tuple[str, str]]:
 
 def alerts(reports: Sequence[Report]) -> Table:
     """What fired, day by day."""
-    table = Table("day", "frames", "critical", "warning", "info", "what fired", title="Who is woken on honest days")
+    columns = ("day", "out of the ordinary", "frames", "critical", "warning", "info", "what fired")
+    table = Table(*columns, title="Who is woken on honest days")
     for number, report in enumerate(reports):
-        what = "\n".join([report.day.name, *(f"  {one}" for one in report.firing)])
         counts = [str(report.count(severity)) for severity in ("critical", "warning", "info")]
-        table.add_row(str(number), str(report.frames), *counts, what)
+        table.add_row(str(number), report.day.name, str(report.frames), *counts, "\n".join(map(str, report.firing)))
     return table
 
 
@@ -232,9 +234,10 @@ def held(reports: Sequence[Report]) -> bool:
 @click.option("--interval", default=Setting.interval, show_default=True, help="Seconds between two scrapes.")
 @click.option("--rules", type=click.Path(exists=True, path_type=Path), default=RULES, show_default=True)
 @click.option("--fault", type=click.Choice(list(FAULTS)), help="Instead: four hours with a fault from 11:00 on.")
-def main(hours: int, reference: str, interval: int, rules: Path, fault: str | None) -> None:
+@click.option("--write", is_flag=True, help="Put the tables into deploy/docs/statistics.md.")
+def main(hours: int, reference: str, interval: int, rules: Path, fault: str | None, *, write: bool) -> None:
     """Simulate and print; ends with 1 if somebody was paged, or warned more than once a day."""
-    console, began = Console(width=150), time.monotonic()
+    console, began = Console(width=170), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         play = Play(Setting(reference=reference, interval=interval, rules=rules), Path(folder))
         if fault:
@@ -242,9 +245,15 @@ def main(hours: int, reference: str, interval: int, rules: Path, fault: str | No
         else:
             days = [DAYS[number % len(DAYS)] for number in range(hours // 24)]
             reports = play.days(days, tell=lambda line: click.echo(line, err=True))
-    console.print(alerts(reports))
-    console.print(statistics(reports))
-    console.print(nights_others.table(play.windows))
+    tables = {
+        "nights": alerts(reports),
+        "beyond": statistics(reports),
+        "others": nights_others.table(play.windows),
+    }
+    for table in tables.values():
+        console.print(table)
+    if write:
+        nights_page.write(tables)
     totals = ", ".join(f"{sum(one.count(name) for one in reports)} {name}" for name in ("critical", "warning", "info"))
     frames = sum(report.frames for report in reports)
     lasted = (

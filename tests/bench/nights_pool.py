@@ -4,6 +4,8 @@ A situation is what a camera sees for a while: a sign that comes nearer, or a ro
 light, dry and in rain, and holds the answers to a few of its pictures.
 """
 
+import hashlib
+import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from vedette_server.contract.answer import Answer
+from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
 from vedette_server.contract.image import ImageSpec, PixelFormat, RawImage
 from vedette_server.contract.options import Asked, MaskFormat, resolve
 from vedette_server.contract.types import UInt8Array
@@ -66,8 +68,8 @@ class _Kept(msgspec.Struct, frozen=True):
 
 def pool(version: ModelVersion, size: Size) -> Pool:
     """The pool of that size, from where it is kept if it is."""
-    numbers = "-".join(map(str, (_LOOK, size.signs, size.signs_pictures, size.quiet, size.quiet_pictures)))
-    path = BUILD / f"nights-{version.contract.fingerprint[:12]}-{numbers}.msgpack"
+    about = (version.contract.fingerprint, _LOOK, size, *map(inspect.signature, (Answer, Evidence, PixelStatistics)))
+    path = BUILD / f"nights-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.msgpack"
     if not path.exists():
         kept = _infer(version, size)
         path.parent.mkdir(exist_ok=True)
