@@ -14,8 +14,7 @@ _INPUTS = {
     "upper": "vedette_input_upper_ratio",
 }
 # How far beyond its limit a statistic must be at least; else half of the distance between the limits.
-_MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02}
-_TURNED = 0.01  # the same of the upper half's share, which must lie on the other side of one half too
+_MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02, "upper": 0.01}
 # What has been recognised in the images themselves tells more than a statistic of them that has moved.
 _KNOWN = (
     "IMAGE_BLACK|IMAGE_SATURATED|IMAGE_FLAT|IMAGE_INVERTED|FEED_FROZEN|VALUES_.*|CHANNELS_SWAPPED|LAYOUT_TRANSPOSED"
@@ -139,7 +138,8 @@ def _beyond() -> list[Rule]:
         beyond(
             "IMAGE_ROTATED",
             "upper",
-            f"({upper} < {limit('upper', 'low')} - {_TURNED}\nor\n{upper} > {limit('upper', 'high')} + {_TURNED})\n"
+            f"({upper} < {limit('upper', 'low')} - {margin('upper')}\n"
+            f"or\n{upper} > {limit('upper', 'high')} + {margin('upper')})\n"
             f"and ({upper} - 0.5) * ({limit('upper', 'mean')} - 0.5) < 0",
             _DARK,
             _BRIGHT,
@@ -203,6 +203,7 @@ def _inputs(p: Parameters) -> list[Rule]:
             f'{BEYOND}{{cause="{cause}"}}',
             "vedette-stream",
             hold=hold,
+            keep=True,
         )
         for cause, (name, how, why, hold) in told.items()
     ]

@@ -63,6 +63,7 @@ def mean(server: running.Server, statistic: str, stream: str = "") -> float:
     return running.sample(server, f"vedette_baseline_limit{{{labels}}}")
 
 
+@pytest.mark.timeout(900)  # some 250 pictures and three servers
 def test_captured_from_a_folder_restarted_served_and_refused_for_another_contract(
     repository: Path, tmp_path: Path, frames: list[UInt8Array]
 ) -> None:
@@ -83,7 +84,7 @@ def test_captured_from_a_folder_restarted_served_and_refused_for_another_contrac
             assert mean(server, "empty") == pytest.approx(empty)
             assert mean(server, "brightness") == pytest.approx(whole["statistics"]["brightness"]["mean"])
     settings = repository / "roadsigns" / "model.toml"
-    settings.write_text(settings.read_text() + "\nthreshold = 0.61\n")
+    settings.write_text("threshold = 0.61\n")
     with running.server("--threads", "1", "--repository", str(repository)) as server:
         assert state(server, "refused") == 1
         assert not running.sample(server, "vedette_baseline_limit")

@@ -84,12 +84,17 @@ def test_too_little_is_refused_with_what_to_do() -> None:
 
 
 def test_hours_have_their_own_where_there_is_enough() -> None:
-    given = [*windows(10, hour=3), *windows(2, hour=4)]
-    found = profiles("test", 1, given, by_hour=True)
+    seen = [*windows(10, hour=3), *windows(2, hour=4)]
+    found = profiles("test", 1, seen, by_hour=True)
     assert {(one.stream, one.hour) for one in found} == {("", None), ("", 3), ("gate", None), ("gate", 3)}
-    whole = Baseline(1, "test", 1, "", 0, "", 1, [], found)
-    assert {one.hour for one in in_force(whole, 3)} == {3}
-    assert {one.hour for one in in_force(whole, 4)} == {None}
+    given = Baseline(1, "test", 1, "", 0, "", 1, [], found)
+    of = {(one.stream, one.hour): one.statistics for one in found}
+    then, later = in_force(given, 3), in_force(given, 4)
+    assert [one.stream for one in then] == [one.stream for one in later] == ["", "gate"]
+    for one, other in zip(then, later, strict=True):
+        whole, own = of[one.stream, None], of[one.stream, 3]
+        assert one.statistics == whole | {"empty": own["empty"]}, "an hour has not seen all weathers"
+        assert other.statistics == whole
 
 
 def test_a_window_with_a_restart_is_known() -> None:

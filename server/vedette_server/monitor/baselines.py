@@ -165,9 +165,17 @@ class _Page:
 
 
 def in_force(baseline: Baseline, hour: int) -> list[Profile]:
-    """The profile of each source that holds at an hour: the hour's own if there is one, else that of all hours."""
-    chosen: dict[str, Profile] = {}
-    for profile in baseline.profiles:
-        if profile.hour == hour or (profile.hour is None and profile.stream not in chosen):
-            chosen[profile.stream] = profile
-    return list(chosen.values())
+    """The profile of each source at an hour: that of all hours, but for how much is empty, where the hour has its own.
+
+    An hour has not seen all weathers: limits of pixels and of distances drawn from it alone would be far too narrow.
+    """
+    own = {profile.stream: profile for profile in baseline.profiles if profile.hour == hour}
+    return [
+        msgspec.structs.replace(
+            profile, statistics=profile.statistics | {"empty": own[profile.stream].statistics["empty"]}
+        )
+        if profile.stream in own
+        else profile
+        for profile in baseline.profiles
+        if profile.hour is None
+    ]
