@@ -171,7 +171,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
 @click.option("--window", callback=_duration, default="5m", show_default=True, help="Length of a reference window.")
 @click.option("--windows", type=click.IntRange(8), default=24, show_default=True, help="How many of them.")
 @click.option(
-    "--by-hour", is_flag=True, help="Also a profile for each hour of the day (UTC) that has enough of its own."
+    "--by-hour", is_flag=True, help="Also how much is empty at each hour of the day (UTC) that has enough of its own."
 )
 @click.option(
     "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures instead."
