@@ -16,13 +16,13 @@ import msgspec
 import numpy as np
 from safetensors.numpy import load_file
 from vedette_client import Client, ImageLike, Raw, VedetteError
-from vedette_server.demo import scenes
 from vedette_server.monitor.profile import FORMAT, Baseline, ClassProfile, Profile
 from vedette_server.monitor.statistics import Limits
 from vedette_server.repository import repository
 
 from tests import memory, running
 from tests.bench import faults
+from tests.bench.alarm_feed import streets
 
 MODEL, STREAM = "roadsigns", "gate"
 CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
@@ -94,8 +94,7 @@ class Traffic:
     """A stream and single images, at a gentle pace, until told otherwise."""
 
     def __init__(self, address: str) -> None:
-        drawn = [scenes.draw(scenes.describe(5_000_000 + index, quiet=index % 4 == 3)).pixels for index in range(24)]
-        self.pictures = [np.ascontiguousarray(pixels[:, :, ::-1]) for pixels in drawn]
+        self.pictures = [street.bgr for street in streets(24)]
         self.address = address
         self.send: Callable[[Any, int], ImageLike] = faults.raw
         self._stopped = threading.Event()
