@@ -68,7 +68,7 @@ def test_a_live_stream_looks_at_the_newest_and_names_what_it_drops(
     bundled: running.Server, pictures: list[bytes]
 ) -> None:
     """Sent as fast as the connection takes them, far faster than they can be looked at."""
-    dropped = 'vedette_frames_dropped_total{model="roadsigns",reason="SUPERSEDED",version="1"}'
+    dropped = 'vedette_frames_dropped_total{model="roadsigns",reason="SUPERSEDED",stream="_unnamed",version="1"}'
     before = sample(bundled, dropped)
     with Client(bundled.address) as client:
         events = list(client.stream(pictures * 5, policy="LATEST"))
