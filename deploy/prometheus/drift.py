@@ -161,7 +161,7 @@ _SAID = {"upper": "share of the light in the upper half"}
 
 
 def alerts(p: Parameters) -> list[Rule]:
-    """What rings. Symptoms wait for two windows, so that a cause can be named before them."""
+    """What rings. Symptoms wait, so that a cause can be named before them."""
     return [*_inputs(p), *(_distance(p, *which) for which in _DISTANCES), _class_silent(p)]
 
 
@@ -240,7 +240,8 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had at most
         {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
         f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}',
-        hold=2 * p.window,
+        # A class that is lost moves the mix long before it has been missed for long enough to be named.
+        hold=p.long if statistic == "class_distance" else 2 * p.window,
         keep=True,
     )
 
