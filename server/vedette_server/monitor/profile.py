@@ -14,7 +14,7 @@ LEAST_ANSWERS = 30  # in a window, for a ratio or a mean of it to mean something
 LEAST_DETECTIONS = (
     300  # for a distance between distributions to mean something; windows are joined until they hold so many
 )
-_INPUTS = {
+INPUTS = {  # statistic: the summary that it is the mean of, and the highest that it can be
     "brightness": ("vedette_input_brightness_levels", 255.0),
     "contrast": ("vedette_input_contrast_levels", 255.0),
     "sharpness": ("vedette_input_sharpness_decibels", float("inf")),
@@ -125,7 +125,7 @@ class _Seen:
         if len(pages) < LEAST_WINDOWS:
             return None
         statistics = {"empty": limits([self._empty(page, stream) for page in pages], 0, 1)}
-        for name, (family, highest) in _INPUTS.items():
+        for name, (family, highest) in INPUTS.items():
             means = [mean for page in pages if (mean := self._mean(page, family, stream)) is not None]
             if len(means) >= LEAST_WINDOWS:
                 statistics[name] = limits(means, 0, highest)

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vedette_server.explain.findings import Code
+from vedette_server.monitor.profile import LEAST_DETECTIONS
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
-
-LEAST_ANSWERS, LEAST_DETECTIONS = 30, 300  # below which no share and no distance is judged, as in the alert rules
 
 Counts = Mapping[str, float]
 

@@ -2,16 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from vedette_server.monitor.profile import INPUTS
 from vedette_server.monitor.scrape import Page
 from vedette_server.report.facts import Baseline, Counts, Histogram, Limit, Source, Version
 
-INPUTS = {  # statistic: where its sums are counted
-    "brightness": "vedette_input_brightness_levels",
-    "contrast": "vedette_input_contrast_levels",
-    "sharpness": "vedette_input_sharpness_decibels",
-    "redness": "vedette_input_redness_ratio",
-    "upper": "vedette_input_upper_ratio",
-}
 _STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 
 
@@ -115,7 +109,7 @@ def _whole(sources: Sequence[Source], page: Page, of: dict[str, str]) -> Source:
         return _most_first(total)
 
     inputs = {}
-    for statistic, metric in INPUTS.items():
+    for statistic, (metric, _) in INPUTS.items():
         if count := page.value(f"{metric}_count", **of):
             inputs[statistic] = page.value(f"{metric}_sum", **of) / count
     return Source(
@@ -132,7 +126,7 @@ def _whole(sources: Sequence[Source], page: Page, of: dict[str, str]) -> Source:
 
 def _inputs(page: Page, of: dict[str, str]) -> dict[str, dict[str, float]]:
     means: dict[str, dict[str, float]] = {}
-    for statistic, metric in INPUTS.items():
+    for statistic, (metric, _) in INPUTS.items():
         sums = page.by(f"{metric}_sum", "stream", **of)
         for (stream,), count in page.by(f"{metric}_count", "stream", **of).items():
             if count:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vedette_server.contract.refusal import Reason
 from vedette_server.explain.findings import FINDINGS, Code
+from vedette_server.monitor.profile import LEAST_DETECTIONS
 from vedette_server.report import charts, streams
 from vedette_server.report.elements import Child, Element, el, table
-from vedette_server.report.facts import LEAST_DETECTIONS, Histogram, Version
+from vedette_server.report.facts import Histogram, Version
 from vedette_server.report.parts import beside, card, code, count, keys, lamp, seconds, source
 from vedette_server.report.samples import Sample, Wanted
 from vedette_server.report.verdict import Light, Verdict, meaning, percent

@@ -1,10 +1,10 @@
 """The table of sources: each stream, and the images that come one by one, the worst first."""
 
+from vedette_server.monitor.profile import INPUTS
 from vedette_server.report import charts
 from vedette_server.report.elements import Element, el, table
 from vedette_server.report.facts import Source, Version
 from vedette_server.report.parts import beside, card, code, count, keys, lamp, source
-from vedette_server.report.reading import INPUTS
 from vedette_server.report.verdict import of_source, percent
 
 _MOST = 50  # rows

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from vedette_server.explain.findings import FINDINGS, Code
+from vedette_server.monitor.profile import LEAST_ANSWERS
 from vedette_server.monitor.streams import OTHER, SINGLE, UNNAMED
-from vedette_server.report.facts import LEAST_ANSWERS, Counts, Source, Version
+from vedette_server.report.facts import Counts, Source, Version
 
 _MOST_EMPTY = 0.8  # of the answers, where no baseline says what is usual
 _DISAGREEMENT = 0.5  # of a golden image's objects, from which on two versions cannot both be right
