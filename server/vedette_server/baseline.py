@@ -35,19 +35,21 @@ class CaptureError(Exception):
 def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, count: int) -> list[Window]:
     """Look at the pages of a model's replicas once a window; returns what was counted in each.
 
-    A window in which a server was started again is left out. Raises `CaptureError`.
+    A window in which a server was away or started again is left out. Raises `CaptureError` if one is away at first.
     """
     windows = []
-    before = [_fetch(server, model) for server in servers]
+    before: list[Page] | None = [_fetch(server, model) for server in servers]
     begun = time.monotonic()
     for number in range(1, count + 1):
         hour = dt.datetime.now(dt.UTC).hour
         time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
-        after = [_fetch(server, model) for server in servers]
+        after = None
         try:
-            pages = [later.since(earlier) for later, earlier in zip(after, before, strict=True)]
-            windows.append(Window(hour, sum(pages[1:], pages[0])))
-        except ValueError as error:
+            after = [_fetch(server, model) for server in servers]
+            pages = [later.since(earlier) for later, earlier in zip(after, before or after, strict=True)]
+            if before:  # else it began while a server was away
+                windows.append(Window(hour, sum(pages[1:], pages[0])))
+        except (CaptureError, ValueError) as error:
             click.echo(f"window {number} is left out: {error}", err=True)
         click.echo(f"window {number} of {count}", err=True)
         before = after
@@ -89,9 +91,7 @@ def from_pictures(model: ModelVersion, folder: Path, device: str, threads: int) 
 
 
 def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str, threads: int) -> Iterator[Window]:
-    from vedette_server.predictor.predictor import (
-        load,
-    )  # imports torch, which looking at a server's pages does not need
+    from vedette_server.predictor.predictor import load  # imports torch, which live traffic does not need
 
     predictor, options = load(model.folder, model.contract, device, threads), defaults(model.contract)
     metrics = Metrics()
