@@ -181,3 +181,19 @@ def test_two_replicas_drift_as_one_that_saw_it_all() -> None:
         assert ours.scores == theirs.scores
         for name, found in ours.statistics.items():
             assert msgspec.structs.astuple(found) == pytest.approx(msgspec.structs.astuple(theirs.statistics[name]))
+
+
+def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (window.page for window in windows(2, each=20))
+    away = baseline.CaptureError("nobody answers")
+    pages = iter([first, first + second, away, first, first + second])
+
+    def fetch(*_of: object) -> Page:
+        found = next(pages)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(baseline, "_fetch", fetch)
+    seen = baseline.from_servers(MODEL, ["http://one"], 0.0, 4)
+    assert [window.page.value("vedette_answers_total") for window in seen] == [20, 20]
