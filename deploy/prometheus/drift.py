@@ -1,6 +1,17 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
-from deploy.prometheus.parts import SOURCE, VERSION, Alert, Parameters, Record, Rule, count, limit, look
+from deploy.prometheus.parts import (
+    SOURCE,
+    VERSION,
+    Alert,
+    Parameters,
+    Record,
+    Rule,
+    count,
+    limit,
+    look,
+    unless_explained,
+)
 from deploy.prometheus.silence import WHO
 
 STATISTIC = "vedette:statistic:window"
@@ -203,7 +214,7 @@ def _inputs(p: Parameters) -> list[Rule]:
             f'{BEYOND}{{cause="{cause}"}}',
             "vedette-stream",
             hold=hold,
-            keep=True,
+            keep=2,
         )
         for cause, (name, how, why, hold) in told.items()
     ]
@@ -239,10 +250,11 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         f"{WHO}: {what}",
         f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had at most
         {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
-        f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}',
+        f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}\n'
+        f"{unless_explained(p.l)}",
         # A class that is lost moves the mix long before it has been missed for long enough to be named.
         hold=p.long if statistic == "class_distance" else 2 * p.window,
-        keep=True,
+        keep=1,
     )
 
 
@@ -266,4 +278,5 @@ def _class_silent(p: Parameters) -> Alert:
   < 0.05 * (({expected}) >= {_EXPECTED})
 and
 max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {_PRESENT}""",
+        keep=2,
     )

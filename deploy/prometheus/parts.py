@@ -95,14 +95,14 @@ class Alert:
 
     name: str
     severity: str  # critical, warning, info, none
-    role: str  # outage, cause, symptom, none: who silences whom
+    role: str  # outage, cause, service, symptom, none: who silences whom
     cause: str | None
     summary: str
     description: str
     expr: str
     dashboard: str = "vedette-fleet"
     hold: float | None = None  # the parameter's, if None
-    keep: bool = False  # whether it stays for another hold, so that a cause that changes leaves no gap
+    keep: int = 0  # windows for which it stays: what explains another alert must outlast it
 
     def rule(self, parameters: Parameters) -> Yaml:
         """What stands in the file."""
@@ -113,7 +113,7 @@ class Alert:
             "alert": self.name,
             "expr": _tidy(self.expr),
             **({"for": duration(hold)} if hold else {}),
-            **({"keep_firing_for": duration(parameters.hold)} if self.keep else {}),
+            **({"keep_firing_for": parameters.windows(self.keep)} if self.keep else {}),
             "labels": {
                 "severity": self.severity,
                 "role": self.role,
@@ -162,6 +162,11 @@ def look(query: str, *labels: str, form: str = "humanizePercentage") -> str:
     values = " ".join(f"$labels.{label}" for label in labels)
     asked = f"printf `{query}` {values} | query"
     return f"{{{{ with {asked} }}}}{{{{ . | first | value | {form} }}}}{{{{ else }}}}?{{{{ end }}}}"
+
+
+def unless_explained(window: str) -> str:
+    """What a known cause has done to answers is not told again by the window that remembers it."""
+    return f'unless on ({VERSION}) count_over_time(ALERTS{{alertstate="firing", role="cause"}}[{window}])'
 
 
 def _tidy(expr: str) -> str:

@@ -36,8 +36,7 @@ def outages(p: Parameters) -> list[Rule]:
             f"""{{{{ with $labels.instance }}}}{{{{ . }}}} has not answered Prometheus for {duration(p.hold)}.
             {{{{ else }}}}No server of the job {p.job} answers Prometheus, or none is configured.{{{{ end }}}}
             Up are {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the server has ended or hangs, or
-            its
-            machine or network is gone.""",
+            its machine or network is gone.""",
             f"""
 label_replace({up} == 0, "scope", "instance", "", "")
 or
@@ -56,6 +55,7 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             start, or fail their golden images; the server's log says which.""",
             "max by (model) (vedette_model_ready) == 0",
             "vedette-serving",
+            keep=1,
         ),
         Alert(
             "VedetteGoldenFailing",
@@ -74,6 +74,7 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
 )
 unless on ({VERSION}) {waived}""",
             hold=0,
+            keep=3,
         ),
         Alert(
             "VedetteVersionDisagrees",
@@ -82,10 +83,10 @@ unless on ({VERSION}) {waived}""",
             "WRONG_VERSION",
             f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
             f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the objects
-            another class,
-            or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
+            another class, or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
             f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > 0.5",
             hold=0,
+            keep=3,
         ),
     ]
 
@@ -104,21 +105,20 @@ def requests(p: Parameters) -> list[Rule]:
         Alert(
             "VedetteContractViolations",
             "warning",
-            "cause",
+            "service",
             None,
             f"{WHO} is sent what its contract does not allow: {{{{ $labels.cause }}}}",
             f"""{SHARE} of its requests of the last {p.w} were refused because they contradict their declaration or
-            the
-            contract, {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in
-            all, most of
-            them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never worked.""",
+            the contract, {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in
+            all, most of them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never
+            worked.""",
             of_leading(
                 "vedette:leading_violation:window",
                 f"clamp_max({total} / vedette:requests:window, 1) > 0.05 and {total} >= {p.refusals}",
                 VERSION,
             ),
             "vedette-serving",
-            keep=True,
+            keep=1,
         ),
         Record(
             "vedette:late:window",
@@ -128,12 +128,11 @@ def requests(p: Parameters) -> list[Rule]:
         Alert(
             "VedetteOverload",
             "warning",
-            "cause",
+            "service",
             "OVERLOADED",
             f"{WHO} is asked more than it can answer",
             f"""{SHARE} of its requests of the last {p.w} were refused as overload, or not answered by their
-            deadline; in
-            the queue:
+            deadline; in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}.
             Suspected cause: more traffic than workers, or workers that became slower.""",
             f"clamp_max(vedette:late:window / vedette:requests:window, 1) > 0.05"
@@ -143,7 +142,7 @@ def requests(p: Parameters) -> list[Rule]:
         Alert(
             "VedetteWorkersFlapping",
             "warning",
-            "cause",
+            "service",
             "WORKERS_FLAPPING",
             f"Workers of {WHO} end, or do not come up",
             f"""Restarts in the last {p.w}:
@@ -193,14 +192,11 @@ def latency(p: Parameters) -> list[Rule]:
             "LATENCY",
             f"{WHO} answers too slowly",
             f"""{SHARE} of its requests took longer than {p.objective:g} s, where {slow:.0%} are allowed: the budget
-            is
-            spent faster than {rates}. In the last {p.w}, of {
+            is spent faster than {rates}. In the last {p.w}, of {
                 look("vedette:requests:window{model=%q, version=%q}", "model", "version", form="humanize")
             } requests
-            {
-                look("vedette:late:window{model=%q, version=%q}", "model", "version", form="humanize")
-            } were refused as overload
-            or late. Suspected cause: overload, workers that restart, or larger images.""",
+            {look("vedette:late:window{model=%q, version=%q}", "model", "version", form="humanize")} were refused as
+            overload or late. Suspected cause: overload, workers that restart, or larger images.""",
             "\nor\n".join(burn(*one) for one in burns),
             "vedette-serving",
             hold=hold,
@@ -250,8 +246,7 @@ def baselines(p: Parameters) -> list[Rule]:
             "BASELINE_STALE",
             f"The baseline of {WHO} is {{{{ $value | humanizeDuration }}}} old",
             f"""It was captured {{{{ $value | humanizeDuration }}}} ago; after {p.stale_days:g} days what was usual
-            may no
-            longer be. `vedette-server baseline` captures another.""",
+            may no longer be. `vedette-server baseline` captures another.""",
             f"time() - min by ({VERSION}) (vedette_baseline_captured_timestamp_seconds) > {p.stale_days * 86400:g}",
         ),
         Alert(

@@ -18,6 +18,7 @@ from deploy.prometheus.parts import (
     look,
     of_leading,
     renamed,
+    unless_explained,
 )
 
 WHO = "{{ $labels.model }} version {{ $labels.version }}"
@@ -106,7 +107,7 @@ def alerts(p: Parameters) -> list[Rule]:
             usual is at most {look("vedette:model_empty_limit:baseline{model=%q, version=%q}", "model", "version")}.
             Suspected cause: {{{{ $labels.cause }}}}.""",
             of_leading("vedette:model_leading_cause:window", "vedette:model_silenced:window", VERSION),
-            keep=True,
+            keep=3,
         ),
         Alert(
             "VedetteStreamSilenced",
@@ -115,12 +116,12 @@ def alerts(p: Parameters) -> list[Rule]:
             None,
             f"{WHERE}: silenced, {{{{ $labels.cause }}}}",
             f"""{SHARE} of the answers of the last {p.w} are empty, most of them because of {{{{ $labels.cause }}}};
-            usual is
-            at most {look(own_limit, "model", "version", "stream")}.
+            usual is at most {look(own_limit, "model", "version", "stream")}.
             Suspected cause: {{{{ $labels.cause }}}}.""",
             of_leading("vedette:leading_cause:window", "vedette:silenced:window", SOURCE),
             "vedette-stream",
-            keep=True,
+            hold=p.window,  # by then it is known whether the whole model is, and a camera's own trouble has its name
+            keep=1,
         ),
         Alert(
             "VedetteNonFinite",
@@ -131,6 +132,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"""In {SHARE} of its answers of the last {p.w} values inside the model were not finite. Suspected cause:
             a broken checkpoint or memory, or a precision that overflows.""",
             f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > 0.01",
+            keep=3,
         ),
         Alert(
             "VedetteCameraDark",
@@ -142,6 +144,7 @@ def alerts(p: Parameters) -> list[Rule]:
             without light.""",
             f"{found('IMAGE_BLACK')} > 0.9",
             "vedette-stream",
+            keep=2,
         ),
         Alert(
             "VedetteFeedFrozen",
@@ -150,10 +153,10 @@ def alerts(p: Parameters) -> list[Rule]:
             "FEED_FROZEN",
             f"{WHERE}: the feed repeats one picture",
             f"""{SHARE} of the frames of the last {p.w} have the pixels of the frame before. Suspected cause: a
-            camera or a
-            decoder that hangs.""",
+            camera or a decoder that hangs.""",
             f"{found('FEED_FROZEN')} > 0.5\nunless\n{found('IMAGE_BLACK')} > 0.5",
             "vedette-stream",
+            keep=2,
         ),
         Alert(
             "VedetteSuppressedByThreshold",
@@ -162,12 +165,12 @@ def alerts(p: Parameters) -> list[Rule]:
             "BELOW_THRESHOLD",
             f"{WHERE}: the threshold suppresses what is there",
             f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the threshold
-            which the
-            model holds more likely than not. Suspected cause: a threshold that is too high, in the requests or in
-            model.toml (there:
-            {look(threshold, "model", "version", form="humanize")}).""",
+            which the model holds more likely than not. Suspected cause: a threshold that is too high, in the requests
+            or in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
             f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > 0.3",
             "vedette-stream",
+            hold=2 * p.hold,  # by then it is known whether the whole model is silenced by it
+            keep=2,
         ),
         Alert(
             "VedetteSuspectedCause",
@@ -176,12 +179,11 @@ def alerts(p: Parameters) -> list[Rule]:
             None,
             f"{WHERE}: {{{{ $labels.cause }}}}",
             """The server has tried this source's own images, and undoing one mistake brings detections back on
-            nearly all
-            of them. Suspected cause: {{ $labels.cause }}.""",
+            nearly all of them. Suspected cause: {{ $labels.cause }}.""",
             f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
             "vedette-stream",
             hold=0,  # it was on trial for long enough
-            keep=True,
+            keep=2,
         ),
         *_quiet(p),
     ]
@@ -232,6 +234,7 @@ and on ({VERSION}) (
   or
   count_over_time(vedette:model_quiet:long[{before}]) >= {round((p.patience - 1) * p.long / p.interval * 0.99)}
 )
-unless on ({VERSION}) vedette:model_silenced:window""",
+unless on ({VERSION}) vedette:model_silenced:window
+{unless_explained(p.l)}""",
         ),
     ]

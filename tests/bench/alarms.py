@@ -44,7 +44,7 @@ class Pace:
     objective: float = 10.0  # within which requests are to be answered: the machine is shared with what watches
     lead: float = 30.0  # in health, before the fault
     patience: float = 90.0  # with the fault, until an alert has been told of
-    linger: float = 10.0  # after it, in which others are silenced or are not
+    linger: float = 20.0  # after it, in which others are silenced or are not
     control: float = 90.0  # more in health, where there is no fault
     baseline_window: int = 20
     baseline_windows: int = 8

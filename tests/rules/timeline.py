@@ -19,7 +19,7 @@ class Case:
     alert: str
     series: Series
     fires: tuple[Labels, ...] = ()  # labels of that alert beside severity and role; none: it must not ring
-    steps: tuple[int, int, int] = (12, 16, 20)
+    steps: tuple[int, int, int] = (12, 16, 30)
     note: str = field(default="", kw_only=True)  # what is special, for whoever reads a failure
 
 

@@ -18,12 +18,12 @@ from deploy.prometheus.parts import Parameters, duration, seconds
 from tests import watching
 from tests.rules import promtool
 from tests.rules.cases import ALWAYS, CASES, INPUTS, bounds, usual_classes, usual_scores
+from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
 from tests.rules.timeline import Case, Labels, ends, values
 from tests.running import wait_for
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "deploy/docs/runbooks"
-ROUTES = ROOT / "deploy/alertmanager/alertmanager.yml"
 ALERTS = {alert.name for alert in rules.alerts(Parameters())}
 
 PARAMETER_SETS = (
@@ -183,6 +183,16 @@ def test_two_causes_of_equal_weight_do_not_flap(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@watching.needs(watching.PROMTOOL)
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_one_cause_rings_once_from_its_beginning_to_its_end(story: Story, tmp_path: Path) -> None:
+    ever = f"group by (alertname, cause, stream) (count_over_time(({ringing('critical', 'warning')})[{END}s:10s]))"
+    labels = ", ".join(f'{name}="{value}"' for name, value in story.rings.items())
+    ask = {"expr": ever, "eval_time": f"{END}s", "exp_samples": [{"labels": f"{{{labels}}}", "value": 1}]}
+    ran = promtool.run(tmp_path, [promtool.story(story.samples(), promql_expr_test=[ask])])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_metric_names_are_those_of_samples() -> None:
     names = rules.metric_names()
     assert {"vedette_answers_total", "vedette_detection_score_bucket", "vedette_baseline_state"} <= names
@@ -315,12 +325,12 @@ TOGETHER: dict[str, tuple[Sequence[Labels], set[str]]] = {
     "NaN weights": (
         [
             _labels("VedetteNonFinite"),
-            _labels("VedetteGoldenFailing"),
+            _labels("VedetteGoldenFailing", cause="NON_FINITE_VALUES"),
             _labels("VedetteModelSilenced", cause="NON_FINITE_VALUES"),
             _labels("VedetteStreamSilenced", cause="NON_FINITE_VALUES", **NORTH),
             _labels("VedetteClassMixDrift"),
         ],
-        {"VedetteNonFinite"},
+        {"VedetteGoldenFailing"},
     ),
     "classes in another order": (
         [
