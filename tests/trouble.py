@@ -155,8 +155,14 @@ def black(at: Scene) -> contextlib.AbstractContextManager[None]:
 
 
 def tinted(at: Scene) -> contextlib.AbstractContextManager[None]:
-    """A white balance has gone wrong, and the camera hangs upside down."""
-    return sending(at, lambda bgr, _index: faults.raw((bgr[::-1, ::-1] * (0.3, 1, 1)).astype(np.uint8)))
+    """A white balance has gone wrong, and a leaf hangs before the upper half of the lens."""
+
+    def send(bgr: Any, _index: int) -> ImageLike:
+        seen = bgr * (0.3, 1.0, 1.0)
+        seen[: len(seen) // 2] *= 0.3
+        return faults.raw(seen.astype(np.uint8))
+
+    return sending(at, send)
 
 
 def swapped(at: Scene) -> contextlib.AbstractContextManager[None]:
@@ -188,7 +194,7 @@ def asking(at: Scene, callers: int, ask: Callable[[Client, int], object]) -> Ite
 
 
 def burst(at: Scene) -> contextlib.AbstractContextManager[None]:
-    """More is asked than one worker can answer: whoever asks once in this crowd waits for all of it."""
+    """More is asked than one worker can answer; streams have their turn all the same."""
     picture = faults.raw(at.traffic.pictures[0])
     return asking(at, 48, lambda client, _number: client.detect(picture))
 
@@ -199,18 +205,19 @@ def broken(at: Scene) -> contextlib.AbstractContextManager[None]:
 
 
 def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:
-    """Live cameras send more frames than can be looked at."""
+    """Cameras send more frames than can be looked at: live ones drop theirs, those of others grow old."""
 
     def frames(number: int) -> Iterator[ImageLike]:
-        for _ in range(40):
+        for _ in range(20):
             time.sleep(0.02)
             yield faults.raw(at.traffic.pictures[number])
 
     def stream(client: Client, number: int) -> None:
-        for _ in client.stream(frames(number), policy="LATEST", stream_id=f"crowd-{number}"):
+        policy = ("LATEST", "LOSSLESS")[number % 2]
+        for _ in client.stream(frames(number), policy=policy, stream_id=f"crowd-{number}"):
             pass
 
-    return asking(at, 4, stream)
+    return asking(at, 12, stream)
 
 
 @contextlib.contextmanager

@@ -131,8 +131,7 @@ TOLD: dict[Trouble, list[str]] = {
     broken: of("serving", "Requests", "Refused", "Requests by outcome", "Refusals", "Contract violations"),
     burst: [
         *of("serving", "Within a second", "Waiting", "Waiting and running", "Time of a request"),
-        *of("serving", "Where the time goes", "Slow stages", "Age of frames when answered"),
-        *of("stream", "Age of frames when answered"),
+        *of("serving", "Where the time goes", "Slow stages"),
     ],
     corrupted: [
         *of("fleet", "Golden images failing", "Models / F"),
@@ -154,8 +153,8 @@ TOLD: dict[Trouble, list[str]] = {
     ],
     crowd: [
         *of("fleet", "Streams / F"),
-        *of("serving", "Open streams", "Frames dropped"),
-        *of("stream", "Frames dropped"),
+        *of("serving", "Open streams", "Frames dropped", "Age of frames when answered"),
+        *of("stream", "Frames dropped", "Age of frames when answered"),
     ],
     released: [
         *of("fleet", "Models / H", *(f"Versions / {letter}" for letter in "ABCE")),
