@@ -16,10 +16,13 @@ from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawIma
 from vedette_server.contract.options import Asked, Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.query import Outcome, Query
+from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.served import PoolSettings, State
 from vedette_server.explain.findings import Code
+from vedette_server.monitor.metrics import Metrics
+from vedette_server.monitor.scrape import Page
 from vedette_server.pool.process import DEPTH
+from vedette_server.repository.golden import ExpectedObject, Golden
 from vedette_server.repository.repository import ModelVersion
 
 from tests import running
@@ -111,8 +114,8 @@ def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, Asked(), seconds)
 
 
-async def started(settings: PoolSettings, until: State = State.READY) -> Engine:
-    engine = Engine(settings, Silent(), max_seconds=60)
+async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
+    engine = Engine(settings, monitor or Silent(), max_seconds=60)
     engine.load(MODEL)
     while engine.served[0].state is not until:
         engine.changed.clear()
@@ -266,4 +269,33 @@ async def test_a_model_that_cannot_be_loaded_is_unavailable_with_its_reason() ->
     with pytest.raises(Refused) as caught:
         await engine.detect(query(0))
     assert caught.value.reason is Reason.MODEL_NOT_READY
+    await engine.stop()
+
+
+async def test_a_version_need_not_take_what_the_one_before_took(engine: Engine) -> None:
+    something = ExpectedObject(0, 0.9, (0, 0, 1, 1))
+    pictures = [Golden(name, bytes([first, 0, 0]), (something,)) for name, first in (("a", REFUSE), ("b", RAISE))]
+    before, after = dataclasses.replace(MODEL, golden=tuple(pictures)), dataclasses.replace(MODEL, version=2)
+    engine.served[0].model = before
+    newest = engine.load(after)
+    while newest.state is not State.READY:
+        engine.changed.clear()
+        await engine.changed.wait()
+    assert (await engine.detect(query(0))).model is after
+
+
+async def test_a_version_that_comes_back_before_it_has_gone_is_still_counted() -> None:
+    metrics = Metrics()
+    engine = await started(SETTINGS, monitor=metrics)
+    slow = asyncio.create_task(engine.detect(query(SLEEP)))
+    await asyncio.sleep(0)
+    going = asyncio.create_task(engine.unload(engine.served[0]))
+    await asyncio.sleep(0)
+    back = engine.load(MODEL)
+    await asyncio.gather(slow, going)
+    while back.state is not State.READY:
+        engine.changed.clear()
+        await engine.changed.wait()
+    await engine.detect(query(0))
+    assert Page.parse(metrics.page("")[0].decode()).value("vedette_answers_total", model="test", version="1") == 2
     await engine.stop()

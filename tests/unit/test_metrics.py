@@ -183,6 +183,45 @@ def test_a_cause_is_shown_as_long_as_any_source_of_the_label_has_it(metrics: Met
     assert page(metrics).by("vedette_suspected_cause", "cause") == {("IMAGE_ROTATED",): 1}
 
 
+def test_a_cause_goes_under_the_label_that_it_came_with(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST", 1)
+    metrics.answered(outcome(source="first"))
+    metrics.suspected(MODEL, "second", "CHANNELS_SWAPPED")
+    assert page(metrics).by("vedette_suspected_cause", "stream") == {("_other",): 1}
+    monkeypatch.setattr(streams, "MOST", 2)
+    metrics.suspected(MODEL, "second", None)
+    assert page(metrics).by("vedette_suspected_cause", "stream") == {}
+
+
+def test_streams_of_no_model_take_no_label(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MOST", 1)
+    metrics.dropped("", "", "invented", "SUPERSEDED")
+    metrics.answered(outcome(source="camera"))
+    assert page(metrics).value("vedette_answers_total", stream="camera") == 1
+    assert page(metrics).value("vedette_frames_dropped_total", stream="", reason="SUPERSEDED") == 1
+
+
+def test_a_camera_whose_clock_is_wrong_ages_no_frames(metrics: Metrics) -> None:
+    for age in (0.5, 1.8e9):
+        metrics.answered(outcome(source="camera", age_seconds=age))
+    assert page(metrics).value("vedette_frame_age_seconds_sum") == 0.5
+
+
+def test_another_pools_restarts_are_added(metrics: Metrics) -> None:
+    for restarts in (3, 0, 1):
+        metrics.state(MODEL, workers=1, wanted=1, queued=0, running=0, restarts=restarts)
+    assert page(metrics).value("vedette_worker_restarts_total") == 4
+
+
+def test_golden_images_fail_for_one_cause(metrics: Metrics) -> None:
+    for cause in (Code.GOLDEN_FAILING, Code.NON_FINITE_VALUES):
+        metrics.golden(MODEL, cause)
+    failing = {(str(cause),): float(cause is Code.NON_FINITE_VALUES) for cause in (Code.GOLDEN_FAILING, cause)}
+    assert page(metrics).by("vedette_golden_failing", "cause") == failing
+    metrics.golden(MODEL, None)
+    assert page(metrics).value("vedette_golden_failing") == 0
+
+
 def test_tritons_names_are_there_where_asked(metrics: Metrics) -> None:
     assert "nv_inference" not in metrics.page("")[0].decode()
     asked = Metrics(triton=True)

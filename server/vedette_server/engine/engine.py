@@ -80,7 +80,9 @@ class Engine:
         self.changed.set()
         await served.drain()
         await served.stop()
-        self.monitor.unloaded(served.model)
+        identity = (served.model.name, served.model.version)
+        if identity not in {(one.model.name, one.model.version) for one in self._served}:  # else it has come back
+            self.monitor.unloaded(served.model)
 
     @property
     def served(self) -> Sequence[ServedVersion]:

@@ -71,9 +71,10 @@ class Metrics:
 
     def dropped(self, model: str, version: str, source: str, reason: str) -> None:
         """Count a dropped frame, likewise; both names are empty where its stream asks for no version that is known."""
-        if model and (model, version) not in self._loaded:
-            return
-        self._serving.dropped(model, version, self._streams.label(model, version, source), reason)
+        if not model:
+            self._serving.dropped("", "", "", reason)
+        elif (model, version) in self._loaded:
+            self._serving.dropped(model, version, self._streams.label(model, version, source), reason)
 
     def batch(self, model: ModelVersion, size: int) -> None:
         """Count a batch."""

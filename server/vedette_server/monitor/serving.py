@@ -9,6 +9,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 _LONGEST_EXEMPLAR = 128  # characters of all its labels' names and values, by OpenMetrics
 _BATCHES = (1, 2, 4, 8, 16)
+_OLDEST = 3600.0  # seconds; frames that are older come from a camera whose clock is wrong
 
 
 class Serving:
@@ -36,7 +37,7 @@ class Serving:
             "vedette_batch_images", "Images that were inferred at once.", VERSION, _BATCHES
         )
         self._age = families.histogram(
-            "vedette_frame_age_seconds", "Time from a frame's capture to its answer.", VERSION, SECONDS
+            "vedette_frame_age_seconds", "Time from a frame's capture to its answer, up to an hour.", VERSION, SECONDS
         )
         self._dropped = families.counter(
             "vedette_frames_dropped", "Frames that were dropped by their stream's own policy.", (*SOURCE, "reason")
@@ -77,7 +78,7 @@ class Serving:
         spent = (outcome.queue_seconds, times.decode, times.preprocess, times.forward, times.postprocess)
         for stage, seconds in zip(STAGES, spent, strict=True):
             self.stages.labels(*labels, stage).observe(seconds)
-        if outcome.age_seconds is not None:
+        if outcome.age_seconds is not None and outcome.age_seconds <= _OLDEST:
             self._age.labels(*labels).observe(outcome.age_seconds)
 
     def refused(self, model: str, version: str, reason: Reason) -> None:
@@ -108,5 +109,6 @@ class Serving:
         self._model_ready.labels(*labels).set(workers > 0)
         self.queued.labels(*labels).set(queued)
         self._running.labels(*labels).set(running)
-        self._restarts.labels(*labels).inc(restarts - self._restarts_seen.get(labels, 0))
+        seen = self._restarts_seen.get(labels, 0)
+        self._restarts.labels(*labels).inc(restarts - seen if restarts >= seen else restarts)  # less: another pool
         self._restarts_seen[labels] = restarts

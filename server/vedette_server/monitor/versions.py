@@ -6,6 +6,8 @@ from vedette_server.explain.findings import Code
 from vedette_server.monitor.families import SOURCE, VERSION, Families
 from vedette_server.repository.repository import ModelVersion
 
+_CAUSES = (Code.GOLDEN_FAILING, Code.NON_FINITE_VALUES)  # that golden images can fail for
+
 
 class Versions:
     """Shows the versions that are served."""
@@ -33,7 +35,9 @@ class Versions:
             "vedette_golden_failures", "Times that the golden images failed, by cause.", (*VERSION, "cause")
         )
         self._failing = families.gauge(
-            "vedette_golden_failing", "1 if the golden images failed when they were last answered.", VERSION
+            "vedette_golden_failing",
+            "1 if the golden images failed when they were last answered, for this cause.",
+            (*VERSION, "cause"),
         )
         self._disagreement = families.gauge(
             "vedette_golden_disagreement_ratio",
@@ -45,7 +49,7 @@ class Versions:
             "1 for the cause that the emptiness of a stream, or of single images, is suspected to have.",
             (*SOURCE, "cause"),
         )
-        self._suspicions: dict[tuple[str, str, str, str], str] = {}  # causes, by version, label and name
+        self._suspicions: dict[tuple[str, str, str], tuple[str, str]] = {}  # label and cause, by version and name
         build = families.gauge("vedette_build_info", "1, with the release of Vedette.", ("release",))
         build.labels(release("vedette")).set(1)
 
@@ -58,9 +62,9 @@ class Versions:
             self._waived.labels(*labels, check).set(1)
         for result in ("passed", "failed"):
             self._checks.labels(*labels, result)
-        for cause in (Code.GOLDEN_FAILING, Code.NON_FINITE_VALUES):
+        for cause in _CAUSES:
             self._failures.labels(*labels, cause)
-        self._failing.labels(*labels).set(0)
+            self._failing.labels(*labels, cause).set(0)
 
     def unloaded(self, model: ModelVersion) -> None:
         """A version is served no more."""
@@ -71,7 +75,8 @@ class Versions:
         """Count an inference of the golden images; `cause` is why they failed."""
         labels = (model.name, str(model.version))
         self._checks.labels(*labels, "failed" if cause else "passed").inc()
-        self._failing.labels(*labels).set(cause is not None)
+        for one in _CAUSES:
+            self._failing.labels(*labels, one).set(one == cause)
         if cause:
             self._failures.labels(*labels, cause).inc()
 
@@ -81,11 +86,11 @@ class Versions:
 
     def suspected(self, model: ModelVersion, stream: str, name: str, cause: str | None) -> None:
         """Show the cause that a source's emptiness is suspected to have; `stream` is its label."""
-        labels = (model.name, str(model.version), stream)
-        before = self._suspicions.pop((*labels, name), None)
+        version = (model.name, str(model.version))
+        before = self._suspicions.pop((*version, name), None)
         if cause is not None:
-            self._suspicions[*labels, name] = cause
-            self._suspected.labels(*labels, cause).set(1)
-        left = {held for key, held in self._suspicions.items() if key[:3] == labels}
-        if before is not None and before not in left:
-            self._suspected.remove(*labels, before)
+            self._suspicions[*version, name] = (stream, cause)
+            self._suspected.labels(*version, stream, cause).set(1)
+        left = {held for key, held in self._suspicions.items() if key[:2] == version}
+        if before is not None and before not in left:  # under the label that it had then
+            self._suspected.remove(*version, *before)
