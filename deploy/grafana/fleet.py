@@ -80,7 +80,7 @@ def _glance() -> list[object]:
         number(
             "Versions not ready",
             "Model versions without a worker that could answer, on any server.",
-            Ask("count(vedette_model_ready == 0) or vector(0)"),
+            Ask("count(max by (model, version) (vedette_model_ready) == 0) or vector(0)"),
             COUNT,
             colors=BAD_FROM_ONE,
         ),

@@ -9,6 +9,10 @@ RINGING = 'alertname=~"Vedette.+", alertname!="VedetteWatchdog", alertstate="fir
 STATES = {0: ("well", WELL), 1: ("not reporting", UNKNOWN), 2: ("warning", WARNING), 3: ("CRITICAL", CRITICAL)}
 _VERSION_OF_ROW = "var-model=${__data.fields.model}&var-version=${__data.fields.version}"
 OF_MODEL = f"/d/{UIDS['stream']}?${{datasource:queryparam}}&{_VERSION_OF_ROW}&${{__url_time_range}}"
+# Of single images, too, whose alerts have no stream.
+_OF_SOURCES = (
+    'alertname=~"Vedette(StreamSilenced|CameraDark|FeedFrozen|SuppressedByThreshold|SuspectedCause|InputDrift)"'
+)
 OF_STREAM = f"{OF_MODEL}&var-stream=${{__data.fields.stream}}"
 
 
@@ -96,7 +100,7 @@ def lights() -> list[object]:
             "The same for each stream; All are the single images. A stream without a baseline of its own is held to "
             "its model's limit. Dropped frames were superseded by newer ones, or too old: the stream's own policy.",
             [
-                _named(_state(S, f"vedette_answers_total{{{CHOSEN}}}", 'stream!=""')),
+                _named(_state(S, f"vedette_answers_total{{{CHOSEN}}}", _OF_SOURCES)),
                 _named(share(S)),
                 _named(f"vedette:empty_limit:baseline{{{CHOSEN}}}"),
                 _named(_leading(S)),

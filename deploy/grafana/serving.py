@@ -111,7 +111,7 @@ def _glance() -> list[object]:
         number(
             "Versions not ready",
             "Versions without a worker that could answer.",
-            Ask(f"count(vedette_model_ready{{{_V}}} == 0) or vector(0)"),
+            Ask(f"count(max by (model, version) (vedette_model_ready{{{_V}}}) == 0) or vector(0)"),
             COUNT,
             colors=BAD_FROM_ONE,
             span=4,

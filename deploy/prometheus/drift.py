@@ -242,6 +242,9 @@ _DISTANCES = (
 
 def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, measure: str, why: str) -> Alert:
     query = limit(statistic, "high", VERSION).replace("{", "{model=%q, version=%q, ", 1)
+    lost = (
+        f'\nunless on ({VERSION}) count_over_time(ALERTS{{alertstate="firing", alertname="VedetteClassSilent"}}[{p.l}])'
+    )
     return Alert(
         name,
         "warning",
@@ -251,7 +254,7 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had at most
         {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
         f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}\n'
-        f"{unless_explained(p.l)}",
+        f"{unless_explained(p.l)}{lost if statistic == 'class_distance' else ''}",
         # A class that is lost moves the mix long before it has been missed for long enough to be named.
         hold=p.long if statistic == "class_distance" else 2 * p.window,
         keep=1,
@@ -277,6 +280,7 @@ def _class_silent(p: Parameters) -> Alert:
 {seen}
   < 0.05 * (({expected}) >= {_EXPECTED})
 and
-max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {_PRESENT}""",
+max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {_PRESENT}
+{unless_explained(p.l)}""",
         keep=2,
     )

@@ -136,10 +136,11 @@ def count(metric: str, window: str, by: str) -> str:
     return f"sum by ({by}) (increase({metric}[{window}]))"
 
 
-def limit(statistic: str, bound: str, by: str = SOURCE) -> str:
-    """A limit of the baseline; replicas export the same. Without stream: the whole model's."""
+def limit(statistic: str, bound: str, by: str = SOURCE, over: str = "") -> str:
+    """A limit of the baseline; replicas export the same. Without stream: the whole model's. `over`: its highest."""
     matchers = f'statistic="{statistic}", bound="{bound}"' + (', stream=""' if by == VERSION else "")
-    return f"max by ({by}) (vedette_baseline_limit{{{matchers}}})"
+    selected = f"vedette_baseline_limit{{{matchers}}}"
+    return f"max by ({by}) ({f'max_over_time({selected}[{over}])' if over else selected})"
 
 
 def renamed(expr: str, before: str) -> str:
@@ -166,7 +167,7 @@ def look(query: str, *labels: str, form: str = "humanizePercentage") -> str:
 
 def unless_explained(window: str) -> str:
     """What a known cause has done to answers is not told again by the window that remembers it."""
-    return f'unless on ({VERSION}) count_over_time(ALERTS{{alertstate="firing", role="cause"}}[{window}])'
+    return f"unless on ({VERSION}) count_over_time(vedette:cause_known:window[{window}])"
 
 
 def _tidy(expr: str) -> str:

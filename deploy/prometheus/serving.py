@@ -25,7 +25,6 @@ def outages(p: Parameters) -> list[Rule]:
     """Servers that are gone, models that nobody answers for, models that no longer see as they did."""
     up = f'up{{job="{p.job}"}}'
     waived = 'max by (model, version) (vedette_check_waived{check="GOLDEN_CHANGED"}) == 1'
-    failing = f'label_replace(max by ({VERSION}) (vedette_golden_failing) == 1, "cause", "GOLDEN_FAILING", "", "")'
     return [
         Alert(
             "VedetteServerDown",
@@ -69,8 +68,8 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             f"""
 (
   {count("vedette_golden_failures_total", p.w, f"{VERSION}, cause")} > 0
-  or on ({VERSION})
-  {failing}
+  or
+  max by ({VERSION}, cause) (vedette_golden_failing) == 1
 )
 unless on ({VERSION}) {waived}""",
             hold=0,
@@ -95,7 +94,6 @@ def requests(p: Parameters) -> list[Rule]:
     """Requests that are refused, workers that come and go."""
     violations = "vedette:violations:window"
     busy = 'vedette_requests_total{outcome=~"OVERLOADED|DEADLINE_EXCEEDED"}'
-    expired = 'vedette_frames_dropped_total{reason="EXPIRED"}'
     total = f"sum by ({VERSION}) ({violations})"
     counted = count("vedette_contract_violations_total", p.w, f"{VERSION}, reason")
     return [
@@ -120,11 +118,7 @@ def requests(p: Parameters) -> list[Rule]:
             "vedette-serving",
             keep=1,
         ),
-        Record(
-            "vedette:late:window",
-            f"{count(busy, p.w, VERSION)} + {count(expired, p.w, VERSION)}\n"
-            f"or\n{count(busy, p.w, VERSION)}\nor\n{count(expired, p.w, VERSION)}",
-        ),
+        Record("vedette:late:window", count(busy, p.w, VERSION)),
         Alert(
             "VedetteOverload",
             "warning",

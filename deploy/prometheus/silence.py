@@ -58,9 +58,27 @@ sum by ({SOURCE}, cause) (
             f"{limit('empty', 'high')}\nor\nvedette:answers:window * 0"
             f" + on ({VERSION}) group_left () vedette:model_empty_limit:baseline",
         ),
+        Record("vedette:cause_known:window", _cause_known()),
         Record("vedette:silenced:window", _silenced(p, "", SOURCE, p.stream_floor)),
         Record("vedette:model_silenced:window", _silenced(p, "model_", VERSION, p.model_floor)),
     ]
+
+
+def _cause_known() -> str:
+    """A cause that rings and is the whole model's, or that of sources which give a tenth of its answers."""
+    of_sources = (
+        "VedetteCameraDark|VedetteFeedFrozen|VedetteSuppressedByThreshold|VedetteSuspectedCause|VedetteInputDrift"
+    )
+    return f"""
+group by ({VERSION}) (
+  ALERTS{{alertstate="firing", role="cause", severity="critical"}}
+  or
+  ALERTS{{alertstate="firing", alertname="VedetteInputDrift", stream=""}}
+)
+or
+sum by ({VERSION}) (
+  vedette:answers:window and on ({SOURCE}) ALERTS{{alertstate="firing", alertname=~"{of_sources}"}}
+) > 0.1 * vedette:model_answers:window"""
 
 
 def _silenced(p: Parameters, level: str, by: str, floor: float) -> str:
@@ -142,7 +160,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"{WHERE}: the images are black",
             f"""{SHARE} of the images of the last {p.w} are black. Suspected cause: a covered or dead camera, or night
             without light.""",
-            f"{found('IMAGE_BLACK')} > 0.9",
+            f"{found('IMAGE_BLACK')} > 0.9\nunless\n{found('VALUES_IN_UNIT_RANGE')} > 0.5",
             "vedette-stream",
             keep=2,
         ),
@@ -152,8 +170,8 @@ def alerts(p: Parameters) -> list[Rule]:
             "cause",
             "FEED_FROZEN",
             f"{WHERE}: the feed repeats one picture",
-            f"""{SHARE} of the frames of the last {p.w} have the pixels of the frame before. Suspected cause: a
-            camera or a decoder that hangs.""",
+            f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent ten times or more. Suspected
+            cause: a camera or a decoder that hangs.""",
             f"{found('FEED_FROZEN')} > 0.5\nunless\n{found('IMAGE_BLACK')} > 0.5",
             "vedette-stream",
             keep=2,
@@ -196,6 +214,8 @@ def _quiet(p: Parameters) -> list[Rule]:
     honest = f"""sum by ({VERSION}) (
     {count('vedette_empty_answers_total{reason!~"QUIET_SCENE|CLASS_FILTER"}', p.l, VERSION)}
   ) > 0.5 * sum by ({VERSION}) (vedette:empty:long)"""
+    # Of the hours that the window touches, the one that may be emptiest: baselines may have limits by the hour.
+    most = limit("empty", "high", VERSION, over=p.l)
     before = duration((p.patience - 1) * p.long)
     return [
         Record("vedette:answers:long", answers),
@@ -203,7 +223,7 @@ def _quiet(p: Parameters) -> list[Rule]:
         Record(
             "vedette:model_quiet:long",
             f"""
-clamp_max({share}, 1) > {limit("empty", "high", VERSION)}
+clamp_max({share}, 1) > {most}
 unless on ({VERSION})
   {honest}""",
         ),
@@ -211,7 +231,8 @@ unless on ({VERSION})
             "vedette:quiet_sources:long",
             f"""
 count by ({VERSION}) (
-  vedette:empty:long / (vedette:answers:long >= {p.answers}) > vedette:empty_limit:baseline
+  vedette:empty:long / (vedette:answers:long >= {p.answers})
+    > max_over_time(vedette:empty_limit:baseline[{p.l}])
 )""",
         ),
         Alert(

@@ -59,13 +59,16 @@ def _outages() -> Iterator[Case]:
 
     failures = f'vedette_golden_failures_total{{{V}, cause="%s"}}'
     failed = failures % "GOLDEN_FAILING"
+    failing = f'vedette_golden_failing{{{V}, cause="GOLDEN_FAILING"}}'
     passed = {f'vedette_golden_checks_total{{{V}, result="passed"}}': (1.0,)}
     waived = {f'vedette_check_waived{{{V}, check="GOLDEN_CHANGED"}}': (1.0,)}
     golden = cause("GOLDEN_FAILING", None)
     broken = cause("NON_FINITE_VALUES", None)
     yield Case("VedetteGoldenFailing", {**passed, failed: (0, 1, 0)}, (golden,))
     yield Case("VedetteGoldenFailing", {**passed, failures % "NON_FINITE_VALUES": (0, 1, 0)}, (broken,))
-    yield Case("VedetteGoldenFailing", {**passed, f"vedette_golden_failing{{{V}}}": (0, 1, 0)}, (golden,))
+    yield Case("VedetteGoldenFailing", {**passed, failing: (0, 1, 0)}, (golden,))
+    both: Series = {**passed, failed: (0, 1, 0), failing: (0, 1, 0)}
+    yield Case("VedetteGoldenFailing", both, (golden,), note="counted and shown is one alert")
     yield Case("VedetteGoldenFailing", {**passed, **waived, failed: (0, 1, 0)}, note="the operator waived it")
     yield Case("VedetteGoldenFailing", {**passed, failed: (0,)})
 
@@ -97,7 +100,10 @@ def _requests() -> Iterator[Case]:
     expired = f'vedette_frames_dropped_total{{{of("north")}, reason="%s"}}'
     yield Case("VedetteOverload", {**ok, requests % "OVERLOADED": (0, 10, 0)}, overload)
     yield Case("VedetteOverload", {**ok, requests % "DEADLINE_EXCEEDED": (0, 10, 0)}, overload)
-    yield Case("VedetteOverload", {**ok, expired % "EXPIRED": (0, 10, 0)}, overload, note="frames of a stream")
+    late = {requests % "DEADLINE_EXCEEDED": (0, 10, 0), expired % "EXPIRED": (0, 10, 0)}
+    yield Case("VedetteOverload", {**ok, **late}, overload, note="frames of a stream are counted as both")
+    half = {requests % "DEADLINE_EXCEEDED": (2,), expired % "EXPIRED": (2,)}
+    yield Case("VedetteOverload", {**ok, **half}, note="4 %, once")
     yield Case("VedetteOverload", {**ok, requests % "OVERLOADED": (2,)}, note="4 %")
     yield Case("VedetteOverload", {**ok, expired % "SUPERSEDED": (50,)}, note="as LATEST has it")
 
@@ -193,6 +199,8 @@ def _sources() -> Iterator[Case]:
         yield Case(alert, {**busy, **findings(**{code: (0.2, share - 2, 0.2)})}, note="not enough of them")
         yield Case(alert, {**answers((0.5,)), **findings(**{code: (0, 0.5, 0)})}, note="too few to say")
     black = findings(IMAGE_BLACK=(0, 10, 0), FEED_FROZEN=(0, 10, 0))
+    unit = findings(IMAGE_BLACK=(0, 10, 0), VALUES_IN_UNIT_RANGE=(0, 10, 0))
+    yield Case("VedetteCameraDark", {**busy, **unit}, note="values in [0, 1] are dark, too")
     yield Case("VedetteFeedFrozen", {**busy, **black}, note="black frames are alike")
 
     low, threshold = "VedetteSuppressedByThreshold", cause("BELOW_THRESHOLD")
@@ -224,6 +232,9 @@ def _quiet() -> Iterator[Case]:
 
     yield Case(alert, streets(3), unknown, steps)
     yield Case(alert, streets(1), unknown, (30, 90, 40), note="for longer than a road is closed")
+    hours = {name: (0.95, 0.55, 0.55) if 'bound="high"' in name else rates for name, rates in streets(3).items()}
+    quieter = {name: (9, 4, 4) if "empty_answers" in name else rates for name, rates in hours.items()}
+    yield Case(alert, quieter, steps=(30, 8, 40), note="an hour whose own limit is lower begins")
     yield Case(alert, streets(2), steps=(30, 40, 40), note="two roads are closed")
     yield Case(alert, {**streets(3), **answers((30,), stream="busy")}, steps=steps, note="two of four")
     yield Case(alert, streets(3, (3, 0, 3), IMAGE_BLACK=(0, 10, 0)), steps=steps, note="explained, and told by others")

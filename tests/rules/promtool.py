@@ -66,9 +66,10 @@ def _ask(case: Case, at: int, fires: Sequence[Labels]) -> dict[str, Any]:
     """Which alerts fire, told apart by the labels of those that should: one of each, and no other."""
     by = ", ".join(sorted({label for labels in case.fires for label in labels}))
     firing = f'ALERTS{{alertname="{case.alert}", alertstate="firing"}}'
-    expected = [{"labels": _series(labels), "value": 1} for labels in fires]
+    expected = [{"labels": labelled(labels), "value": 1} for labels in fires]
     return {"expr": f"count by ({by}) ({firing})", "eval_time": f"{at}s", "exp_samples": expected}
 
 
-def _series(labels: Labels) -> str:
+def labelled(labels: Labels) -> str:
+    """Labels as a sample of promtool has them."""
     return "{" + ", ".join(f'{name}="{value}"' for name, value in labels.items() if value) + "}"

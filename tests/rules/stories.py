@@ -20,11 +20,11 @@ END = STEP * sum(STEPS)  # seconds
 
 @dataclass(frozen=True)
 class Story:
-    """What happens, and the one alert that rings."""
+    """What happens, and the alerts that ring: one for each cause."""
 
     name: str
     series: Series
-    rings: Labels
+    rings: tuple[Labels, ...]
 
     def samples(self) -> dict[str, str]:
         """Its series as promtool reads them."""
@@ -77,22 +77,30 @@ def _silences() -> Iterator[Story]:
         ):
             one = len(streams) == 1
             rings = _rings(alone, reason, streams[0]) if one else _rings("VedetteModelSilenced", reason)
-            yield Story(f"{reason} in {who}", _empty(reason, *streams, share=0.95), rings)
+            yield Story(f"{reason} in {who}", _empty(reason, *streams, share=0.95), (rings,))
 
 
 def _explained() -> Iterator[Story]:
     swapped: Series = {f'vedette_suspected_cause{{{of("north")}, cause="CHANNELS_SWAPPED"}}': (None, 1, None)}
     suspected = _rings("VedetteSuspectedCause", "CHANNELS_SWAPPED", "north")
-    yield Story("a cause that was found out", {**_empty("CHANNELS_SWAPPED", "north"), **swapped}, suspected)
+    yield Story("a cause that was found out", {**_empty("CHANNELS_SWAPPED", "north"), **swapped}, (suspected,))
     lower = scores({"0.5": (2, 8, 2), "0.8": (6, 14, 6), "0.9": (10, 16, 10), "0.95": (14, 18, 14), "+Inf": (20,)})
     drifted: Series = {**usual_scores(), **bounds("score_distance", 0.0, 0.05, 0.1), **lower}
-    yield Story("a cause that lowers scores", {**drifted, **swapped}, suspected)
+    yield Story("a cause that lowers scores", {**drifted, **swapped}, (suspected,))
+    crowd = {**drifted, **swapped}
+    for number in range(10):
+        crowd |= answers((10,), stream=f"s{number}")
+    both = (suspected, _rings("VedetteScoreDrift", "SCORES_DRIFTED"))
+    yield Story("scores that one stream of many does not explain", crowd, both)
     dark = images(brightness=(110, 30, 110), contrast=(45, 12, 45), sharpness=(26, 15, 26))
     drift = _rings("VedetteInputDrift", "IMAGE_TOO_DARK", "north")
-    yield Story("a picture too dark to see in", {**dark, **_empty("LOW_CONTRAST", "north")}, drift)
+    yield Story("a picture too dark to see in", {**dark, **_empty("LOW_CONTRAST", "north")}, (drift,))
     mix: Series = {**usual_classes(stop=0.5, give=0.3, park=0.2), **bounds("class_distance", 0.0, 0.05, 0.15)}
     gone = {**mix, **classes(stop=(10,), give=(6,), park=(4, 0, 4))}
-    yield Story("a class that is lost", gone, _rings("VedetteClassSilent", "CLASS_SILENT"))
+    yield Story("a class that is lost", gone, (_rings("VedetteClassSilent", "CLASS_SILENT"),))
+    black = {**gone, **_empty("IMAGE_BLACK", "north")}
+    dark_camera = _rings("VedetteCameraDark", "IMAGE_BLACK", "north")
+    yield Story("a class that only a dark camera saw", black, (dark_camera,))
 
 
 def _broken() -> Iterator[Story]:
@@ -101,15 +109,20 @@ def _broken() -> Iterator[Story]:
         f'vedette_golden_failures_total{{{V}, cause="NON_FINITE_VALUES"}}': (0, 1, 0),
     }
     nan = _empty("NON_FINITE_VALUES", *STREAMS)
-    yield Story("weights that are NaN", {**nan, **golden}, _rings("VedetteGoldenFailing", "NON_FINITE_VALUES"))
-    yield Story("a precision that overflows", nan, _rings("VedetteNonFinite", "NON_FINITE_VALUES"))
+    failing = _rings("VedetteGoldenFailing", "NON_FINITE_VALUES")
+    yield Story("weights that are NaN", {**nan, **golden}, (failing,))
+    nonfinite = _rings("VedetteNonFinite", "NON_FINITE_VALUES")
+    yield Story("a precision that overflows", nan, (nonfinite,))
+    few = {**_empty("BELOW_THRESHOLD", *STREAMS), **findings("east", NON_FINITE_VALUES=(0, 1, 0))}
+    silenced = _rings("VedetteModelSilenced", "BELOW_THRESHOLD")
+    yield Story("a few answers with NaN, and another cause", few, (nonfinite, silenced))
     workers: Series = {
         f"vedette_model_ready{{{V}}}": (1, 0, 1),
         f"vedette_workers_ready{{{V}}}": (1, 0, 1),
         f"vedette_workers_wanted{{{V}}}": (1,),
         f"vedette_worker_restarts_total{{{V}}}": (0, 1, 0),
     }
-    yield Story("workers that do not start", workers, _rings("VedetteNoModelReady", "NO_WORKER"))
+    yield Story("workers that do not start", workers, (_rings("VedetteNoModelReady", "NO_WORKER"),))
 
 
 STORIES = tuple(
