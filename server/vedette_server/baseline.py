@@ -6,7 +6,6 @@ the model here; what it writes is made of the same counters in both cases.
 
 import datetime as dt
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,10 +20,9 @@ from vedette_server.explain.explain import Context, explain
 from vedette_server.monitor import profile
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS, Baseline, TooLittleError, Window
-from vedette_server.monitor.scrape import Page
+from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
-_SECONDS = 10.0  # for a server to give its page
 _GROUPS = 24  # of pictures, where there are enough
 
 
@@ -37,6 +35,7 @@ def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, co
 
     A window in which a server was away or started again is left out. Raises `CaptureError` if one is away at first.
     """
+    of = {"model": model.name, "version": str(model.version)}
     windows = []
     before: list[Page] | None = [_fetch(server, model) for server in servers]
     begun = time.monotonic()
@@ -46,7 +45,7 @@ def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, co
         after = None
         try:
             after = [_fetch(server, model) for server in servers]
-            pages = [later.since(earlier) for later, earlier in zip(after, before or after, strict=True)]
+            pages = [later.since(earlier, **of) for later, earlier in zip(after, before or after, strict=True)]
             if before:  # else it began while a server was away
                 windows.append(Window(hour, sum(pages[1:], pages[0])))
         except (CaptureError, ValueError) as error:
@@ -58,12 +57,10 @@ def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, co
 
 def _fetch(server: str, model: ModelVersion) -> Page:
     """A server's page, if it serves that very version. Raises `CaptureError`."""
-    address = server.rstrip("/") + "/metrics"
     try:
-        with urllib.request.urlopen(address, timeout=_SECONDS) as response:  # noqa: S310  the operator's own server
-            page = Page.parse(response.read().decode())
+        page = fetch(server)
     except (OSError, ValueError) as error:
-        msg = f"{address} gives no metrics: {error}; --from names the HTTP port of a server, http://127.0.0.1:8002"
+        msg = f"{server} gives no metrics: {error}; --from names the HTTP port of a server, http://127.0.0.1:8002"
         raise CaptureError(msg) from error
     served = page.by("vedette_model_info", "fingerprint", model=model.name, version=str(model.version))
     if (model.contract.fingerprint,) not in served:
@@ -133,7 +130,10 @@ def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source
         profiles=profiles,
     )
     path = model.folder / BASELINE
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
-    fresh.replace(path)
+    fresh = model.folder.with_name(f"{model.folder.name}.{BASELINE}.new")  # in the version it would be a file too many
+    try:
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
     return path

@@ -1,19 +1,23 @@
 """Baselines: what is drawn from reference windows, whose they are, and that replicas add up."""
 
 import dataclasses
+import http.server
 import itertools
 import random
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 from vedette_server import baseline
+from vedette_server.monitor import profile
 from vedette_server.monitor.baselines import BaselineRefusedError, in_force, read
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.profile import LEAST_ANSWERS, Baseline, TooLittleError, Window, profiles
-from vedette_server.monitor.scrape import Page
+from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
-from vedette_server.repository.repository import BASELINE, ModelVersion
+from vedette_server.repository.repository import BASELINE, ModelVersion, folders
 
 from tests.unit.test_metrics import MODEL, outcome, page
 
@@ -103,9 +107,61 @@ def test_a_window_with_a_restart_is_known() -> None:
         first.since(second + second)
 
 
+def test_a_restart_of_another_model_is_no_matter() -> None:
+    earlier, later = (
+        Page.parse(
+            f'# TYPE answers_total counter\nanswers_total{{model="a"}} {ours}\nanswers_total{{model="b"}} {theirs}\n'
+        )
+        for ours, theirs in ((5, 9), (7, 0))
+    )
+    assert later.since(earlier, model="a").by("answers_total", "model") == {("a",): 2}
+    with pytest.raises(ValueError, match="started again"):
+        later.since(earlier, model="b")
+
+
+def test_a_queue_that_became_shorter_is_no_restart() -> None:
+    """Triton calls the length of its queue a count."""
+    metrics = Metrics(triton=True)
+    metrics.loaded(MODEL)
+    seen = []
+    for queued in (3, 1):
+        metrics.answered(outcome())
+        metrics.state(MODEL, workers=1, wanted=1, queued=queued, running=0, restarts=0)
+        seen.append(page(metrics))
+    earlier, later = seen
+    counted = later.since(earlier)
+    assert counted.value("vedette_answers_total") == 1
+    assert not counted.by("nv_inference_pending_request_count")
+    assert (later + later).since(earlier + earlier).value("vedette_answers_total") == 2
+
+
+def test_edges_are_known_although_the_first_window_saw_nothing() -> None:
+    given = windows(10)
+    assert profile.edges([Window(3, Page({})), *given]) == profile.edges(given)
+
+
 @pytest.fixture
 def version(tmp_path: Path) -> ModelVersion:
-    return dataclasses.replace(MODEL, folder=tmp_path)
+    folder = tmp_path / "test" / "1"
+    folder.mkdir(parents=True)
+    return dataclasses.replace(MODEL, folder=folder)
+
+
+def test_a_write_that_fails_leaves_nothing_behind(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written first is no file of the version, whose checksums a server may look at meanwhile."""
+    root, there = version.folder.parents[1], []
+
+    def full(_fresh: Path, _path: Path) -> None:
+        there.extend(path for path in root.rglob("*") if path.is_file())
+        raise OSError("no space is left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        baseline.write(version, windows(10), 300, "a test", by_hour=False)
+    assert [path.parent for path in there] == [version.folder.parent]
+    assert not [path for path in root.rglob("*") if path.is_file()]
+    there[0].touch()
+    assert folders(root) == [version.folder], "one that was left is no version"
 
 
 def test_a_baseline_is_shown_as_soon_as_it_is_there(version: ModelVersion) -> None:
@@ -197,3 +253,51 @@ def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baseline, "_fetch", fetch)
     seen = baseline.from_servers(MODEL, ["http://one"], 0.0, 4)
     assert [window.page.value("vedette_answers_total") for window in seen] == [20, 20]
+
+
+class _Dying(http.server.BaseHTTPRequestHandler):
+    """Gives its first page whole, and dies within every other."""
+
+    given = 0
+
+    def do_GET(self) -> None:
+        of = f'model="test",version="1",fingerprint="{MODEL.contract.fingerprint}"'
+        body = f"vedette_model_info{{{of}}} 1\n".encode()
+        self.send_response(200 if self.path == "/metrics" else 404)
+        self.send_header("Content-Length", str(len(body) + 100 * (_Dying.given > 0)))
+        self.end_headers()
+        self.wfile.write(body)
+        _Dying.given += 1
+
+    def log_message(self, *_of: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def dying() -> Iterator[str]:
+    _Dying.given = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Dying) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_dies_within_its_page_costs_its_windows_alone(
+    dying: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert baseline.from_servers(MODEL, [dying], 0.0, 2) == []
+    said = capsys.readouterr().err
+    assert f"window 1 is left out: {dying} gives no metrics: the server broke off" in said
+    assert "window 2 is left out" in said
+
+
+def test_a_page_has_the_address_of_its_port_or_its_own(dying: str) -> None:
+    assert fetch(f"{dying}/metrics").by("vedette_model_info", "model") == {("test",): 1}
+    with pytest.raises(OSError, match="the server broke off"):
+        fetch(dying + "/")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "127.0.0.1:8002", "http://127.0.0.1:80 80", "http://one:two"])
+def test_what_is_no_address_is_said(url: str) -> None:
+    with pytest.raises(ValueError, match=r"no http:// address|URL|port"):
+        fetch(url)

@@ -96,8 +96,8 @@ def profiles(model: str, version: int, windows: Sequence[Window], *, by_hour: bo
 
 def edges(windows: Sequence[Window]) -> list[str]:
     """The edges of the score histograms, in order."""
-    labels = windows[0].page.by("vedette_best_score_bucket", "le")
-    return sorted((le for (le,) in labels), key=float)
+    labels = {le for window in windows for (le,) in window.page.by("vedette_best_score_bucket", "le")}
+    return sorted(labels, key=float)
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,44 @@
 """A page of metrics, read back: what a server has counted, and what it has counted since an earlier page."""
 
-from collections.abc import Mapping
+import http.client
+import urllib.parse
+import urllib.request
+from collections.abc import Collection, Mapping
 from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 _Labels = tuple[tuple[str, str], ...]  # sorted by name
+_PATIENCE_SECONDS = 10.0  # for a server to give its page: as long as Prometheus waits for it
+_COUNTING = ("counter", "histogram", "summary")  # types of families
 
 
 class Page:
     """The samples of one page, by name and labels."""
 
-    def __init__(self, samples: Mapping[str, Mapping[_Labels, float]]) -> None:
+    def __init__(self, samples: Mapping[str, Mapping[_Labels, float]], gauges: Collection[str] = ()) -> None:
+        """`gauges` are names of samples that do not count up, whatever they are called."""
         self._samples = samples
+        self._gauges = frozenset(gauges)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a page in Prometheus' text format. Raises `ValueError` for what is no such page."""
         samples: dict[str, dict[_Labels, float]] = {}
+        gauges: set[str] = set()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-        return cls(samples)
+                if family.type not in _COUNTING:
+                    gauges.add(sample.name)
+        return cls(samples, gauges)
 
     def by(self, name: str, *labels: str, **match: str) -> dict[tuple[str, ...], float]:
         """Sums over the series of a name that match, by the values of `labels`."""
         sums: dict[tuple[str, ...], float] = {}
         for pairs, value in self._samples.get(name, {}).items():
-            given = dict(pairs)
-            if all(given.get(label, "") == wanted for label, wanted in match.items()):
+            if _matches(pairs, match):
+                given = dict(pairs)
                 key = tuple(given.get(label, "") for label in labels)
                 sums[key] = sums.get(key, 0.0) + value
         return sums
@@ -37,16 +47,21 @@ class Page:
         """The sum over the series of a name that match; 0 for none."""
         return sum(self.by(name, **match).values())
 
-    def since(self, earlier: "Page") -> "Page":
-        """What was counted since an earlier page, of the series that are on this one; for counters alone.
+    def since(self, earlier: "Page", **match: str) -> "Page":
+        """What was counted since an earlier page, of the series that are on this one and match; for counters alone.
 
-        Raises `ValueError` if something has become less: the server has been started again in between.
+        Raises `ValueError` if something of it has become less: the server has been started again in between.
         """
-        return Page({name: self._differences(name, earlier) for name in self._samples if _counts(name)})
+        names = [name for name in self._samples if _counts(name) and name not in self._gauges]
+        return Page({name: self._differences(name, earlier, match) for name in names})
 
-    def _differences(self, name: str, earlier: "Page") -> dict[_Labels, float]:
+    def _differences(self, name: str, earlier: "Page", match: Mapping[str, str]) -> dict[_Labels, float]:
         before = earlier._samples.get(name, {})  # noqa: SLF001  of its own kind
-        differences = {labels: value - before.get(labels, 0.0) for labels, value in self._samples[name].items()}
+        differences = {
+            labels: value - before.get(labels, 0.0)
+            for labels, value in self._samples[name].items()
+            if _matches(labels, match)
+        }
         if any(value < 0 for value in differences.values()):
             msg = f"{name} has become less: the server was started again in between"
             raise ValueError(msg)
@@ -56,7 +71,33 @@ class Page:
         """The sum of two replicas' pages."""
         names = {*self._samples, *other._samples}
         theirs = other._samples
-        return Page({name: _added(self._samples.get(name, {}), theirs.get(name, {})) for name in names})
+        added = {name: _added(self._samples.get(name, {}), theirs.get(name, {})) for name in names}
+        return Page(added, self._gauges | other._gauges)
+
+
+def fetch(url: str) -> Page:
+    """The page of a running server, by the address of its HTTP port or of the page itself.
+
+    Raises `OSError` for a server that does not give it, `ValueError` for what is no address or no page.
+    """
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        msg = f"{url!r} is no http:// address"
+        raise ValueError(msg)
+    address = url.rstrip("/").removesuffix("/metrics") + "/metrics"
+    request = urllib.request.Request(address, headers={"Accept": "text/plain"})  # noqa: S310  checked above
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310
+            return Page.parse(response.read().decode())
+    except http.client.InvalidURL as error:
+        raise ValueError(str(error)) from error
+    except http.client.HTTPException as error:
+        msg = f"the server broke off: {error!r}"
+        raise OSError(msg) from error
+
+
+def _matches(labels: _Labels, match: Mapping[str, str]) -> bool:
+    given = dict(labels)
+    return all(given.get(label, "") == wanted for label, wanted in match.items())
 
 
 def _counts(name: str) -> bool:

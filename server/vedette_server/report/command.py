@@ -2,20 +2,17 @@
 
 import datetime as dt
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from vedette_server.monitor.scrape import Page
+from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.report import reading, samples
 from vedette_server.report.facts import Version
 from vedette_server.report.page import Scrape, compose
 
-_PATIENCE_SECONDS = 30.0
 _GRPC_PORT = 8001
 _FAILURE = 1
 
@@ -37,8 +34,8 @@ def report(context: click.Context, url: str, saved: Path | None, server: str | N
     if saved and (given or server):
         raise click.UsageError("--scrape needs no server: leave out --from and --server")
     try:
-        text = saved.read_text("utf-8") if saved else _fetch(url)
-        page = _parse(text)
+        page = Page.parse(saved.read_text("utf-8")) if saved else fetch(url)
+        _check(page)
     except (OSError, ValueError) as error:
         _fail(f"{saved or url} cannot be read as a page of metrics: {error}")
     versions = reading.read(page)
@@ -55,25 +52,11 @@ def report(context: click.Context, url: str, saved: Path | None, server: str | N
     click.echo(out)
 
 
-def _parse(text: str) -> Page:
-    """Read a page. Raises `ValueError` for what is no page of this server's metrics."""
-    page = Page.parse(text)
+def _check(page: Page) -> None:
+    """Raises `ValueError` for what is no page of this server's metrics."""
     if not page.by("vedette_build_info"):
         msg = "it tells of no release of Vedette"
         raise ValueError(msg)
-    return page
-
-
-def _fetch(url: str) -> str:
-    """A running server's page of metrics. Raises `OSError` and `ValueError`."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        msg = f"{url!r} is no http:// address"
-        raise ValueError(msg)
-    address = url.rstrip("/").removesuffix("/metrics") + "/metrics"
-    request = urllib.request.Request(address, headers={"Accept": "text/plain"})  # noqa: S310  checked above
-    with urllib.request.urlopen(request, timeout=_PATIENCE_SECONDS) as response:  # noqa: S310
-        text: str = response.read().decode()
-    return text
 
 
 def _samples(url: str, server: str | None, versions: list[Version], most: int) -> dict[samples.Wanted, samples.Sample]:
