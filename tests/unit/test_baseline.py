@@ -5,7 +5,7 @@ import http.server
 import itertools
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -201,6 +201,35 @@ def test_a_baseline_for_another_contract_is_refused(version: ModelVersion) -> No
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 1}', b"\x00\xff"])
 def test_what_is_no_baseline_is_refused(version: ModelVersion, content: bytes) -> None:
     (version.folder / BASELINE).write_bytes(content)
+    metrics = Metrics()
+    metrics.loaded(version)
+    assert state(page(metrics)) == "refused"
+
+
+def with_profile(**changed: object) -> Callable[[Baseline], Baseline]:
+    """Change the profile of all sources together."""
+
+    def change(given: Baseline) -> Baseline:
+        whole, *others = given.profiles
+        return msgspec.structs.replace(given, profiles=[msgspec.structs.replace(whole, **changed), *others])
+
+    return change
+
+
+@pytest.mark.parametrize(("change", "wrong"), [
+    (with_profile(best_score=[0.5, 1.0]), "2 values in best_score for"),
+    (with_profile(scores=[1.0]), "1 values in scores for"),
+    (with_profile(statistics={}), 'no "empty"'),
+    (lambda given: msgspec.structs.replace(given, edges=[]), "for 0 edges"),
+])  # fmt: skip
+def test_a_baseline_that_contradicts_itself_is_refused(
+    change: Callable[[Baseline], Baseline], wrong: str, version: ModelVersion
+) -> None:
+    path = baseline.write(version, windows(10), 300, "a test", by_hour=True)
+    given = msgspec.json.decode(path.read_bytes(), type=Baseline)
+    path.write_bytes(msgspec.json.encode(change(given)))
+    with pytest.raises(BaselineRefusedError, match=f"{wrong}.*: capture it again"):
+        read(version)
     metrics = Metrics()
     metrics.loaded(version)
     assert state(page(metrics)) == "refused"

@@ -43,7 +43,20 @@ def read(model: ModelVersion) -> Baseline | None:
             f"{model.contract.fingerprint[:12]}: capture it again"
         )
         raise BaselineRefusedError(msg)
+    for profile in baseline.profiles:
+        if wrong := _wrong(profile, len(baseline.edges)):
+            msg = f"{path} contradicts itself: a profile of {profile.stream!r} has {wrong}: capture it again"
+            raise BaselineRefusedError(msg)
     return baseline
+
+
+def _wrong(profile: Profile, edges: int) -> str:
+    """What a profile has that cannot be shown; empty: nothing."""
+    if len(profile.best_score) != edges:
+        return f"{len(profile.best_score)} values in best_score for {edges} edges"
+    if len(profile.scores) not in (0, edges):
+        return f"{len(profile.scores)} values in scores for {edges} edges"
+    return "" if "empty" in profile.statistics else 'no "empty" in statistics'
 
 
 @dataclass
