@@ -13,7 +13,7 @@ from vedette_server.explain.explain import CONVINCING
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
 
 GAIN = 0.7  # by which the convincing scores of an image must add up to more for something to have been gained
-_COLUMNS, _TILE, _CAPTION = 4, 320, 34  # tiles in a row, and pixels
+COLUMNS, _TILE, _CAPTION = 4, 320, 34  # tiles in a row, and pixels
 _HELPS, _PLAIN, _BACKGROUND = (46, 160, 67), (110, 110, 110), (250, 250, 250)
 
 
@@ -113,10 +113,10 @@ def sheet(diagnosis: Diagnosis) -> bytes:
     shown = [one for one in (diagnosis.as_sent, *diagnosis.ranked) if one.answer.thumbnail]
     pictures = [Image.open(io.BytesIO(one.answer.thumbnail or b"")) for one in shown]
     height = max((picture.height for picture in pictures), default=0) + _CAPTION
-    canvas = Image.new("RGB", (_COLUMNS * _TILE, -(-len(shown) // _COLUMNS) * height), _BACKGROUND)
+    canvas = Image.new("RGB", (COLUMNS * _TILE, -(-len(shown) // COLUMNS) * height), _BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     for index, (one, picture) in enumerate(zip(shown, pictures, strict=True)):
-        left, top = index % _COLUMNS * _TILE, index // _COLUMNS * height
+        left, top = index % COLUMNS * _TILE, index // COLUMNS * height
         canvas.paste(picture, (left, top + _CAPTION))
         colour = _HELPS if one.gains_on(diagnosis.as_sent) else _PLAIN
         words = OF_MISTAKE[one.mistake][1] if one.mistake in OF_MISTAKE else "as sent"

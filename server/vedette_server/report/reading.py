@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from vedette_server.monitor.profile import INPUTS
 from vedette_server.monitor.scrape import Page
+from vedette_server.monitor.serving import STAGES
 from vedette_server.report.facts import Baseline, Counts, Histogram, Limit, Source, Version
-
-_STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 
 
 def read(page: Page) -> list[Version]:
@@ -62,7 +61,7 @@ def _version(page: Page, model: str, number: str) -> Version:
         classes={name: count for (name,), count in page.by("vedette_detections_total", "class", **of).items()},
         duration=_histogram(page, "vedette_request_duration_seconds", of),
         age=_histogram(page, "vedette_frame_age_seconds", of),
-        stages={stage: _histogram(page, "vedette_stage_duration_seconds", {**of, "stage": stage}) for stage in _STAGES},
+        stages={stage: _histogram(page, "vedette_stage_duration_seconds", {**of, "stage": stage}) for stage in STAGES},
         baseline=_baseline(page, of),
     )
 

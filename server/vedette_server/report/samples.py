@@ -9,12 +9,12 @@ from PIL import Image, ImageChops
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 
+from vedette_server.explain.diagnosis import COLUMNS
 from vedette_server.monitor.streams import OTHER, UNNAMED
 from vedette_server.report.facts import Version
 from vedette_server.report.verdict import beyond
 
 _PATIENCE_SECONDS = 120.0  # for each: beside traffic the server takes its time
-_COLUMNS = 4  # of the server's comparison
 _QUALITY = 80  # of the pictures, which are made to be mailed
 
 
@@ -79,7 +79,7 @@ def _first_row(png: bytes, tiles: int) -> bytes:
     """The frame as it was sent and what comes next to it in the comparison, without the empty rim below."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png)) as sheet:
-        rows = -(-tiles // _COLUMNS)
+        rows = -(-tiles // COLUMNS)
         row = sheet.convert("RGB").crop((0, 0, sheet.width, sheet.height // rows))
     rim = Image.new("RGB", row.size, row.getpixel((row.width - 1, 0)))
     _, _, _, bottom = ImageChops.difference(row, rim).getbbox() or (0, 0, *row.size)
