@@ -22,8 +22,9 @@ from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 from vedette_server.report.reading import read
-from vedette_server.report.verdict import Light, Verdict, of_source, of_version
+from vedette_server.report.verdict import MARGINS, MODEL_FLOOR, STREAM_FLOOR, Light, Verdict, of_source, of_version
 
+from deploy.prometheus import drift, parts
 from tests import running
 from tests.bench import labelled
 
@@ -403,7 +404,19 @@ def answers(total: int, empty: int, reason: str = "QUIET_SCENE", stream: str = "
     )
 
 
+def brightness(mean: float, low: float, high: float) -> tuple[str, ...]:
+    """The mean of a hundred single images, and between what it lay when all was well."""
+    return (
+        f'vedette_input_brightness_levels_sum{{stream=""}} {100 * mean}',
+        'vedette_input_brightness_levels_count{stream=""} 100',
+        f'vedette_baseline_limit{{stream="",statistic="brightness",bound="low"}} {low}',
+        f'vedette_baseline_limit{{stream="",statistic="brightness",bound="high"}} {high}',
+    )
+
+
 USUAL = 'vedette_baseline_limit{stream="",statistic="empty",bound="high"} 0.5'
+NEVER = USUAL.replace("0.5", "0")
+NEVER_AT_GATE = NEVER.replace('stream=""', 'stream="gate"')
 SUSPECTED = 'vedette_suspected_cause{stream="",cause="IMAGE_ROTATED"} 1'
 
 
@@ -425,12 +438,28 @@ SUSPECTED = 'vedette_suspected_cause{stream="",cause="IMAGE_ROTATED"} 1'
     (('vedette_nonfinite_rows_total{stage="backbone"} 3', *answers(9, 1)), "attention", "3 regions were dropped"),
     (('vedette_contract_violations_total{reason="SIZE_INVALID"} 3', *answers(9, 1)), "attention", "3 requests"),
     (('vedette_golden_disagreement_ratio{predecessor="7"} 0.9', *answers(9, 1)), "attention", "version 7's golden"),
-    (('vedette_baseline_state{vedette_baseline_state="refused"} 1', *answers(9, 1)), "attention", "is refused"),
+    (('vedette_baseline_state{vedette_baseline_state="refused"} 1', *answers(9, 1)), "attention", "the server's log"),
+    ((*answers(1_000_000, 1, "BELOW_THRESHOLD"), NEVER), "ok", "< 0.1 % of 1,000,000 answers are empty"),
+    ((*answers(1_000_000, 1), NEVER), "ok", "< 0.1 %"),
+    ((*answers(100, 40, "BELOW_THRESHOLD"), NEVER), "attention", "mostly because of BELOW_THRESHOLD"),
+    ((*answers(100, 60, "BELOW_THRESHOLD"), NEVER), "silenced", "mostly because of BELOW_THRESHOLD"),
+    ((*answers(100, 15, "IMAGE_BLACK", "gate"), *answers(50, 0), NEVER_AT_GATE), "ok", "10.0 %"),
+    ((*answers(100, 40, "IMAGE_BLACK", "gate"), *answers(50, 0), NEVER_AT_GATE), "attention", "“gate” is silenced."),
+    ((*answers(100, 90, "IMAGE_BLACK", "gate"), *answers(50, 0), NEVER_AT_GATE), "silenced", "“gate” is silenced."),
+    ((*answers(100, 5), *brightness(111, 100, 110)), "ok", "5.0 %"),
+    ((*answers(100, 5), *brightness(121, 100, 110)), "attention", "brightness is 121 on average, above the usual 110"),
+    ((*answers(100, 5), *brightness(139, 50, 110)), "ok", "5.0 %"),
 ])  # fmt: skip
 def test_the_traffic_light_says_why(lines: Sequence[str], light: str, said: str) -> None:
     verdict = judged(*lines)
     sentence = verdict.whys[0].sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert (verdict.light.word, said in sentence) == (light, True), verdict
+
+
+def test_the_page_judges_as_the_alerts_do() -> None:
+    parameters = parts.Parameters()
+    assert (parameters.model_floor, parameters.stream_floor) == (MODEL_FLOOR, STREAM_FLOOR)
+    assert MARGINS == drift._MARGINS
 
 
 def test_no_worker_is_silence() -> None:

@@ -18,11 +18,13 @@ class Limit:
     mean: float | None
     high: float | None
 
-    def side(self, value: float) -> str:
-        """On which side a value lies outside; empty: on none."""
-        if self.high is not None and value > self.high:
+    def side(self, value: float, margin: float) -> str:
+        """On which side a value lies outside, by more than the margin and half of what lies between; empty: on none."""
+        if self.low is not None and self.high is not None:
+            margin = max(margin, (self.high - self.low) / 2)
+        if self.high is not None and value > self.high + margin:
             return "above"
-        return "below" if self.low is not None and value < self.low else ""
+        return "below" if self.low is not None and value < self.low - margin else ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _TOTALS = (
     "A page of metrics holds totals: everything below is counted since the server's start, of streams since they were "
     "last forgotten for idleness. What has lately changed can hide in totals of days; what is suspected, ready and "
-    "failing is as of this moment."
+    "failing is as of this moment. So is what was usual: of a baseline by the hour, this hour's "
+    "share of empty answers."
 )
 
 

@@ -19,7 +19,7 @@ from vedette_server.rpc.errors import TABLE
 _MOST_WHYS, _MOST_CLASSES = 6, 20
 _BASELINES = {
     "missing": "No baseline has been captured, so that nothing says what is usual: vedette-server baseline does.",
-    "refused": "The baseline was captured under another contract and is refused.",
+    "refused": "The baseline is refused; the server's log says why.",
 }
 
 

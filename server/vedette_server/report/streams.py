@@ -5,7 +5,7 @@ from vedette_server.report import charts
 from vedette_server.report.elements import Element, el, table
 from vedette_server.report.facts import Source, Version
 from vedette_server.report.parts import beside, card, code, count, keys, lamp, source
-from vedette_server.report.verdict import of_source, percent
+from vedette_server.report.verdict import beyond, of_source, outside, percent
 
 _MOST = 50  # rows
 _UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": "", "upper": ""}
@@ -49,7 +49,7 @@ def _empty(one: Source) -> list[Element]:
     said = f"{percent(one.share)} empty"
     if low is not None and high is not None:
         said += f", usual {percent(low)} to {percent(high)}"
-    out = bool(limit and limit.side(one.share) == "above")
+    out = limit is not None and beyond(one)
     return [beside(percent(one.share)), el("br"), charts.band(said, one.share, low, high, out=out)]
 
 
@@ -61,7 +61,7 @@ def _input(one: Source, statistic: str) -> list[Element | str]:
     shown = f"{value:.{digits}f}{_UNITS[statistic]}"
     if limit is None or limit.low is None or limit.high is None:
         return [beside(shown)]
-    side = limit.side(value)
+    side = outside(one, statistic)
     mark = el("span", shown, class_="outside", title=f"{side} what was usual") if side else shown
     usual = f"{limit.low:.{digits}f} to {limit.high:.{digits}f}"
     return [beside(mark), el("br"), el("span", usual, class_="beside soft small")]

@@ -10,6 +10,10 @@ from vedette_server.monitor.streams import OTHER, SINGLE, UNNAMED
 from vedette_server.report.facts import Counts, Source, Version
 
 _MOST_EMPTY = 0.8  # of the answers, where no baseline says what is usual
+# The next three are those of the alerting rules, so that the page and the alerts do not contradict each other.
+MODEL_FLOOR = 0.5  # below this share of empty answers no model is silenced, whatever its baseline
+STREAM_FLOOR = 0.2  # the same for a stream
+MARGINS = {"brightness": 10.0, "contrast": 6.0, "sharpness": 2.0, "redness": 0.02, "upper": 0.01}  # beyond a limit
 _DISAGREEMENT = 0.5  # of a golden image's objects, from which on two versions cannot both be right
 _MOST_NAMED = 3  # sources in a sentence
 _EXPECTED = 20  # detections of a class, from which on to have none of it is remarkable
@@ -53,21 +57,30 @@ class Verdict:
 
 def of_source(source: Source) -> Verdict:
     """Whether a source's images are seen."""
-    return _judge([*_suspicions(source), *_emptiness(source), *_inputs(source)], source)
+    return _judge([*_suspicions(source), *_emptiness(source, STREAM_FLOOR), *_inputs(source)], source)
 
 
 def of_version(version: Version) -> Verdict:
     """Whether a version sees."""
     whole = version.whole
     sources = _suspicions(whole) if len(version.sources) == 1 else _of_sources(version)
-    whys = [*_serving(version), *sources, *_emptiness(whole), *_model(version), *_drift(version), *_inputs(whole)]
-    return _judge(whys, whole)
+    whys = [*_serving(version), *sources, *_emptiness(whole, MODEL_FLOOR), *_model(version), *_drift(version)]
+    return _judge([*whys, *_inputs(whole)], whole)
 
 
 def beyond(source: Source) -> bool:
     """Whether more answers are empty than is usual, or, where nobody knows what is, than is credible."""
     high = source.limits["empty"].high if "empty" in source.limits else None
-    return source.answers >= LEAST_ANSWERS and source.share > (_MOST_EMPTY if high is None else high)
+    most = _MOST_EMPTY if high is None else max(high, STREAM_FLOOR)
+    return source.answers >= LEAST_ANSWERS and source.share > most
+
+
+def outside(source: Source, statistic: str) -> str:
+    """On which side of its limits an input statistic lies far enough outside to tell something; empty: on none."""
+    limit = source.limits.get(statistic)
+    if limit is None or source.answers < LEAST_ANSWERS:
+        return ""
+    return limit.side(source.inputs[statistic], MARGINS[statistic])
 
 
 def shown(name: str) -> str:
@@ -109,7 +122,8 @@ def _suspicions(source: Source) -> Iterator[Why]:
         yield Why(Light.SILENCED, f"The server suspects {_told(cause)}", cause)
 
 
-def _emptiness(source: Source) -> Iterator[Why]:
+def _emptiness(source: Source, floor: float) -> Iterator[Why]:
+    """What is empty beyond what is usual; silence is what is explained, and above the floor."""
     if not beyond(source):
         return
     high = source.limits["empty"].high if "empty" in source.limits else None
@@ -117,15 +131,16 @@ def _emptiness(source: Source) -> Iterator[Why]:
     empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty, {usual}"
     if source.explained > 0.5:
         leading = next(reason for reason in source.reasons if reason != Code.QUIET_SCENE)
-        yield Why(Light.SILENCED, f"{empty}; mostly because of {_told(leading)}", leading)
+        light = Light.SILENCED if source.share > floor else Light.ATTENTION
+        yield Why(light, f"{empty}; mostly because of {_told(leading)}", leading)
     elif high is not None and not source.suspected:
         yield Why(Light.ATTENTION, f"{empty}, and nothing explains most of them: the scene may be quiet.")
 
 
 def _inputs(source: Source) -> Iterator[Why]:
     for statistic, value in source.inputs.items():
-        limit = source.limits.get(statistic)
-        if limit and source.answers >= LEAST_ANSWERS and (side := limit.side(value)):
+        if side := outside(source, statistic):
+            limit = source.limits[statistic]
             bound = limit.high if side == "above" else limit.low
             yield Why(
                 Light.ATTENTION, f"The images' {statistic} is {value:.3g} on average, {side} the usual {bound:.3g}."
@@ -143,11 +158,12 @@ def _serving(version: Version) -> Iterator[Why]:
 
 
 def _of_sources(version: Version) -> Iterator[Why]:
-    """What its sources make of a version: silenced, where those that are have most of the answers."""
+    """What its sources make of a version: silenced, where most of its answers are empty by those that are."""
     judged = [(source, of_source(source)) for source in version.sources]
     silenced = [(source, verdict) for source, verdict in judged if verdict.light is Light.SILENCED]
     if silenced:
-        most = 2 * sum(source.answers for source, _ in silenced) > version.whole.answers
+        lost = sum(source.answers if source.suspected else source.empty for source, _ in silenced)
+        most = lost > MODEL_FLOOR * version.whole.answers
         (source, verdict), *others = sorted(silenced, key=lambda pair: (not pair[0].suspected, -pair[0].empty))
         sentence = f"Of {len(judged)} sources of images, {shown(source.name)} is silenced. {verdict.whys[0].sentence}"
         if others:
@@ -183,7 +199,7 @@ def _first(counts: Counts) -> str:
 
 def _drift(version: Version) -> Iterator[Why]:
     if version.baseline.state == "refused":
-        yield Why(Light.ATTENTION, "The baseline is refused: it was captured under another contract. Capture it again.")
+        yield Why(Light.ATTENTION, "The baseline is refused; the server's log says why. Capture it again.")
     for statistic, distance, words in (
         ("score_distance", version.distances.scores, "scores of detections lie"),
         ("class_distance", version.distances.classes, "mix of classes lies"),
