@@ -95,7 +95,7 @@ class Traffic:
 
     def __init__(self, address: str) -> None:
         self.pictures = [street.bgr for street in streets(24)]
-        self.address = address
+        self._client = Client(address)
         self.send: Callable[[Any, int], ImageLike] = faults.raw
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._single, self._stream)]
@@ -107,6 +107,7 @@ class Traffic:
 
     def __exit__(self, *_raised: object) -> None:
         self._stopped.set()
+        self._client.close()  # a frame that waits for a worker would wait for ever
         for thread in self._threads:
             thread.join()
 
@@ -117,17 +118,15 @@ class Traffic:
             yield self.send(self.pictures[index % len(self.pictures)], index)
 
     def _single(self) -> None:
-        with Client(self.address) as client:
-            for image in self.frames(1.8):
-                with contextlib.suppress(VedetteError):
-                    client.detect(image)
+        for image in self.frames(1.8):
+            with contextlib.suppress(VedetteError, ValueError):  # no server, no worker, or a client that is closed
+                self._client.detect(image)
 
     def _stream(self) -> None:
-        with Client(self.address) as client:
-            while not self._stopped.wait(0.2):
-                with contextlib.suppress(VedetteError):
-                    for _ in client.stream(self.frames(0.7), policy="LOSSLESS", stream_id=STREAM, max_in_flight=1):
-                        pass
+        while not self._stopped.wait(0.2):
+            with contextlib.suppress(VedetteError, ValueError):
+                for _ in self._client.stream(self.frames(0.7), policy="LOSSLESS", stream_id=STREAM, max_in_flight=1):
+                    pass
 
 
 @dataclass
@@ -145,8 +144,10 @@ Trouble: TypeAlias = Callable[[Scene], contextlib.AbstractContextManager[None]]
 @contextlib.contextmanager
 def sending(at: Scene, send: Callable[[Any, int], ImageLike]) -> Iterator[None]:
     at.traffic.send = send
-    yield
-    at.traffic.send = faults.raw
+    try:
+        yield
+    finally:
+        at.traffic.send = faults.raw
 
 
 def black(at: Scene) -> contextlib.AbstractContextManager[None]:
