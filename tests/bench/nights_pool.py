@@ -68,7 +68,9 @@ class _Kept(msgspec.Struct, frozen=True):
 
 def pool(version: ModelVersion, size: Size) -> Pool:
     """The pool of that size, from where it is kept if it is."""
-    about = (version.contract.fingerprint, _LOOK, size, *map(inspect.signature, (Answer, Evidence, PixelStatistics)))
+    weights = hashlib.sha256((version.folder / "model.safetensors").read_bytes()).hexdigest()
+    shapes = map(inspect.signature, (Answer, Evidence, PixelStatistics))
+    about = (version.contract.fingerprint, weights, _LOOK, size, *shapes)
     path = BUILD / f"nights-{hashlib.sha256(repr(about).encode()).hexdigest()[:16]}.msgpack"
     if not path.exists():
         kept = _infer(version, size)

@@ -32,6 +32,7 @@ HOSTILE = "<script>alert('x')</script>\"&'<img src=x>"
 DARK, GATE = "dark yard", "gate"
 V = {"model": "roadsigns", "version": "1"}
 
+pytestmark = pytest.mark.timeout(900)  # the fixtures wait for what a server finds out beside its traffic
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None and not os.environ.get("CI"), reason="needs Debian's chromium"
 )

@@ -8,9 +8,12 @@ import pytest
 from tests.bench import nights
 from tests.bench.nights_days import ALL_AT_ONCE
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("promtool") is None and not os.environ.get("CI"), reason="promtool is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("promtool") is None and not os.environ.get("CI"), reason="promtool is not installed"
+    ),
+    pytest.mark.timeout(900),  # some 200 pictures are inferred, where they were not yet
+]
 
 
 @pytest.fixture(scope="module")
