@@ -207,12 +207,6 @@ def test_a_camera_whose_clock_is_wrong_ages_no_frames(metrics: Metrics) -> None:
     assert page(metrics).value("vedette_frame_age_seconds_sum") == 0.5
 
 
-def test_another_pools_restarts_are_added(metrics: Metrics) -> None:
-    for restarts in (3, 0, 1):
-        metrics.state(MODEL, workers=1, wanted=1, queued=0, running=0, restarts=restarts)
-    assert page(metrics).value("vedette_worker_restarts_total") == 4
-
-
 def test_golden_images_fail_for_one_cause(metrics: Metrics) -> None:
     for cause in (Code.GOLDEN_FAILING, Code.NON_FINITE_VALUES):
         metrics.golden(MODEL, cause)

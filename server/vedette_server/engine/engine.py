@@ -40,6 +40,7 @@ class Engine:
         self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
         self.probe = Probe(monitor, self._diagnostician)
         self._served: list[ServedVersion] = []
+        self._going: list[ServedVersion] = []  # being unloaded
         self._in_flight = 0
         self._arrivals = 0
         self.stopping = asyncio.Event()  # set from the drain on
@@ -58,10 +59,11 @@ class Engine:
     def replace(self, models: Sequence[ModelVersion]) -> list[ServedVersion]:
         """Load what is new among `models`; returns what is served, is not among them and can be missed by now.
 
-        A version can be missed when its model has another that answers, or has none left among `models`.
+        A version can be missed when its model has another that answers, or has none left among `models`. One that
+        comes back while it is being unloaded is left for a later call: the monitor could not tell the two apart.
         """
         wanted = {(model.name, model.version): model for model in models}
-        loaded = {(one.model.name, one.model.version) for one in self._served}
+        loaded = {(one.model.name, one.model.version) for one in (*self._served, *self._going)}
         for key in sorted(set(wanted) - loaded):
             self.load(wanted[key])
         names = {model.name for model in models}
@@ -76,13 +78,13 @@ class Engine:
     async def unload(self, served: ServedVersion) -> None:
         """Stop serving a version: nothing new reaches it, what it was given is answered, then its processes end."""
         self._served.remove(served)
+        self._going.append(served)
         self.probe.unloaded(served.model)
         self.changed.set()
         await served.drain()
         await served.stop()
-        identity = (served.model.name, served.model.version)
-        if identity not in {(one.model.name, one.model.version) for one in self._served}:  # else it has come back
-            self.monitor.unloaded(served.model)
+        self.monitor.unloaded(served.model)
+        self._going.remove(served)
 
     @property
     def served(self) -> Sequence[ServedVersion]:

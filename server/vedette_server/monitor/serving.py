@@ -109,6 +109,5 @@ class Serving:
         self._model_ready.labels(*labels).set(workers > 0)
         self.queued.labels(*labels).set(queued)
         self._running.labels(*labels).set(running)
-        seen = self._restarts_seen.get(labels, 0)
-        self._restarts.labels(*labels).inc(restarts - seen if restarts >= seen else restarts)  # less: another pool
+        self._restarts.labels(*labels).inc(restarts - self._restarts_seen.get(labels, 0))
         self._restarts_seen[labels] = restarts
