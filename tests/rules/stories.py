@@ -116,6 +116,11 @@ def _broken() -> Iterator[Story]:
     few = {**_empty("BELOW_THRESHOLD", *STREAMS), **findings("east", NON_FINITE_VALUES=(0, 1, 0))}
     silenced = _rings("VedetteModelSilenced", "BELOW_THRESHOLD")
     yield Story("a few answers with NaN, and another cause", few, (nonfinite, silenced))
+    order: Series = {f'vedette_golden_disagreement_ratio{{{V}, predecessor="0"}}': (0.9,)}
+    for stream in STREAMS:
+        order |= answers(stream=stream, QUIET_SCENE=(1, 10, 1))
+    both = (_rings("VedetteVersionDisagrees", "WRONG_VERSION"), _rings("VedetteModelQuiet", "UNKNOWN"))
+    yield Story("a model that falls quiet, with classes in another order on purpose", order, both)
     workers: Series = {
         f"vedette_model_ready{{{V}}}": (1, 0, 1),
         f"vedette_workers_ready{{{V}}}": (1, 0, 1),
