@@ -110,10 +110,10 @@ def class_names(family: str) -> tuple[str, ...]:
     return ("person",) if family == "keypoint_rcnn" else CLASSES
 
 
-def model(family: str) -> torch.nn.Module:
+def model(family: str, cfg: CfgNode | None = None) -> torch.nn.Module:
     """A model with random weights whose activations and scores are as spread out as a trained one's."""
     torch.manual_seed(17)
-    built: torch.nn.Module = build_model(config(family))
+    built: torch.nn.Module = build_model(cfg or config(family))
     pixels = torch.as_tensor(scenes.draw(scenes.describe(1)).pixels.astype(np.float32).transpose(2, 0, 1))
     with torch.no_grad():
         built.backbone(((pixels - 110) / 58)[None])  # in training mode: sets the running statistics of BatchNorm

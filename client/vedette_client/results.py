@@ -92,6 +92,11 @@ class Panoptic:
     segment_map_png: bytes
     segments: tuple[Segment, ...]
 
+    @functools.cached_property
+    def segment_map(self) -> NDArray[np.int32]:
+        """The segment id of every pixel, 0 where there is no segment: shape (height, width)."""
+        return _grey(self.segment_map_png)
+
 
 @dataclass(frozen=True)
 class StageCounts:
@@ -183,7 +188,7 @@ class Result:
     width: int
     empty: Empty | None
     panoptic: Panoptic | None
-    class_map_png: bytes | None  # the class of every pixel, for semantic answers
+    class_map_png: bytes | None  # the class of every pixel, for semantic answers: see `class_map`
     findings: tuple[Finding, ...]
     model: str
     version: str
@@ -205,6 +210,11 @@ class Result:
         return self.detections[index]
 
     @functools.cached_property
+    def class_map(self) -> NDArray[np.int32] | None:
+        """The class id of every pixel, for semantic answers: shape (height, width)."""
+        return None if self.class_map_png is None else _grey(self.class_map_png)
+
+    @functools.cached_property
     def boxes(self) -> NDArray[np.float32]:
         """All boxes: shape (N, 4), XYXY, pixels."""
         return np.array([item.box for item in self.detections], np.float32).reshape(-1, 4)
@@ -220,7 +230,12 @@ class Result:
         return np.array([item.class_id for item in self.detections], np.int64)
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Result records as COCO's tools take them: boxes as x, y, width, height; ids from the model's, unchanged."""
+        """Result records as COCO's tools take them, and as Detectron2's own evaluator writes them.
+
+        Boxes are x, y, width, height. Keypoints are half a pixel less than the answer's: COCO counts in pixels, whose
+        middle is x + 0.5 in an answer. Class ids are the model's own, unchanged: a dataset may number its categories
+        otherwise.
+        """
         return [_coco(item, image_id) for item in self.detections]
 
     def to_supervision(self) -> "supervision.Detections":
@@ -240,18 +255,25 @@ class Result:
         )
 
 
+def _grey(png: bytes) -> NDArray[np.int32]:
+    """A grey PNG's values, whether it has 8 or 16 bits."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return np.asarray(picture).astype(np.int32)
+
+
 def _coco(item: Detection, image_id: int) -> dict[str, Any]:
-    x0, y0, x1, y1 = item.box
+    corners = np.array(item.box, np.float32)  # in whose precision Detectron2 subtracts
     record = {
         "image_id": image_id,
         "category_id": item.class_id,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "bbox": np.concatenate([corners[:2], corners[2:] - corners[:2]]).tolist(),
         "score": item.score,
     }
     if item.mask:
         record["segmentation"] = item.mask.record()
     if item.keypoints:
-        record["keypoints"] = [value for point in item.keypoints for value in (point.x, point.y, point.score)]
+        points = np.array([(point.x, point.y, point.score) for point in item.keypoints], np.float32)
+        record["keypoints"] = (points - np.array((0.5, 0.5, 0.0), np.float32)).ravel().tolist()
     return record
 
 

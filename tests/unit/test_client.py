@@ -94,7 +94,7 @@ def test_a_result_becomes_coco_records(result: results.Result) -> None:
     (record,) = result.to_coco(image_id=9)
     assert (record["image_id"], record["category_id"], record["bbox"]) == (9, 1, [2, 1, 3, 2])
     assert rle.decode(record["segmentation"]).sum() == 6
-    assert record["keypoints"] == [3, 2, 0.5]
+    assert record["keypoints"] == [2.5, 1.5, 0.5], "COCO counts in pixels, whose middle is half a pixel further"
 
 
 def test_a_result_becomes_supervision_detections(result: results.Result) -> None:

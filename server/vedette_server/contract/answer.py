@@ -142,7 +142,7 @@ class Answer:
     evidence: Evidence
     times: StageTimes
     panoptic: Panoptic | None = None
-    class_map_png: bytes | None = None  # the class of every pixel: 8-bit grey, the image's size
+    class_map_png: bytes | None = None  # the class of every pixel: grey, 8 bits or, of more than 256 classes, 16
     pixels: PixelStatistics | None = None  # as they arrived; None: not observed
     model_input: ModelInput | None = None  # as they entered the model; None: not observed
     thumbnail: bytes | None = None  # a small JPEG with the detections drawn in, where it was asked for

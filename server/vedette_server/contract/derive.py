@@ -7,6 +7,7 @@ from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContrac
 from vedette_server.contract.declared import Count, Declared, declared
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 
+_MOST_STUFF = 65_536  # classes that a 16-bit map can tell apart
 FLOOR = 0.05  # Detectron2's own default threshold: low enough for evidence, high enough to cost nothing
 
 
@@ -31,6 +32,7 @@ def derive(
     _check_names(model.classes, names.classes)
     _check_names(model.stuff, names.stuff)
     _check_names(model.keypoints, names.keypoints)
+    _check_map_holds(model.stuff)
     _check_not_always_empty(model, default, waivers)
     return InputContract(
         channel_order=model.channel_order,
@@ -71,6 +73,12 @@ def _check_names(count: Count | None, names: Sequence[str]) -> None:
         which = f"{count.key} = {wanted}" if count else "stuff or keypoints, of which the model has none"
         seen = f"{len(names)} names were given for {which}"
         raise LoadRefusedError(Check.CLASS_COUNT, seen)
+
+
+def _check_map_holds(stuff: Count | None) -> None:
+    if stuff and stuff.number > _MOST_STUFF:
+        seen = f"{stuff.key} is {stuff.number}, and a class map holds {_MOST_STUFF} classes"
+        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
 
 
 def _check_not_always_empty(model: Declared, threshold: float, waivers: Collection[Check]) -> None:

@@ -13,9 +13,10 @@ from pycocotools import mask as rle
 from vedette_server.contract.answer import Detections, Mask, Panoptic, Segment
 from vedette_server.contract.contract import Output
 from vedette_server.contract.options import MaskFormat, Options
-from vedette_server.contract.types import BoolArray, UInt8Array
+from vedette_server.contract.types import BoolArray
 
 _LEAST_POINTS = 3  # of a polygon
+_EIGHT_BITS, _SIXTEEN_BITS = 256, 65_536  # values of a grey PNG
 
 
 def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401  detectron2 is untyped
@@ -57,23 +58,35 @@ def _png(image: Image.Image) -> bytes:
 
 
 def class_map(scores: torch.Tensor) -> bytes:
-    """Encode a semantic answer, scores of shape (classes, height, width), as a PNG of each pixel's best class."""
-    best: UInt8Array = scores.argmax(dim=0).to(torch.uint8).cpu().numpy()
-    return _png(Image.fromarray(best))
+    """Encode a semantic answer, scores of shape (classes, height, width), as a PNG of each pixel's best class.
+
+    It has 8 bits where every class fits, else 16, however many of them this image shows.
+    """
+    depth = np.uint8 if len(scores) <= _EIGHT_BITS else np.uint16
+    return _png(Image.fromarray(scores.argmax(dim=0).cpu().numpy().astype(depth)))
 
 
 def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> Panoptic:
-    """Convert `panoptic_seg`: an int32 map of shape (height, width), and what each of its ids is."""
+    """Convert `panoptic_seg`: an integer map of shape (height, width), and what each of its ids is.
+
+    Where one of the ids is more than a 16-bit map can hold, all are numbered from 1; what is no segment is 0.
+    """
     ids = segment_map.cpu().numpy()
-    areas = np.bincount(ids.ravel())
+    known = np.array(sorted(int(segment["id"]) for segment in segments), np.int64)
+    fits = not len(known) or 0 < known[0] <= known[-1] < _SIXTEEN_BITS
+    numbers = np.concatenate([[0], known if fits else np.arange(1, len(known) + 1)])
+    places = np.searchsorted(known, ids)
+    places = np.where(np.isin(ids, known), places + 1, 0)
+    areas = np.bincount(places.ravel(), minlength=len(numbers))
+    place = {old: index for index, old in enumerate(known.tolist(), start=1)}
     return Panoptic(
-        _png(Image.fromarray(ids.astype(np.uint16))),
+        _png(Image.fromarray(numbers[places].astype(np.uint16))),
         tuple(
             Segment(
-                id=int(segment["id"]),
+                id=int(numbers[place[int(segment["id"])]]),
                 is_thing=bool(segment["isthing"]),
                 class_id=int(segment["category_id"]),
-                area=int(areas[segment["id"]]),
+                area=int(areas[place[int(segment["id"])]]),
                 score=float(segment["score"]) if "score" in segment else None,
             )
             for segment in segments
