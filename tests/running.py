@@ -96,12 +96,19 @@ class Server:
         return self.process.wait(PATIENCE)
 
 
+def check_invariants(log_path: Path) -> None:
+    """Fail where a server has found its ledger of admitted items broken."""
+    broken = [line for line in log_path.read_text().splitlines() if "invariant_broken" in line]
+    assert not broken, broken
+
+
 @contextlib.contextmanager
 def server(*flags: str, serving: bool = True) -> Iterator[Server]:
     """Start a server, wait until it serves, and end it after the test if the test did not."""
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
+        environment["VEDETTE_CHECK_INVARIANTS"] = "true"
         process = subprocess.Popen([*command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
             running = Server(process, Path(log.name))
@@ -116,3 +123,4 @@ def server(*flags: str, serving: bool = True) -> Iterator[Server]:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            check_invariants(Path(log.name))

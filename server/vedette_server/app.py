@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 
 import structlog
 
@@ -18,6 +18,10 @@ from vedette_server.settings import Settings
 log = structlog.get_logger()
 
 PREDICTOR = "vedette_server.predictor.predictor:load"
+
+
+def _log_violations(found: Sequence[str]) -> None:
+    log.error("invariant_broken", found=list(found))
 
 
 class App:
@@ -36,6 +40,7 @@ class App:
             max_queued_bytes=settings.max_queued_bytes,
             golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
+            violated=_log_violations if settings.check_invariants else None,
         )
         self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)
         most = max(model.contract.limits.max_bytes for model in self._models)

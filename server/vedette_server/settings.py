@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop
     triton_metrics: bool = False  # the metrics page has Triton's names too, for dashboards that exist already
+    check_invariants: bool = False  # of what was admitted, after each step, for tests: what is broken is logged
     log_format: Literal["console", "json"] = "console"
 
     @field_validator("listen", "http")

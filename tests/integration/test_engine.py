@@ -25,7 +25,7 @@ from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 from vedette_server.repository.repository import ModelVersion
 
-from tests import running
+from tests import invariants, running
 from tests.unit.test_contract import contract
 
 KILL, RAISE, REFUSE, SLEEP, HANG = 1, 2, 3, 4, 5
@@ -104,7 +104,13 @@ class Silent:
 
 MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
 SETTINGS = PoolSettings(
-    "tests.integration.test_engine:scripted", 2, 1, ("cpu",), max_queued=4, max_queued_bytes=10_000_000
+    "tests.integration.test_engine:scripted",
+    2,
+    1,
+    ("cpu",),
+    max_queued=4,
+    max_queued_bytes=10_000_000,
+    violated=invariants.note,
 )
 
 

@@ -21,6 +21,7 @@ from vedette_server.engine.served import PoolSettings, State
 from vedette_server.explain.findings import Code
 from vedette_server.repository.repository import ModelVersion
 
+from tests import invariants
 from tests.integration.test_engine import Silent
 from tests.unit.test_contract import contract
 
@@ -74,7 +75,9 @@ def ear() -> Ear:
 @pytest.fixture
 async def engine(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     monkeypatch.setattr(probe, "_HOLD_SECONDS", 0.0)  # what was found is looked into again at once
-    settings = PoolSettings("tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000)
+    settings = PoolSettings(
+        "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+    )
     engine = Engine(settings, ear, max_seconds=60, diagnose_share=1.0)
     served = engine.load(ModelVersion("test", 1, Path(), "", contract(), ()))
     while served.state is not State.READY:

@@ -8,6 +8,7 @@ from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import Options
 from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.queue import Flow, Item, Priority, Queue
+from vedette_server.pool.process import Loss
 
 OPTIONS = Options(0.5, ())
 
@@ -80,7 +81,7 @@ async def test_a_flow_that_comes_back_has_saved_nothing_up() -> None:
 async def test_priority_precedes_all_turns_and_what_was_lost_precedes_priority() -> None:
     queue, flow = Queue(), Flow()
     low, high, lost = item(flow, priority=Priority.LOW), item(flow, priority=Priority.HIGH), item(flow)
-    lost.crashes = 1
+    lost.losses.append(Loss.CRASHED)
     for one in (low, high, lost):
         queue.push(one)
     assert queue.seconds_before(Priority.NORMAL) == 2.0, "what is low does not delay it"
@@ -95,7 +96,7 @@ async def test_bytes_and_number_are_kept() -> None:
     assert (len(queue), queue.bytes) == (2, 8)
     assert queue.remove(one)
     assert not queue.remove(one)
-    assert (queue.clear(), len(queue), queue.bytes) == ([other], 0, 0)
+    assert (queue.items, len(queue), queue.bytes) == ([other], 1, 3)
 
 
 @pytest.mark.parametrize(("size", "shape"), [

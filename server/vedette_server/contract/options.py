@@ -78,7 +78,7 @@ def _outputs(asked: tuple[Output, ...], contract: InputContract) -> tuple[Output
     for output in asked:
         if output not in contract.outputs:
             raise _not_produced(output, contract)
-    return asked or contract.outputs
+    return tuple(dict.fromkeys(asked)) or contract.outputs
 
 
 def _not_produced(output: Output, contract: InputContract) -> Refused:

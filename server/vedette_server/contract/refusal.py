@@ -45,6 +45,8 @@ class Reason(StrEnum):
     THRESHOLD_OUT_OF_RANGE = auto()
     THRESHOLD_BELOW_FLOOR = auto()
     REQUEST_ID_INVALID = auto()
+    REQUEST_UNREADABLE = auto()
+    REQUEST_TOO_LARGE = auto()
     FEATURE_NOT_SERVED = auto()
     MODEL_NAME_MISSING = auto()
     MODEL_NOT_FOUND = auto()

@@ -13,6 +13,7 @@ from vedette_server.contract.mistakes import Mistake, applicable
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.budget import Budget
+from vedette_server.engine.query import CALLERS_LIMIT
 from vedette_server.engine.queue import Flow, Item, Priority
 from vedette_server.engine.served import ServedVersion, State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
@@ -51,6 +52,7 @@ class Diagnostician:
                 queued=self._waiting,
                 expected="many",
                 left="few",
+                limit=CALLERS_LIMIT,
                 retry_seconds="10",
             )
         self._waiting += 1

@@ -14,7 +14,7 @@ from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.diagnostician import Diagnostician, Sample
 from vedette_server.engine.probe import Probe
-from vedette_server.engine.query import Monitor, Outcome, Query
+from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
 from vedette_server.explain.diagnosis import Diagnosis
@@ -35,10 +35,10 @@ class Engine:
         """`diagnose_share` of the workers' time is for diagnoses beside traffic; 0 switches them off."""
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self.max_seconds = max_seconds  # that a request may take
-        self.monitor = monitor
+        self.monitor = unfailing(monitor)
         self._settings = settings
         self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
-        self.probe = Probe(monitor, self._diagnostician)
+        self.probe = Probe(self.monitor, self._diagnostician)
         self._served: list[ServedVersion] = []
         self._going: list[ServedVersion] = []  # being unloaded
         self._in_flight = 0
@@ -130,12 +130,10 @@ class Engine:
         """
         started = time.monotonic()
         with self.underway(query.model, query.version):
-            served, item = self.item(query, started + self._seconds(query))
+            seconds = self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
+            served, item = self.item(query, started + seconds)
             served.admit(item)
             return await self.outcome(served, item, started)
-
-    def _seconds(self, query: Query) -> float:
-        return self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
 
     @contextlib.contextmanager
     def underway(self, model: str, version: str) -> Iterator[None]:
@@ -179,6 +177,7 @@ class Engine:
             query.source,
             query.request_id,
             query.captured,
+            CALLERS_LIMIT if query.seconds is not None and query.seconds < self.max_seconds else SERVERS_LIMIT,
         )
         return served, item
 
@@ -188,7 +187,7 @@ class Engine:
             async with asyncio.timeout_at(None if math.isinf(item.deadline) else item.deadline):
                 answer = await item.answer
         except TimeoutError:
-            raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}") from None
+            raise item.late() from None
         now = time.monotonic()
         findings = self.probe.see(served, item, answer)
         outcome = Outcome(

@@ -1,7 +1,10 @@
 """What is asked of the engine, and what it gives back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
+
+import structlog
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
@@ -10,6 +13,12 @@ from vedette_server.contract.refusal import Reason
 from vedette_server.engine.queue import Flow, Priority
 from vedette_server.explain.findings import Code, Finding
 from vedette_server.repository.repository import ModelVersion
+
+log = structlog.get_logger()
+
+# What bounds the time of a request, in the words of a refusal.
+CALLERS_LIMIT = "the deadline of the call"
+SERVERS_LIMIT = "max_request_seconds of the server"
 
 
 @dataclass(frozen=True)
@@ -80,3 +89,26 @@ class Monitor(Protocol):
 
     def streams(self, count: int) -> None:
         """Streams opened or closed; `count` are open."""
+
+
+def unfailing(monitor: Monitor) -> Monitor:
+    """The same monitor; where it raises, that is logged, and no answer is lost to it."""
+    return cast("Monitor", _Unfailing(monitor))
+
+
+class _Unfailing:
+    """Passes every call on."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        tell = getattr(self._monitor, name)
+
+        def told(*args: object, **facts: object) -> None:
+            try:
+                tell(*args, **facts)
+            except Exception:
+                log.exception("monitor_failed", told=name)
+
+        return told

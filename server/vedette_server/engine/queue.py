@@ -15,6 +15,8 @@ from enum import IntEnum
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.pool.process import Loss
 
 
 class Priority(IntEnum):
@@ -49,18 +51,22 @@ class Item:
     source: str = ""  # the stream's id; empty: it came by itself
     request_id: str = ""  # in the log
     captured: int | None = None  # nanoseconds since the epoch, of a stream's frame
+    limit: str = ""  # what has set the deadline, in the words of a refusal
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     cost: float = 0.0  # seconds of a worker that it will probably take
     queued: float = field(default_factory=time.monotonic)
     started: float | None = None  # when it was given to a worker
-    crashes: int = 0  # of workers that had it
-    kills: int = 0  # of workers that had it, from outside
+    losses: list[Loss] = field(default_factory=list)  # of workers that had it
     number: int = field(default_factory=lambda: next(_numbers))
 
     @property
     def lost(self) -> bool:
         """Whether it was lost with a worker, so that it is tried again, alone."""
-        return self.crashes + self.kills > 0
+        return bool(self.losses)
+
+    def late(self) -> Refused:
+        """The refusal of an image that was not answered in time."""
+        return Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{self.deadline - self.queued:.3f}", limit=self.limit)
 
 
 class Queue:
@@ -109,7 +115,7 @@ class Queue:
         """The workers' time that those cost that go before a newcomer of this priority."""
         return sum(item.cost for item in self._items if item.priority >= priority)
 
-    def clear(self) -> list[Item]:
-        """Take out everything."""
-        items, self._items, self.bytes = self._items, [], 0
-        return items
+    @property
+    def items(self) -> list[Item]:
+        """Everything that waits now, in the order in which it came."""
+        return list(self._items)

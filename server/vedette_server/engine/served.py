@@ -5,7 +5,7 @@ import functools
 import math
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,12 +17,13 @@ from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.estimate import Estimate, resized
+from vedette_server.engine.ledger import Ledger, Run
 from vedette_server.engine.query import Monitor
-from vedette_server.engine.queue import Item, Queue
+from vedette_server.engine.queue import Item
 from vedette_server.explain.findings import Code
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
-from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
+from vedette_server.pool.process import Loss, Worker, WorkerBugError, WorkerLostError
 from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
 
@@ -52,6 +53,7 @@ class PoolSettings:
     max_queued_bytes: int
     golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
     hang_seconds: float = 60.0  # after which a worker whose inference loop shows no life is replaced
+    violated: Callable[[Sequence[str]], None] | None = None  # told which invariants do not hold; None: never checked
 
 
 class ServedVersion:
@@ -77,15 +79,12 @@ class ServedVersion:
             for device in [settings.devices[index % len(settings.devices)]]
         ]
         self._pool = Pool(starts, settings.hang_seconds, self._probation, self._vigil, self._note)
-        self._queue = Queue()
+        self._ledger = Ledger()
         self._estimate = Estimate(model.contract.resize)
-        self._running: dict[Item, Worker] = {}
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
         # What their golden images showed last, where it is waived that this must be nothing.
         self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
-        self._settled = asyncio.Event()  # set when nothing waits and nothing runs
-        self._settled.set()
 
     def run(self) -> None:
         """Start the workers."""
@@ -140,8 +139,9 @@ class ServedVersion:
     def admit(self, item: Item) -> None:
         """Let an image wait for its turn. Raises `Refused`: OVERLOADED, for what cannot be answered by its deadline."""
         late = self._expected(item) > item.deadline - time.monotonic()
-        idle = not self._queue and self._pool.idle is not None  # to try costs nothing, and estimates can be wrong
-        if len(self._queue) >= self._settings.max_queued or (late and not idle):
+        # To try costs nothing where nothing else is to be done, and estimates can be wrong.
+        idle = not self._ledger.queue and self._pool.idle is not None
+        if len(self._ledger.queue) >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
 
@@ -152,14 +152,13 @@ class ServedVersion:
         item.cost = self._estimate.of(item.size)
         if item.options.undo is None:
             self.last_traffic = time.monotonic()
-        self._queue.push(item)
-        self._settled.clear()
-        item.answer.add_done_callback(lambda _done: self.withdraw(item))
+        self._ledger.admit(item)
+        item.answer.add_done_callback(lambda _done: self._withdraw(item))
         self._note()
 
     def takes(self, size: int) -> bool:
         """Whether there is room for an image of so many bytes to wait."""
-        return self._queue.bytes + size <= self._settings.max_queued_bytes
+        return self._ledger.queue.bytes + size <= self._settings.max_queued_bytes
 
     def _expected(self, item: Item) -> float:
         """Seconds until an image would be answered, with one image's time to spare: what is late was for nothing."""
@@ -169,30 +168,37 @@ class ServedVersion:
         expected, left = self._expected(item), item.deadline - time.monotonic()
         retry = max(expected - left, self._estimate.of(item.size))
         facts = {"expected": f"{expected:.2f}", "left": f"{left:.2f}", "retry_seconds": f"{retry:.3f}"}
-        return Refused(Reason.OVERLOADED, model=self.model.name, queued=len(self._queue), **facts)
+        return Refused(
+            Reason.OVERLOADED, model=self.model.name, queued=len(self._ledger.queue), limit=item.limit, **facts
+        )
 
-    def withdraw(self, item: Item) -> None:
+    def _withdraw(self, item: Item) -> None:
         """Take an image off the queue that nobody waits for any more."""
-        if self._queue.remove(item):
+        if self._ledger.withdraw(item):
             self._note()
 
     def _seconds_until_turn(self, item: Item, now: float) -> float:
         """How long an image would wait for a worker."""
         workers = self._pool.workers
         running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
-        return (running + self._queue.seconds_before(item.priority)) / max(len(workers), 1)
+        return (running + self._ledger.queue.seconds_before(item.priority)) / max(len(workers), 1)
 
     def _dispatch(self) -> None:
         """Give workers that have room what is next."""
-        while (item := self._queue.next()) is not None:
-            worker = self._pool.idle if item.lost else self._pool.roomy
-            if worker is None:
-                return
-            cost = item.cost if len(self._queue) > 1 else 0.0  # where nothing else waits, it is tried
-            if time.monotonic() + cost > item.deadline:
-                self._queue.remove(item)
-                _settle(item, Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{item.deadline - item.queued:.3f}"))
-                continue
+        with self._ledger.guarded(self._ledger.queue.items):  # of which none is next, if this raises
+            while (item := self._ledger.queue.next()) is not None:
+                worker = self._pool.idle if item.lost else self._pool.roomy
+                if worker is None:
+                    return
+                with self._ledger.guarded([item]):
+                    self._serve(item, worker)
+
+    def _serve(self, item: Item, worker: Worker) -> None:
+        """Give a worker the item whose turn it is, unless that has become hopeless."""
+        cost = item.cost if len(self._ledger.queue) > 1 else 0.0  # where nothing else waits, it is tried
+        if time.monotonic() + cost > item.deadline:
+            self._ledger.settle(item, item.late())
+        else:
             self._give(worker, self._batch(item, worker.max_batch))
 
     def _batch(self, first: Item, most: int) -> list[Item]:
@@ -200,7 +206,7 @@ class ServedVersion:
         batch, rule = [first], self.model.contract.resize
         if first.lost or first.options.undo is not None:  # whose size may be another than the header's
             return batch
-        for item in self._queue.in_turn() if most > 1 else ():
+        for item in self._ledger.queue.in_turn() if most > 1 else ():
             done = time.monotonic() + sum(one.cost for one in batch) + item.cost
             alike = resized(item.size, rule) == resized(first.size, rule) and not item.lost
             alike &= item.options.panoptic_threshold == first.options.panoptic_threshold and item.options.undo is None
@@ -211,41 +217,47 @@ class ServedVersion:
         return batch
 
     def _give(self, worker: Worker, batch: Sequence[Item]) -> None:
+        """Send a batch to a worker: it has all of it, or, if this raises, nothing."""
+        works = [(item.spec, item.data, item.options) for item in batch]
+        replies = worker.submit(works, alone=batch[0].lost)
         now = time.monotonic()
-        for item in batch:
-            self._queue.take(item)
+        for item, reply in zip(batch, replies, strict=True):
+            self._ledger.run(item, Run(worker, reply))
             item.started = now
-            self._running[item] = worker
+            reply.add_done_callback(functools.partial(self._answered, item))
         self._free_at[worker] = max(self._free_at.get(worker, now), now) + sum(item.cost for item in batch)
         if batch[0].options.undo is None:  # diagnoses are no traffic
             self._monitor.batch(self.model, len(batch))
-        works = [(item.spec, item.data, item.options) for item in batch]
-        for item, future in zip(batch, worker.submit(works, alone=batch[0].lost), strict=True):
-            future.add_done_callback(functools.partial(self._answered, item))
 
-    def _answered(self, item: Item, future: asyncio.Future[Answer]) -> None:
+    def _answered(self, item: Item, reply: asyncio.Future[Answer]) -> None:
         """A worker is through with an item, or was lost with it."""
-        self._through_with(item)
-        error = future.exception()
-        match error:
-            case None:
-                answer = future.result()
-                if item.options.undo is None:  # a diagnosis leaves a part of the work out
-                    self._learn(answer)
-                _settle(item, answer)
-            case WorkerLostError():
-                self._lost_with(item, killed=error.killed)
-            case Refused():
-                _settle(item, error)
-            case _:
-                log.error("predictor_raised", model=self.model.name, version=self.model.version, error=str(error))
-                _settle(item, Refused(Reason.INTERNAL))
+        with self._ledger.guarded([item]):
+            worker = self._ledger.running[item].worker
+            self._conclude(item, reply)
+            self._through_with(worker)
         self._note()
 
-    def _through_with(self, item: Item) -> None:
+    def _conclude(self, item: Item, reply: asyncio.Future[Answer]) -> None:
+        match error := reply.exception():
+            case None:
+                answer = reply.result()
+                self._ledger.settle(item, answer)
+                if item.options.undo is None:  # a diagnosis leaves a part of the work out
+                    self._learn(answer)
+            case WorkerLostError():
+                self._lost_with(item, error.loss)
+            case Refused():
+                self._ledger.settle(item, error)
+            case WorkerBugError():
+                name, version = self.model.name, self.model.version
+                log.error("predictor_raised", model=name, version=version, request_id=item.request_id, error=str(error))
+                self._ledger.settle(item, Refused(Reason.INTERNAL))
+            case _:
+                raise error
+
+    def _through_with(self, worker: Worker) -> None:
         """A worker has one item less: it has begun with its next one just now, if it has one."""
-        worker = self._running.pop(item)
-        rest = [one.cost for one, its in self._running.items() if its is worker]
+        rest = [item.cost for item, run in self._ledger.running.items() if run.worker is worker]
         if rest:
             self._free_at[worker] = time.monotonic() + sum(rest)
         else:
@@ -256,19 +268,17 @@ class ServedVersion:
         seconds = times.decode + times.preprocess + times.forward + times.postprocess
         self._estimate.learn((answer.height, answer.width), seconds)
 
-    def _lost_with(self, item: Item, *, killed: bool) -> None:
+    def _lost_with(self, item: Item, loss: Loss) -> None:
         """Retry what was lost with its worker, once, alone: what two workers crash of is poisonous."""
-        item.kills += killed
-        item.crashes += not killed
-        if item.answer.done():
-            return
-        if item.crashes >= _MOST_LOSSES:
-            _settle(item, Refused(Reason.IMAGE_POISONOUS, losses=item.crashes))
-        elif item.crashes + item.kills >= _MOST_LOSSES:
-            _settle(item, Refused(Reason.WORKERS_LOST, losses=item.crashes + item.kills))
+        item.losses.append(loss)
+        if len(item.losses) < _MOST_LOSSES:
+            self._ledger.retry(item)
+        elif Loss.MISUNDERSTOOD in item.losses:
+            self._ledger.settle(item, Refused(Reason.INTERNAL))
+        elif Loss.KILLED in item.losses:
+            self._ledger.settle(item, Refused(Reason.WORKERS_LOST, losses=len(item.losses)))
         else:
-            item.started = None
-            self._queue.push(item)
+            self._ledger.settle(item, Refused(Reason.IMAGE_POISONOUS, losses=len(item.losses)))
 
     async def _probation(self, worker: Worker) -> None:
         """Let a new worker prove that it sees before it serves."""
@@ -361,26 +371,31 @@ class ServedVersion:
 
     async def drain(self) -> None:
         """Wait until everything that was taken is answered."""
-        await self._settled.wait()
+        await self._ledger.empty.wait()
 
     async def stop(self) -> None:
         """End the workers; whoever still waits is told to try elsewhere."""
-        for item in self._queue.clear():
-            _settle(item, Refused(Reason.SHUTTING_DOWN))
+        for item in self._ledger.queue.items:
+            self._ledger.settle(item, Refused(Reason.SHUTTING_DOWN))
         await self._pool.stop()
+        left = self._ledger.admitted - self._ledger.settled
+        self._check([f"{left} items are not settled after the last worker has ended"] if left else [])
+
+    def _check(self, violations: Sequence[str]) -> None:
+        if violations and self._settings.violated:
+            self._settings.violated(violations)
 
     def _note(self) -> None:
         """Something has changed: go on with what can go on, and tell whoever wants to know."""
         self._dispatch()
-        if not self._queue and not self._running:
-            self._settled.set()
+        self._check(self._ledger.violations())
         self._changed.set()
         self._monitor.state(
             self.model,
             workers=len(self._pool.workers),
             wanted=self._settings.workers,
-            queued=len(self._queue),
-            running=len(self._running),
+            queued=len(self._ledger.queue),
+            running=len(self._ledger.running),
             restarts=self._pool.restarts,
         )
 
@@ -389,13 +404,3 @@ def _cause(answer: Answer) -> Code:
     """Why a golden image is answered otherwise than it must be, as far as its own answer tells."""
     broken = answer.evidence.not_finite or answer.evidence.dropped
     return Code.NON_FINITE_VALUES if broken else Code.GOLDEN_FAILING
-
-
-def _settle(item: Item, result: Answer | Refused) -> None:
-    """Give an item's caller its result, if it still waits."""
-    if item.answer.done():
-        return
-    if isinstance(result, Refused):
-        item.answer.set_exception(result)
-    else:
-        item.answer.set_result(result)

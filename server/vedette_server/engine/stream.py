@@ -6,10 +6,11 @@ sender is slowed.
 """
 
 import asyncio
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -137,13 +138,21 @@ class Stream:
         if self._engine.draining:
             raise Refused(Reason.SHUTTING_DOWN)
         entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
-        if self._settings.policy is Policy.LOSSLESS:
+        lossless = self._settings.policy is Policy.LOSSLESS
+        if lossless:
             await self._until_room(len(frame.data))
-            await self._told.put(entry)
-            self._start(entry)
-        else:
-            await self._told.put(entry)
-            self._supersede(entry)
+        await self._told.put(entry)
+        with self._guarded(entry):
+            (self._start if lossless else self._supersede)(entry)
+
+    @contextlib.contextmanager
+    def _guarded(self, entry: _Entry) -> Iterator[None]:
+        """Settle a frame as INTERNAL if the block raises, and log why under the stream's request id."""
+        try:
+            yield
+        except Exception:
+            log.exception("bug", request_ids=[self._settings.request_id], frame_id=entry.frame.frame_id)
+            entry.settle(Refused(Reason.INTERNAL))
 
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
@@ -235,13 +244,13 @@ class Stream:
                 self._drop(entry, DropReason.EXPIRED)
             else:
                 entry.settle(refusal)
-        except asyncio.CancelledError:  # of the item's answer: superseded, or the stream has gone
-            entry.fate.cancel()
+        except asyncio.CancelledError:  # of the item's answer; what was superseded or given up is settled by then
+            entry.settle(Refused(Reason.INTERNAL))
 
     def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (bug := task.exception()):
-            log.error("bug", exc_info=bug)
-            entry.settle(Refused(Reason.INTERNAL))
+        with self._guarded(entry):
+            if not task.cancelled():
+                task.result()
         self._underway.discard(entry)
         self._room.set()
         held = self._newest

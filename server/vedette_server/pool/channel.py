@@ -18,11 +18,22 @@ from vedette_server.pool.messages import FromWorker, ToWorker
 
 T = TypeVar("T")
 _LENGTH = struct.Struct("!I")
+# Bytes of a message to a worker. Two of them fit into the kernel's default buffer, so that a worker that reads is never
+# sent half of one.
+_MOST_SENT = 64 * 1024
 _MOST_DESCRIPTORS = 64  # of one message; a batch has fewer images
 
 
 class ChannelClosedError(ConnectionError):
     """The other end is gone."""
+
+
+class ChannelBlockedError(ChannelClosedError):
+    """The other end lives and no longer reads; it may have been sent half a message."""
+
+
+class MessageTooLargeError(ValueError):
+    """A message that is not sent."""
 
 
 def _write_array(value: object) -> object:
@@ -64,15 +75,20 @@ class GatewayEnd:
     def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:
         """Send one message, with descriptors.
 
-        Raises `ChannelClosedError` if the worker is gone, or no longer reads what it is sent.
+        Raises `MessageTooLargeError`, `ChannelClosedError` if the worker is gone, and `ChannelBlockedError`.
         """
         frame = _frame(message)
+        if len(frame) > _MOST_SENT:
+            msg = f"{len(frame)} bytes for a worker; at most {_MOST_SENT} are sent at once"
+            raise MessageTooLargeError(msg)
         try:
             sent = socket.send_fds(self._sock, [frame], descriptors)
-        except OSError as error:  # a full buffer too: a worker has few jobs at a time, so it has stopped reading
+        except BlockingIOError as error:  # a worker has few jobs at a time, so it has stopped reading
+            raise ChannelBlockedError from error
+        except OSError as error:
             raise ChannelClosedError from error
         if sent != len(frame):
-            raise ChannelClosedError
+            raise ChannelBlockedError
 
     async def receive(self) -> FromWorker:
         """Receive one message. Raises `ChannelClosedError` once the worker is gone."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TypeAlias
 
 import structlog
@@ -18,7 +19,7 @@ from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool.channel import ChannelClosedError, GatewayEnd
+from vedette_server.pool.channel import ChannelBlockedError, ChannelClosedError, GatewayEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 from vedette_server.pool.slots import Slot
 
@@ -36,12 +37,20 @@ class WorkerStartError(Exception):
     """A worker did not come up; the message says why, for the operator."""
 
 
-class WorkerLostError(Exception):
-    """A worker ended while it had a job. `killed`: by a signal from outside, so that the job is not to blame."""
+class Loss(Enum):
+    """How a worker ended while it had a job."""
 
-    def __init__(self, message: str, *, killed: bool) -> None:
+    CRASHED = auto()  # by itself, or because it hung: the job may be to blame
+    KILLED = auto()  # by a signal from outside: the job is not to blame
+    MISUNDERSTOOD = auto()  # it said what the gateway cannot read: a bug
+
+
+class WorkerLostError(Exception):
+    """A worker ended while it had a job."""
+
+    def __init__(self, message: str, loss: Loss) -> None:
         super().__init__(message)
-        self.killed = killed
+        self.loss = loss
 
 
 class WorkerBugError(Exception):
@@ -68,6 +77,12 @@ class _Memory:
         if job.slot is not None:
             self.free.append(job.slot)
             job.slot = None
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """Take slots back whose memory has to be new when they are used again."""
+        for number in slots:
+            self.slots[number].close()
+        self.free += slots
 
     def take(self) -> int:
         if not self.free:
@@ -158,27 +173,45 @@ class Worker:
     def submit(self, works: Sequence[Work], *, alone: bool = False) -> list[asyncio.Future[Answer]]:
         """Give it one batch; there must be room. `alone` keeps it from getting another one meanwhile.
 
+        It takes all of them, or none if this raises: `MessageTooLargeError`, or `OSError` where memory is lacking.
         Each future gets an answer, or raises `Refused` for what is wrong with the image, `WorkerBugError` for what is
         wrong with the predictor, `WorkerLostError` if the process ends meanwhile.
         """
-        jobs, descriptors, futures = [], [], []
-        batch, self._alone = next(self._ids), alone
+        slots = [self._memory.take() for _ in works]
+        try:
+            jobs = [self._job(number, work) for number, work in zip(slots, works, strict=True)]
+            self._send(jobs)
+        except BaseException:
+            self._memory.forget(slots)  # the worker may not have their memory
+            raise
         if not self.batches:
             self._sign = time.monotonic()  # what it does from now on is this
-        for spec, data, options in works:
-            number, job_id = self._memory.take(), next(self._ids)
-            slot = self._memory.slots[number]
-            fresh = slot.write(data)
-            if slot.fd is not None:
-                descriptors.append(slot.fd)
-            jobs.append(Job(job_id, number, len(data), fresh, spec, options))
-            futures.append(asyncio.get_running_loop().create_future())
-            self._underway[job_id] = _Underway(number, futures[-1], batch)
-        with contextlib.suppress(ChannelClosedError):  # `_listen` finds that out too, and tells every future
-            self._channel.send(Batch(tuple(jobs)), descriptors)
-        for job in jobs:
-            self._memory.slots[job.slot].given()
-        return futures
+        batch, self._alone = next(self._ids), alone
+        sent = [_Underway(number, asyncio.get_running_loop().create_future(), batch) for number in slots]
+        self._underway.update(zip((job.job_id for job in jobs), sent, strict=True))
+        return [job.answer for job in sent]
+
+    def _job(self, number: int, work: Work) -> Job:
+        """Put an image into a slot."""
+        spec, data, options = work
+        fresh = self._memory.slots[number].write(data)
+        return Job(next(self._ids), number, len(data), fresh, spec, options)
+
+    def _send(self, jobs: Sequence[Job]) -> None:
+        slots = [self._memory.slots[job.slot] for job in jobs]
+        try:
+            self._channel.send(Batch(tuple(jobs)), [slot.fd for slot in slots if slot.fd is not None])
+        except ChannelBlockedError:
+            self.give_up()
+        except ChannelClosedError:
+            pass  # `_listen` finds that out too, and tells every future
+        for slot in slots:
+            slot.given()
+
+    def has(self, answer: asyncio.Future[Answer]) -> bool:
+        """Whether it was sent the job of this future, and its end would be told to that."""
+        listens = self._listening is not None and not self._listening.done()
+        return listens and any(job.answer is answer for job in self._underway.values())
 
     async def predict(self, spec: ImageSpec, data: Buffer, options: Options) -> Answer:
         """Have one image answered; raises what `submit` says."""
@@ -187,6 +220,7 @@ class Worker:
 
     async def _listen(self) -> None:
         """Take what the worker says, until it is gone; then tell everyone who waits for it."""
+        misunderstood = False
         try:
             while True:
                 self._take(await self._channel.receive())
@@ -194,12 +228,14 @@ class Worker:
             pass
         except Exception:  # whatever it is, nobody must wait for this worker any more
             log.exception("worker_misunderstood", pid=self.pid)
+            misunderstood = True
         self._kill()
         status = await self._process.wait()
-        killed = status in _FROM_OUTSIDE and not self._hung
+        loss = Loss.KILLED if status in _FROM_OUTSIDE and not self._hung else Loss.CRASHED
+        error = WorkerLostError(f"worker {self.pid}, status {status}", Loss.MISUNDERSTOOD if misunderstood else loss)
         for job in self._underway.values():
             if not job.answer.done():
-                job.answer.set_exception(WorkerLostError(f"worker {self.pid}, status {status}", killed=killed))
+                job.answer.set_exception(error)
         self._underway.clear()
         self._changed()
 

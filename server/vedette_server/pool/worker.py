@@ -118,9 +118,10 @@ class _Pipeline(Generic[Prepared, Inferred]):
     def _encode(self) -> None:
         while True:
             job, inferred = self._to_encode.get()
-            answer = self._guarded(job, lambda: self._predictor.encode(inferred))  # noqa: B023  called before the next
-            if answer is not None:
-                self._channel.send(Done(job.job_id, answer))
+            self._guarded(job, lambda: self._answer(job, inferred))  # noqa: B023  called before the next
+
+    def _answer(self, job: Job, inferred: Inferred) -> None:
+        self._channel.send(Done(job.job_id, self._predictor.encode(inferred)))
 
     def _guarded(self, job: Job, call: Callable[[], Result]) -> Result | None:
         """Run one stage; what goes wrong is that job's failure, reported and survived."""
@@ -129,6 +130,8 @@ class _Pipeline(Generic[Prepared, Inferred]):
             return call()
         except Refused as refusal:
             reply = Refusal(job.job_id, refusal.reason, refusal.facts)
+        except ConnectionError:  # the gateway is gone
+            raise
         except Exception:  # noqa: BLE001  whatever a model raises
             reply = Failed(job.job_id, traceback.format_exc())
         self._channel.send(reply)

@@ -2,6 +2,8 @@
 
 import asyncio
 import collections
+import contextlib
+import dataclasses
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,9 +21,9 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
-from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream
+from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream, Told
 from vedette_server.rpc import convert, errors
-from vedette_server.rpc.wire import Received
+from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
 
@@ -39,17 +41,16 @@ class DetectionService(DetectionServiceServicer):
         self._streams = 0
         self._flows: collections.OrderedDict[str, Flow] = collections.OrderedDict()
 
-    async def Detect(self, request: Received[pb.DetectRequest], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
+    async def Detect(self, request: Sent[Received[pb.DetectRequest]], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Find objects in one image."""
-        message = request.message
-        sent = message.request_id
-        valid = len(sent) <= convert.LONGEST_ID and sent.isprintable()  # it goes into the log as it is
-        request_id = sent if sent and valid else uuid.uuid4().hex
+        request_id = _request_id(request)
 
         async def detect() -> pb.DetectResponse:
-            if not valid:
-                raise Refused(Reason.REQUEST_ID_INVALID, length=len(sent), most=convert.LONGEST_ID)
-            spec, data = convert.image(message.image, request.data)
+            received = request.read()
+            message = received.message
+            if message.request_id not in ("", request_id):
+                raise Refused(Reason.REQUEST_ID_INVALID, length=len(message.request_id), most=convert.LONGEST_ID)
+            spec, data = convert.image(message.image, received.data)
             query = Query(
                 model=message.model_name,
                 version=message.model_version,
@@ -76,23 +77,28 @@ class DetectionService(DetectionServiceServicer):
             self._flows.popitem(last=False)
         return flow
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802  gRPC's name
+    async def ListModels(self, request: Sent[pb.ListModelsRequest], context: Context) -> pb.ListModelsResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """List every version of every model."""
-        del request, context
-        return pb.ListModelsResponse(models=[convert.model(served) for served in self._engine.served])
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802  gRPC's name
+        async def list_models() -> pb.ListModelsResponse:
+            request.read()
+            return pb.ListModelsResponse(models=[convert.model(served) for served in self._engine.served])
+
+        return await _guarded(context, uuid.uuid4().hex, list_models)
+
+    async def GetModel(self, request: Sent[pb.GetModelRequest], context: Context) -> pb.GetModelResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Describe one version of a model."""
 
         async def get() -> pb.GetModelResponse:
-            served = self._engine.find(request.model_name, request.model_version)
+            message = request.read()
+            served = self._engine.find(message.model_name, message.model_version)
             return pb.GetModelResponse(model=convert.model(served))
 
         return await _guarded(context, uuid.uuid4().hex, get)
 
     async def StreamDetect(  # noqa: N802  gRPC's name
         self,
-        request_iterator: AsyncIterator[Received[pb.StreamDetectRequest]],  # type: ignore[override]  # read by rpc.wire
+        request_iterator: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]],  # type: ignore[override]  # read by rpc.wire
         context: Context,
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         """Find objects in the frames of a video."""
@@ -115,15 +121,16 @@ class DetectionService(DetectionServiceServicer):
         self._engine.monitor.streams(self._streams)
 
     async def _stream(
-        self, requests: AsyncIterator[Received[pb.StreamDetectRequest]], request_id: str
+        self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         if self._streams > self._max_streams:
             raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
         first = await anext(aiter(requests), None)
-        if first is None or first.message.WhichOneof("message") != "config":
-            seen = first.message.WhichOneof("message") if first else "nothing"
-            raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=f"sent as {seen}", most=MOST_IN_FLIGHT)
-        config = first.message.config
+        message = first.read().message if first else pb.StreamDetectRequest()
+        if message.WhichOneof("message") != "config":
+            seen = f"sent as {message.WhichOneof('message') or 'nothing'}"
+            raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=seen, most=MOST_IN_FLIGHT)
+        config = message.config
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
@@ -134,7 +141,7 @@ class DetectionService(DetectionServiceServicer):
             stopping = asyncio.create_task(self._stop_reading(reading))
             try:
                 async for event in stream.told():
-                    response = convert.told(event, request_id)
+                    response = _told(event, request_id)
                     told[response.WhichOneof("message") or ""] += 1
                     yield response
                 await asyncio.wait({reading})
@@ -152,15 +159,16 @@ class DetectionService(DetectionServiceServicer):
         await self._engine.stopping.wait()
         reading.cancel()
 
-    async def Diagnose(self, request: pb.DiagnoseRequest, context: Context) -> pb.DiagnoseResponse:  # noqa: N802  gRPC's name
+    async def Diagnose(self, request: Sent[pb.DiagnoseRequest], context: Context) -> pb.DiagnoseResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Find out why an image gives nothing."""
         request_id = uuid.uuid4().hex
 
         async def diagnose() -> pb.DiagnoseResponse:
-            sampled = not request.HasField("image")
-            spec, data = (EncodedImage(), b"") if sampled else convert.image(request.image, None)
-            asked, source = convert.asked(request.options), request.stream_id
-            query = Query(request.model_name, request.model_version, spec, data, asked, None, source=source)
+            message = request.read()
+            sampled = not message.HasField("image")
+            spec, data = (EncodedImage(), b"") if sampled else convert.image(message.image, None)
+            asked, source = convert.asked(message.options), message.stream_id
+            query = Query(message.model_name, message.model_version, spec, data, asked, None, source=source)
             given, model = await self._engine.diagnose(query, sampled=sampled)
             cause = given.cause.mistake if given.cause else None
             log.info("diagnosed", request_id=request_id, model=model.name, version=model.version, cause=cause)
@@ -169,13 +177,32 @@ class DetectionService(DetectionServiceServicer):
         return await _guarded(context, request_id, diagnose)
 
 
+def _request_id(request: Sent[Received[pb.DetectRequest]]) -> str:
+    """The caller's own id of a request, where it can go into the log as it is; else a new one."""
+    with contextlib.suppress(Refused):
+        sent = request.read().message.request_id
+        if sent and len(sent) <= convert.LONGEST_ID and sent.isprintable():
+            return sent
+    return uuid.uuid4().hex
+
+
+def _told(event: Told, request_id: str) -> pb.StreamDetectResponse:
+    """What became of a frame; where a bug keeps that from being said, that."""
+    try:
+        return convert.told(event, request_id)
+    except Exception:
+        log.exception("bug", request_id=request_id, frame_id=event.frame_id)
+        return convert.told(dataclasses.replace(event, fate=Refused(Reason.INTERNAL)), request_id)
+
+
 async def _read_frames(
-    requests: AsyncIterator[Received[pb.StreamDetectRequest]], config: pb.StreamConfig, stream: Stream
+    requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], config: pb.StreamConfig, stream: Stream
 ) -> None:
     """Give a stream its frames as they come. Raises `Refused` for what ends the stream."""
     last: int | None = None
     try:
-        async for received in requests:
+        async for request in requests:
+            received = request.read()
             message = received.message
             if message.WhichOneof("message") == "config":
                 _check_unchanged(config, message.config)

@@ -208,6 +208,18 @@ TABLE: dict[Reason, Row] = {
         "The request id has {length} characters; up to {most} printable ones are taken.",
         "Send a shorter one, or none: the server then makes one.",
     ),
+    Reason.REQUEST_UNREADABLE: Row(
+        _INVALID,
+        "request",
+        "The {bytes} bytes that were sent are not the Protobuf message that this method takes.",
+        "Build requests with code generated from the .proto files of this server's version.",
+    ),
+    Reason.REQUEST_TOO_LARGE: Row(
+        _INVALID,
+        "request",
+        "The request has {bytes} bytes; beside its image it may have at most {most}.",
+        "Put the pixels into the image's data, and send neither fields nor names that the API does not have.",
+    ),
     Reason.FEATURE_NOT_SERVED: Row(
         Code.UNIMPLEMENTED,
         None,
@@ -243,15 +255,15 @@ TABLE: dict[Reason, Row] = {
     Reason.OVERLOADED: Row(
         Code.RESOURCE_EXHAUSTED,
         None,
-        "{queued} requests wait for model {model!r}: an answer would take {expected} seconds, and {left} are left.",
-        "Try again after the delay in RetryInfo, send less at once, set a longer deadline, or add workers.",
+        "{queued} requests wait for model {model!r}: an answer would take {expected} seconds; {limit} leaves {left}.",
+        "Try again after the delay in RetryInfo, send less at once, raise that limit, or add workers.",
         retry=True,
     ),
     Reason.DEADLINE_EXCEEDED: Row(
         Code.DEADLINE_EXCEEDED,
         None,
-        "The request was not answered within {seconds} seconds.",
-        "Set a longer deadline, or send less at once. Without a deadline the server's own applies.",
+        "The request was not answered within {seconds} seconds, the time that {limit} allows.",
+        "Send less at once, raise that limit, or add workers.",
     ),
     Reason.IMAGE_POISONOUS: Row(
         Code.ABORTED,

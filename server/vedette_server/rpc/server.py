@@ -10,7 +10,7 @@ from vedette_server.rpc import wire
 from vedette_server.rpc.detection import DetectionService
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
-_SPARE_BYTES = 64 * 1024  # of a message beside its image
+_SLACK = 2  # times the largest message that is served: up to there it is refused by us, beyond it by gRPC alone
 
 
 def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
@@ -20,13 +20,17 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
-            "Detect": unary(service.Detect, wire.detect_request, answered),
-            "StreamDetect": stream(service.StreamDetect, wire.stream_request, streamed),
+            "Detect": unary(service.Detect, wire.sent(wire.detect_request), answered),
+            "StreamDetect": stream(service.StreamDetect, wire.sent(wire.stream_request), streamed),
             "ListModels": unary(
-                service.ListModels, pb.ListModelsRequest.FromString, pb.ListModelsResponse.SerializeToString
+                service.ListModels, wire.sent(pb.ListModelsRequest.FromString), pb.ListModelsResponse.SerializeToString
             ),
-            "GetModel": unary(service.GetModel, pb.GetModelRequest.FromString, pb.GetModelResponse.SerializeToString),
-            "Diagnose": unary(service.Diagnose, pb.DiagnoseRequest.FromString, pb.DiagnoseResponse.SerializeToString),
+            "GetModel": unary(
+                service.GetModel, wire.sent(pb.GetModelRequest.FromString), pb.GetModelResponse.SerializeToString
+            ),
+            "Diagnose": unary(
+                service.Diagnose, wire.sent(pb.DiagnoseRequest.FromString), pb.DiagnoseResponse.SerializeToString
+            ),
         },
     )
 
@@ -35,7 +39,7 @@ class RpcServer:
     """Listens, and tells who asks whether the models answer."""
 
     def __init__(self, engine: Engine, max_image_bytes: int, max_streams: int) -> None:
-        most = max_image_bytes + _SPARE_BYTES
+        most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", most),

@@ -1,11 +1,11 @@
-"""Take the image's bytes out of a request without copying them.
+"""Read requests: the image's bytes without copying them, and what cannot be read as a refusal of ours.
 
 A protobuf library copies a bytes field twice before a caller sees it: for a raw frame of 6 MB that is most of what a
 request costs beside its inference. Here the field is found in the message as it was received (protobuf's encoding:
 https://protobuf.dev/programming-guides/encoding) and left out of what the library parses.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -14,8 +14,10 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 
 from vedette_server.contract.image import Buffer
+from vedette_server.contract.refusal import Reason, Refused
 
 _SMALL = 32 * 1024  # bytes, below which copies cost nothing
+MOST_BESIDE_IMAGE = 256 * 1024  # bytes of a request; the names of many thousand classes fit
 
 # A path of field numbers from a request to the data of its image; at each step, any of them.
 _CONTENT = tuple(field.number for field in image_pb2.Image.DESCRIPTOR.oneofs_by_name["content"].fields)
@@ -29,6 +31,34 @@ _FRAME = (
 )
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sent(Generic[T]):
+    """A request as it arrived. gRPC would answer a deserialiser that raises with Python's own text."""
+
+    _value: T | Refused
+
+    def read(self) -> T:
+        """What was sent. Raises `Refused`: REQUEST_UNREADABLE, REQUEST_TOO_LARGE."""
+        if isinstance(self._value, Refused):
+            raise self._value
+        return self._value
+
+
+def sent(read: Callable[[bytes], T]) -> Callable[[bytes], Sent[T]]:
+    """The deserialiser that reads with `read` and never raises."""
+
+    def deserialise(received: bytes) -> Sent[T]:
+        try:
+            return Sent(read(received))
+        except Refused as refusal:
+            return Sent(refusal)
+        except Exception:  # noqa: BLE001  whatever protobuf raises
+            return Sent(Refused(Reason.REQUEST_UNREADABLE, bytes=len(received)))
+
+    return deserialise
 
 
 @dataclass(frozen=True)
@@ -40,12 +70,12 @@ class Received(Generic[M]):
 
 
 def detect_request(received: bytes) -> Received[pb.DetectRequest]:
-    """Read a DetectRequest. Raises `DecodeError`."""
+    """Read a DetectRequest. Raises `DecodeError`, and `Refused`: REQUEST_TOO_LARGE."""
     return _read(received, pb.DetectRequest, _DETECT)
 
 
 def stream_request(received: bytes) -> Received[pb.StreamDetectRequest]:
-    """Read a StreamDetectRequest. Raises `DecodeError`."""
+    """Read a StreamDetectRequest. Raises `DecodeError`, and `Refused`: REQUEST_TOO_LARGE."""
     return _read(received, pb.StreamDetectRequest, _FRAME)
 
 
@@ -60,9 +90,13 @@ def _split(message: memoryview, path: Sequence[Sequence[int]]) -> tuple[bytes, m
     """A message without the field at the end of a path, and that field's bytes: the last one's, as protobuf has it."""
     parts: list[bytes | memoryview] = []
     data: memoryview | None = None
+    beside = 0
     for number, whole, content in _fields(message):
         if content is None or number not in path[0]:
             parts.append(whole)
+            beside += len(whole)
+            if beside > MOST_BESIDE_IMAGE:  # millions of fields would take seconds
+                raise Refused(Reason.REQUEST_TOO_LARGE, bytes=len(message), most=MOST_BESIDE_IMAGE)
         elif len(path) == 1:
             data = content
         else:
