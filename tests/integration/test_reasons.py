@@ -225,4 +225,5 @@ async def test_a_time_that_is_none_is_its_frames_own_error(serve: Serve) -> None
 def test_every_reason_is_provoked_over_a_connection() -> None:
     by_input = {Reason(reason) for _request, _code, reason, _field in bad_input.CASES.values()}
     elsewhere = {Reason.FEATURE_NOT_SERVED, Reason.SAMPLE_MISSING}  # tests/integration/test_diagnose.py
+    elsewhere |= {Reason.REQUEST_UNREADABLE, Reason.REQUEST_TOO_LARGE}  # tests/integration/test_malformed.py
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)

@@ -1,5 +1,7 @@
 """The image's bytes beside the message: what one end writes, any protobuf reader reads, and the other end."""
 
+import itertools
+
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -8,6 +10,7 @@ from vedette.v1 import image_pb2
 from vedette_client import File, ImageLike, Raw, Tensor
 from vedette_client import images as client_images
 from vedette_client.wire import Outgoing, serialize
+from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc import wire
 
 LARGE = bytes(range(256)) * 1000
@@ -70,3 +73,19 @@ def test_a_truncated_message_is_no_message(cut: int) -> None:
     sent = serialize(requests(File(LARGE))[0][0])
     with pytest.raises(DecodeError):
         wire.detect_request(sent[:-cut])
+
+
+def test_millions_of_fields_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read to the end, they would hold the event loop for seconds."""
+    read = itertools.count()
+    original = wire._read_varint
+
+    def counted(message: memoryview, at: int) -> tuple[int, int]:
+        next(read)
+        return original(message, at)
+
+    monkeypatch.setattr(wire, "_read_varint", counted)
+    with pytest.raises(Refused) as caught:
+        wire.detect_request(b"\x80\x7d\x01" * 5_000_000)  # field 2000, which no message has
+    assert caught.value.reason is Reason.REQUEST_TOO_LARGE
+    assert next(read) < wire.MOST_BESIDE_IMAGE

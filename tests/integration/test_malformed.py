@@ -1,0 +1,73 @@
+"""Messages that no Protobuf reader reads, and messages that are too large: answered with a reason of ours, cheaply."""
+
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1 import image_pb2
+from vedette_server.contract.contract import Limits
+
+from tests import running
+
+SERVICE = "/vedette.v1.DetectionService/"
+GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"  # a length-delimited field that promises far more than there is
+TINY_FIELDS = b"\x80\x7d\x01" * 5_000_000  # field 2000, value 1: unknown to every method
+OVER = Limits().max_bytes + 1
+DETECT = pb.DetectRequest(image=image_pb2.Image(encoded=image_pb2.EncodedImage(data=bytes(OVER)))).SerializeToString()
+
+
+@pytest.fixture
+def channel(bundled: running.Server) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(bundled.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        yield channel
+
+
+def reason(error: grpc.RpcError) -> str:
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert "DecodeError" not in status.message
+    return info.reason
+
+
+@pytest.mark.parametrize("method", ["Detect", "ListModels", "GetModel", "Diagnose"])
+def test_what_no_reader_reads_is_refused_with_a_reason(channel: grpc.Channel, method: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(SERVICE + method)(GARBAGE, timeout=30)
+    assert reason(caught.value) == "REQUEST_UNREADABLE"
+
+
+def test_a_stream_that_sends_garbage_ends_with_the_reason(channel: grpc.Channel) -> None:
+    config = pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS)).SerializeToString()
+    for sent in ([GARBAGE], [config, GARBAGE]):
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.stream_stream(SERVICE + "StreamDetect")(iter(sent), timeout=30))
+        assert reason(caught.value) == "REQUEST_UNREADABLE"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [(DETECT, "IMAGE_TOO_MANY_BYTES"), (TINY_FIELDS, "REQUEST_TOO_LARGE")],
+    ids=["image", "fields"],
+)
+def test_what_is_too_large_is_refused_with_a_reason(channel: grpc.Channel, message: bytes, expected: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(SERVICE + "Detect")(message, timeout=30)
+    assert reason(caught.value) == expected
+
+
+def test_a_frame_that_is_too_large_fails_alone(channel: grpc.Channel) -> None:
+    def requests() -> Iterator[bytes]:
+        yield pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS)).SerializeToString()
+        for number, size in enumerate((12, OVER, 12)):
+            raw = image_pb2.RawImage(data=bytes(size), height=2, width=2, pixel_format=image_pb2.PIXEL_FORMAT_BGR8)
+            frame = pb.Frame(frame_id=number, image=image_pb2.Image(raw=raw))
+            yield pb.StreamDetectRequest(frame=frame).SerializeToString()
+
+    read: Callable[[bytes], pb.StreamDetectResponse] = pb.StreamDetectResponse.FromString
+    told = channel.stream_stream(SERVICE + "StreamDetect", None, read)(requests(), timeout=60)
+    assert [one.WhichOneof("message") for one in told] == ["answer", "error", "answer"]
