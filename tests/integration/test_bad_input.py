@@ -110,6 +110,13 @@ CASES = {
     "too many bytes": (encoded(bytes(32 * 2**20 + 1)), INVALID, "IMAGE_TOO_MANY_BYTES", "image"),
     "too many pixels": (encoded(file("PNG", mode="1", size=(9000, 9000))), INVALID, "IMAGE_TOO_LARGE", "image"),
     "too long an edge": (encoded(file("PNG", mode="1", size=(20_000, 1))), INVALID, "IMAGE_TOO_LARGE", "image"),
+    "a strip that resizing leaves without an edge": (
+        raw(height=1, width=1100, data=bytes(3300)),
+        INVALID,
+        "IMAGE_TOO_NARROW",
+        "image",
+    ),
+    "the same as a file": (encoded(file("PNG", size=(4200, 4))), INVALID, "IMAGE_TOO_NARROW", "image"),
     "raw pixels of no format": (raw(pixel_format=0), INVALID, "PIXEL_FORMAT_MISSING", "image.raw.pixel_format"),
     "raw pixels of an unknown format": (
         raw(pixel_format=99),
@@ -261,6 +268,16 @@ def test_padded_rows_are_the_same_picture(stub: DetectionServiceStub, scene: Pic
     strided = stub.Detect(raw(data=padded.tobytes(), row_stride=width * 3 + 20, **fields))
     assert plain.answer.detections
     assert list(plain.answer.detections) == list(strided.answer.detections)
+
+
+@pytest.mark.parametrize("size", [(1, 1024), (1024, 1), (16, 16_384)])
+def test_a_strip_that_detectron2_leaves_one_pixel_is_answered(
+    size: tuple[int, int], stub: DetectionServiceStub
+) -> None:
+    """Rounded to even, its edge would be 0: an answer for a size that nobody estimated once never came."""
+    height, width = size
+    answered = stub.Detect(raw(data=bytes(height * width * 3), height=height, width=width), timeout=60)
+    assert (answered.answer.image_size.height, answered.answer.image_size.width) == size
 
 
 def test_a_bomb_costs_the_gateway_no_memory(stub: DetectionServiceStub, bundled: running.Server) -> None:

@@ -11,7 +11,10 @@ from vedette_server.contract import encoded, raw, tensor
 from vedette_server.contract.contract import Input, InputContract, Limits
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, RawImage, TensorImage
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.contract.resize import output_shape
 from vedette_server.contract.types import Float32Array, UInt8Array
+
+_MOST_RESIZED = Limits.max_pixels  # of an image that is resized, even if callers may send but smaller ones
 
 
 def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
@@ -40,6 +43,7 @@ def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, 
             size = spec.height, spec.width
             _check_size(*size, limits)
             tensor.check(spec, data)
+    _check_resized(size, contract)
     return size
 
 
@@ -63,6 +67,24 @@ def _check_size(height: int, width: int, limits: Limits) -> None:
             width=width,
             max_pixels=limits.max_pixels,
             max_edge=limits.max_edge,
+        )
+
+
+def _check_resized(size: tuple[int, int], contract: InputContract) -> None:
+    """Refuse what resizing would leave without an edge, or, under a rule without a longest edge, blow up."""
+    height, width = size
+    rows, columns = output_shape(size, contract.resize)
+    most = max(contract.limits.max_pixels, height * width, _MOST_RESIZED)
+    if not rows or not columns or rows * columns > most:
+        raise Refused(
+            Reason.IMAGE_TOO_NARROW,
+            height=height,
+            width=width,
+            resized_height=rows,
+            resized_width=columns,
+            shortest_edge=contract.resize.shortest_edge,
+            longest_edge=contract.resize.longest_edge,
+            max_pixels=most,
         )
 
 

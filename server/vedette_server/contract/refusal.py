@@ -24,6 +24,7 @@ class Reason(StrEnum):
     IMAGE_NOT_UPRIGHT = auto()
     IMAGE_ANIMATED = auto()
     IMAGE_TOO_LARGE = auto()
+    IMAGE_TOO_NARROW = auto()
     PIXEL_FORMAT_MISSING = auto()
     SIZE_INVALID = auto()
     ROW_STRIDE_INVALID = auto()
@@ -76,6 +77,7 @@ VIOLATIONS = (
     Reason.IMAGE_NOT_UPRIGHT,
     Reason.IMAGE_ANIMATED,
     Reason.IMAGE_TOO_LARGE,
+    Reason.IMAGE_TOO_NARROW,
     Reason.PIXEL_FORMAT_MISSING,
     Reason.SIZE_INVALID,
     Reason.ROW_STRIDE_INVALID,

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 from vedette_server.contract.contract import ResizeRule
+from vedette_server.contract.resize import output_shape
 
 _WEIGHT = 0.1  # of the newest time in the moving average: about the last twenty count
 _CELL = 32  # pixels; models pad to about that
@@ -11,11 +12,8 @@ _MOST_SIZES = 256
 
 def resized(size: tuple[int, int], rule: ResizeRule) -> tuple[int, int]:
     """Height and width after Detectron2's ResizeShortestEdge, rounded up to what models pad to."""
-    height, width = size
-    scale = 1.0 if rule.shortest_edge == 0 else rule.shortest_edge / min(height, width)
-    if rule.shortest_edge and max(height, width) * scale > rule.longest_edge:
-        scale = rule.longest_edge / max(height, width)
-    return -(-round(height * scale) // _CELL) * _CELL, -(-round(width * scale) // _CELL) * _CELL
+    height, width = output_shape(size, rule)
+    return -(-height // _CELL) * _CELL, -(-width // _CELL) * _CELL
 
 
 class Estimate:

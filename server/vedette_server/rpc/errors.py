@@ -82,6 +82,14 @@ TABLE: dict[Reason, Row] = {
         "The image is {width} x {height} pixels; this model takes at most {max_pixels} in all and {max_edge} an edge.",
         "Scale it down, or have the operator raise [limits] in model.toml.",
     ),
+    Reason.IMAGE_TOO_NARROW: Row(
+        _INVALID,
+        "image",
+        "The image is {width} x {height} pixels, and the model's own resizing (shortest edge {shortest_edge}, longest "
+        "{longest_edge}) would make it {resized_width} x {resized_height}: no edge may become 0, nor the area exceed "
+        "{max_pixels}.",
+        "Cut the strip into pieces of less extreme proportions and send each; scaling it down changes nothing.",
+    ),
     Reason.PIXEL_FORMAT_MISSING: Row(
         _INVALID,
         "image.raw.pixel_format",
