@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import dataclasses
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -165,6 +166,24 @@ async def test_a_worker_that_hangs_is_replaced_and_its_image_refused() -> None:
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
     assert not before & set(engine.served[0].pids)
     await engine.stop()
+
+
+async def test_what_has_time_waits_for_workers_that_were_lost(engine: Engine) -> None:
+    served = engine.served[0]
+    for _ in range(3):
+        while len(served.pids) < SETTINGS.workers:
+            engine.changed.clear()
+            await engine.changed.wait()
+        for pid in served.pids:
+            os.kill(pid, signal.SIGKILL)
+        while served.pids:
+            engine.changed.clear()
+            await engine.changed.wait()
+        assert served.state is State.UNAVAILABLE
+        with pytest.raises(Refused) as caught:
+            await engine.detect(query(0, seconds=0.01))
+        assert caught.value.reason is Reason.MODEL_NOT_READY
+        assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
 
 
 async def test_an_exception_is_that_images_alone_and_kept_from_callers(engine: Engine) -> None:

@@ -161,7 +161,7 @@ class Engine:
         served = self.find(query.model, query.version)
         if self.draining:
             raise Refused(Reason.SHUTTING_DOWN)
-        if served.state is not State.READY:
+        if not served.takes_queries:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
         contract = served.model.contract
         options = resolve(query.asked, contract)

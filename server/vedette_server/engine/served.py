@@ -112,6 +112,11 @@ class ServedVersion:
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
 
     @property
+    def takes_queries(self) -> bool:
+        """Whether it answers, or is about to again: lost workers are being replaced, and what comes may wait."""
+        return self._pool.back_in is not None
+
+    @property
     def golden_failing(self) -> str:
         """What the golden images showed when they were last inferred, where that is waived; empty: all is well."""
         return next(filter(None, map(self._failing.get, self._pool.workers)), "")
@@ -137,10 +142,15 @@ class ServedVersion:
         return self._pool.restarts
 
     def admit(self, item: Item) -> None:
-        """Let an image wait for its turn. Raises `Refused`: OVERLOADED, for what cannot be answered by its deadline."""
+        """Let an image wait for its turn.
+
+        Raises `Refused`, OVERLOADED or MODEL_NOT_READY, for what cannot be answered by its deadline.
+        """
         late = self._expected(item) > item.deadline - time.monotonic()
         # To try costs nothing where nothing else is to be done, and estimates can be wrong.
         idle = not self._ledger.queue and self._pool.idle is not None
+        if late and not self._pool.workers:
+            raise Refused(Reason.MODEL_NOT_READY, model=self.model.name, why=self.state_reason)
         if len(self._ledger.queue) >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
@@ -181,7 +191,8 @@ class ServedVersion:
         """How long an image would wait for a worker."""
         workers = self._pool.workers
         running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
-        return (running + self._ledger.queue.seconds_before(item.priority)) / max(len(workers), 1)
+        waiting = (running + self._ledger.queue.seconds_before(item.priority)) / max(len(workers), 1)
+        return waiting + (self._pool.back_in or 0.0)
 
     def _dispatch(self) -> None:
         """Give workers that have room what is next."""

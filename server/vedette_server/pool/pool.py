@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
 
@@ -43,6 +44,8 @@ class Pool:
         self.workers: list[Worker] = []  # those in rotation
         self.restarts = 0
         self.last_failure: str | None = None  # why there is no worker, while there is none
+        self._start_seconds: float | None = None  # that the last start took which brought a worker into rotation
+        self._lost_at: float | None = None  # monotonic; when the last worker was lost, unless a start has failed since
 
     def run(self) -> None:
         """Start the workers, and from then on replace each that ends."""
@@ -51,6 +54,7 @@ class Pool:
     async def _keep(self, start: Start) -> None:
         backoff = _FIRST_BACKOFF
         while True:
+            started = time.monotonic()
             try:
                 worker = await Worker.spawn(start, self._changed)
                 async with contextlib.AsyncExitStack() as stack:
@@ -58,14 +62,15 @@ class Pool:
                     watch = asyncio.create_task(self._watch(worker))
                     stack.callback(watch.cancel)
                     await self._probation(worker)
+                    self._start_seconds = time.monotonic() - started
                     await self._in_rotation(worker)
                 backoff = _FIRST_BACKOFF
             except (WorkerStartError, ProbationError) as error:
-                self.last_failure = str(error)
+                self.last_failure, self._lost_at = str(error), None
                 log.error("worker_failed_to_start", folder=start.folder, error=str(error))  # noqa: TRY400  a reason, not a bug
                 self._changed()
             except Exception as error:
-                self.last_failure = repr(error)
+                self.last_failure, self._lost_at = repr(error), None
                 log.exception("worker_failed_to_start", folder=start.folder)
                 self._changed()
             await asyncio.sleep(backoff)
@@ -88,10 +93,20 @@ class Pool:
             status = await worker.ended()
             log.error("worker_lost", pid=worker.pid, status=status)
             self.last_failure = f"worker {worker.pid} ended with status {status}"
+            self._lost_at = time.monotonic()
         finally:
             vigil.cancel()
             self.workers.remove(worker)
             self._changed()
+
+    @property
+    def back_in(self) -> float | None:
+        """Seconds until lost workers are probably replaced; 0: there is one; None: none may come."""
+        if self.workers:
+            return 0.0
+        if self._lost_at is None or self._start_seconds is None:
+            return None
+        return max(self._lost_at + _FIRST_BACKOFF + self._start_seconds - time.monotonic(), 0.0)
 
     @property
     def idle(self) -> Worker | None:
