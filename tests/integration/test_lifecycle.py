@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -200,3 +201,19 @@ def test_the_log_has_one_line_for_a_request_with_its_id(
     lines = [line for line in bundled.log_path.read_text().splitlines() if "a-caller-s-own-id" in line]
     assert len(lines) == 1
     assert json.loads(lines[0])["detections"] == len(result)
+
+
+def test_a_gateway_that_was_stopped_finds_its_workers_well(tmp_path: Path, scene: Picture) -> None:
+    """It has missed their signs of life for longer than the limit, as after a suspended machine wakes."""
+    (tmp_path / "vedette.toml").write_text("hang_seconds = 2.5\nworkers = 2\nthreads = 1\n")
+    with running.server("--config", str(tmp_path / "vedette.toml")) as server, Client(server.address) as client:
+        running.wait_for(lambda: len(server.events("worker_ready")) == 2, "both workers")
+        before = set(server.worker_pids())
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(4)  # nothing tells that time has passed for a process that stands still
+        server.process.send_signal(signal.SIGCONT)
+        running.wait_for(lambda: server.events("gateway_overslept"), "the gateway to notice")
+        for _ in range(4):
+            client.detect(jpeg(scene.pixels))
+        assert set(server.worker_pids()) == before
+        assert not server.events("worker_hangs")

@@ -13,6 +13,7 @@ from vedette_server.pool.process import Worker, WorkerStartError
 
 log = structlog.get_logger()
 
+_OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0  # seconds between two starts in the same place
 
 
@@ -78,9 +79,17 @@ class Pool:
             self.restarts += 1
 
     async def _watch(self, worker: Worker) -> None:
-        """End a worker whose inference loop has not gone round for too long."""
-        while (silent := worker.silent_seconds) < self._hang_seconds:  # noqa: ASYNC110  it is silence that is waited for
+        """End a worker whose inference loop has not gone round for too long.
+
+        Only time in which this process was awake counts: one that was stopped, or whose machine slept, has missed the
+        signs of life that its workers gave, and waits for another.
+        """
+        while (silent := worker.silent_seconds) < self._hang_seconds:
+            due = time.monotonic() + self._hang_seconds - silent
             await asyncio.sleep(self._hang_seconds - silent)
+            if time.monotonic() > due + _OVERSLEPT_SECONDS:
+                log.warning("gateway_overslept", seconds=round(time.monotonic() - due, 1))
+                worker.excuse()
         log.error("worker_hangs", pid=worker.pid, seconds=round(silent, 1))
         worker.give_up()
 

@@ -157,6 +157,10 @@ class Worker:
         """Since when its inference loop has not been seen to go round."""
         return time.monotonic() - self._sign
 
+    def excuse(self) -> None:
+        """Count its silence from now on."""
+        self._sign = time.monotonic()
+
     async def _load(self, start: Start) -> None:
         try:
             self._channel.send(start)
