@@ -1,5 +1,6 @@
 """Messages that no Protobuf reader reads, and messages that are too large: answered with a reason of ours, cheaply."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import grpc
@@ -71,3 +72,27 @@ def test_a_frame_that_is_too_large_fails_alone(channel: grpc.Channel) -> None:
     read: Callable[[bytes], pb.StreamDetectResponse] = pb.StreamDetectResponse.FromString
     told = channel.stream_stream(SERVICE + "StreamDetect", None, read)(requests(), timeout=60)
     assert [one.WhichOneof("message") for one in told] == ["answer", "error", "answer"]
+
+
+def test_a_compressed_request_is_not_inflated(bundled: running.Server) -> None:
+    """32 KB on the wire would be 33 MB in memory; what grpc says names the algorithms that are taken."""
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(bundled.address, options, compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(SERVICE + "Detect")(bytes(30_000_000), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_streams_without_a_configuration_take_nobodys_place(channel: grpc.Channel) -> None:
+    idle = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        idle.wait()
+        yield from ()
+
+    open_ = [channel.stream_stream(SERVICE + "StreamDetect")(nothing(), timeout=60) for _ in range(80)]
+    config = pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS)).SerializeToString()
+    assert list(channel.stream_stream(SERVICE + "StreamDetect")(iter([config]), timeout=30)) == []
+    idle.set()
+    for call in open_:
+        call.cancel()

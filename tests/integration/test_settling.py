@@ -29,7 +29,7 @@ from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
 from vedette_server.pool.process import Worker
-from vedette_server.rpc import convert
+from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
 
 from tests import invariants
@@ -281,3 +281,14 @@ async def test_outputs_repeated_sixty_thousand_times_are_one(running: Running) -
     options = pb.DetectOptions(outputs=[answer_pb2.OUTPUT_KIND_BOXES] * 60_000)
     response = await running.stub.Detect(pb.DetectRequest(image=image(GOOD), options=options), timeout=15)
     assert response.answer.model_name == "test"
+
+
+async def test_a_stream_that_sends_nothing_is_told_what_is_missing(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "CONFIGURE_SECONDS", 0.2)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.stub.StreamDetect(timeout=15).read()
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert "not sent within 0.2 seconds" in status.message

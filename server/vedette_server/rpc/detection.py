@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
@@ -27,6 +27,7 @@ from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
 
+CONFIGURE_SECONDS = 10  # that a stream may take to send its configuration; until then it takes no one's place
 _MOST_CALLERS = 1_000  # whose turns are remembered
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -103,7 +104,6 @@ class DetectionService(DetectionServiceServicer):
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         """Find objects in the frames of a video."""
         request_id = uuid.uuid4().hex
-        self._count(+1)
         try:
             async for response in self._stream(request_iterator, request_id):
                 yield response
@@ -113,28 +113,28 @@ class DetectionService(DetectionServiceServicer):
         except Exception:
             log.exception("bug", request_id=request_id)
             await _refuse(context, Refused(Reason.INTERNAL), request_id)
-        finally:
-            self._count(-1)
 
-    def _count(self, change: int) -> None:
-        self._streams += change
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a stream as open. Raises `Refused`: TOO_MANY_STREAMS."""
+        if self._streams >= self._max_streams:
+            raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
+        self._streams += 1
         self._engine.monitor.streams(self._streams)
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            self._engine.monitor.streams(self._streams)
 
     async def _stream(
         self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str
     ) -> AsyncIterator[pb.StreamDetectResponse]:
-        if self._streams > self._max_streams:
-            raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
-        first = await anext(aiter(requests), None)
-        message = first.read().message if first else pb.StreamDetectRequest()
-        if message.WhichOneof("message") != "config":
-            seen = f"sent as {message.WhichOneof('message') or 'nothing'}"
-            raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=seen, most=MOST_IN_FLIGHT)
-        config = message.config
+        config = await _configuration(requests)
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
-        with Stream(self._engine, settings, convert.asked(config.options)) as stream:
+        with self._counted(), Stream(self._engine, settings, convert.asked(config.options)) as stream:
             self._engine.find(config.model_name, config.model_version)
             log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
             reading = asyncio.create_task(_read_frames(requests, config, stream))
@@ -175,6 +175,21 @@ class DetectionService(DetectionServiceServicer):
             return await asyncio.to_thread(convert.diagnosis, given, model, request_id)
 
         return await _guarded(context, request_id, diagnose)
+
+
+async def _configuration(requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]]) -> pb.StreamConfig:
+    """The first message of a stream, which is its configuration. Raises `Refused`: STREAM_NOT_CONFIGURED."""
+    try:
+        async with asyncio.timeout(CONFIGURE_SECONDS):
+            first = await anext(aiter(requests), None)
+    except TimeoutError:
+        seen = f"not sent within {CONFIGURE_SECONDS} seconds"
+    else:
+        message = first.read().message if first else pb.StreamDetectRequest()
+        if message.WhichOneof("message") == "config":
+            return message.config
+        seen = f"sent as {message.WhichOneof('message') or 'nothing'}"
+    raise Refused(Reason.STREAM_NOT_CONFIGURED, field="config", seen=seen, most=MOST_IN_FLIGHT)
 
 
 def _request_id(request: Sent[Received[pb.DetectRequest]]) -> str:
