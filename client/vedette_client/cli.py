@@ -1,7 +1,8 @@
 """The `vedette` command. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call. `compare` exits with 0 if all is
-the same and with 1 if anything differs; `health` with 1 if a model does not answer.
+Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call; of several failures, the first's.
+`compare` exits with 0 if all is the same and with 1 if anything differs; `health` with 1 if a model does not answer.
+130 is Ctrl-C, 143 SIGTERM, and 141 that whoever read the results has gone, as `head` does.
 """
 
 import contextlib
@@ -9,125 +10,195 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, get_args
 
 import click
-from rich.console import Console
-from rich.table import Table
+from vedette_commands import kinds, text
+from vedette_commands.program import Program
 
-from vedette_client import drawing, records
-from vedette_client.client import DEFAULT_ADDRESS, Client
+from vedette_client import detect_command, pictures, records
+from vedette_client.asking import OutputKind
+from vedette_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Client
+from vedette_client.detect_command import Sending
 from vedette_client.errors import LocalError, ServerError, VedetteError
-from vedette_client.results import Model, Result
+from vedette_client.folder import Folder, prepare
+from vedette_client.outputs import Outputs
+from vedette_client.results import Model
 from vedette_client.streaming import Policy
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
+_WORDS = kinds.Words()
+_FILE = click.Path(path_type=Path)
+_OUTPUTS = get_args(OutputKind)
 
 
-def _server(command: Callable[..., Any]) -> Callable[..., Any]:
-    option = click.option(
-        "--server", metavar="HOST:PORT", default=DEFAULT_ADDRESS, show_default=True, envvar="VEDETTE_SERVER"
-    )
-    return option(command)
+class _Vedette(Program):
+    def status(self, error: Exception) -> int | None:
+        """What a `VedetteError` is told by."""
+        return _status(error) if isinstance(error, VedetteError) else super().status(error)
 
 
-def _json(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")(command)
+def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Several options, in the order in which the help shows them."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="vedette")
+_server = click.option(
+    "--server", metavar="HOST:PORT", default=DEFAULT_ADDRESS, show_default=True, envvar="VEDETTE_SERVER", type=_WORDS
+)
+_timeout = click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=kinds.Number(above=0, most=86_400),
+    default=DEFAULT_TIMEOUT,
+    show_default=True,
+    help="How long an answer may take.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+_model = click.option("--model", default="", type=_WORDS, help="Name of the model; not needed where one is served.")
+_threshold = click.option(
+    "--threshold", type=kinds.Number(), help="Operating score, 0 to 1.  [default: the model's own]"
+)
+_version = click.option("--version", default="", type=_WORDS, help="Its version.  [default: the newest that is ready]")
+_ask = _options(
+    _model,
+    _version,
+    _threshold,
+    click.option("--classes", type=kinds.Listed(), metavar="A,B", help="Their names or ids.  [default: all]"),
+    click.option(
+        "--max-detections",
+        type=click.IntRange(1, kinds.MOST),
+        metavar="N",
+        help="The best N alone.  [default: the model's own]",
+    ),
+    click.option(
+        "--outputs",
+        type=kinds.Listed(_OUTPUTS),
+        metavar="A,B",
+        help=f"Of {', '.join(_OUTPUTS)}.  [default: all that the model produces]",
+    ),
+    click.option("--drop-alpha", is_flag=True, help="Ignore what is transparent: take the colours beneath."),
+    click.option(
+        "--orientation",
+        type=click.Choice(["apply", "refuse", "ignore"]),
+        default="apply",
+        show_default=True,
+        help="What is done about a picture whose EXIF data says that it does not lie upright.",
+    ),
+)
+
+
+def _tell(line: str) -> None:
+    """What goes well, beside the results."""
+    click.echo(text.line(line), err=True)
+
+
+def _sending(timeout: float, *, drop_alpha: bool, orientation: str, **ask: Any) -> Sending:  # noqa: ANN401  the options, by name
+    """What `_ask` has gathered."""
+    wanted: dict[str, Any] = {name: value for name, value in ask.items() if value not in (None, "")}
+    if "classes" in wanted:
+        wanted["classes"] = [int(one) if one.isdecimal() else one for one in wanted["classes"]]
+    way: dict[str, Literal["APPLY", "REFUSE", "IGNORE"]] = {"apply": "APPLY", "refuse": "REFUSE", "ignore": "IGNORE"}
+    return Sending(wanted, way[orientation], drop_alpha, timeout)
+
+
+@click.group("vedette", cls=_Vedette, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vedette", prog_name="vedette")
 def main() -> None:
     """Call a Vedette server."""
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
 @_server
-@click.option("--model", default="", help="Name of the model; not needed where one is served.")
-@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
+@_ask
+@_timeout
 @_json
-@click.option("--save", type=click.Path(path_type=Path), help="Save annotated pictures in this folder.")
+@click.option("--save", type=_FILE, metavar="FOLDER", help="Save annotated pictures in this folder, as PNG.")
 def detect(
-    images: tuple[Path, ...], server: str, model: str, threshold: float | None, *, as_json: bool, save: Path | None
+    images: tuple[str, ...],
+    server: str,
+    timeout: float,
+    *,
+    as_json: bool,
+    save: Path | None,
+    **ask: Any,  # noqa: ANN401  click passes each option by its name
 ) -> None:
-    """Find objects in IMAGES. One that fails does not keep the others from being looked at."""
-    results: list[tuple[Path, Result]] = []
-    failures: list[VedetteError] = []
-    with Client(server) as client:
-        for path in images:
-            try:
-                result = client.detect(path, model=model, threshold=threshold)
-                if as_json:
-                    click.echo(json.dumps({"image": str(path), **records.answer(result)}))
-                if save:
-                    click.echo(f"saved {drawing.save(path, result, save)}", err=True)
-            except VedetteError as error:
-                _say(error, f"{path}: ")
-                failures.append(error)
-            else:
-                results.append((path, result))
-    if results and not as_json:
-        _print(_detections(results))
+    """Find objects in IMAGES: files, folders with all that lies below, patterns in quotes, - for standard input.
+
+    What is found is printed as it comes. One that fails does not keep the others from being looked at.
+    """
+    if images.count(pictures.STANDARD_INPUT) > 1:
+        raise click.UsageError("standard input can be read once")
+    given = list(pictures.found(images))
+    sending = _sending(timeout, **ask)
+    folder = Folder(save, given) if save else None
+    with Client(server, timeout=timeout) as client:
+        printer = detect_command.Lines() if as_json else detect_command.Rows(client, given)
+        failures = detect_command.run(client, given, sending, printer, folder, main.say, _tell)
     if failures:
         sys.exit(_status(failures[0]))
 
 
-def _detections(results: Iterable[tuple[Path, Result]]) -> Table:
-    table = Table("image", "class", "score", "box (x0, y0, x1, y1)", "mask")
-    for path, result in results:
-        for item in result:
-            box = ", ".join(f"{edge:.0f}" for edge in item.box)
-            mask = f"{item.mask.decode().sum()} px" if item.mask else ""
-            table.add_row(path.name, item.class_name, f"{item.score:.2f}", box, mask)
-        if result.empty:
-            reason = result.empty.reason.lower().replace("_", " ")
-            table.add_row(path.name, f"[dim]nothing: {reason}; {result.findings[0].evidence}[/dim]")
-    return table
-
-
 @main.command()
-@click.argument("image", required=False, type=click.Path(path_type=Path))
+@click.argument("image", required=False)
 @_server
-@click.option("--model", default="", help="Name of the model; not needed where one is served.")
-@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
-@click.option("--stream", "stream_id", default="", help="Instead of IMAGE: this stream's last sampled empty frame.")
-@click.option("--save", type=click.Path(path_type=Path), help="Save the candidates side by side in this folder.")
+@_ask
+@click.option(
+    "--stream", "stream_id", default="", type=_WORDS, help="Instead of IMAGE: this stream's last sampled empty frame."
+)
+@click.option("--save", type=_FILE, metavar="FOLDER", help="Save the candidates side by side in this folder.")
 @_json
-def diagnose(image: Path | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name
-    """Find out why IMAGE gives nothing: it is tried with each known mistake undone.
+def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Find out why IMAGE gives nothing: it is tried with each known mistake undone. - is standard input.
 
     Without IMAGE, the empty frame that the server itself has looked into last.
     """
-    with Client(server) as client:
-        found = _or_exit(lambda: client.diagnose(image, stream_id=stream_id, **ask))
+    if image is not None and stream_id:
+        raise click.UsageError("give IMAGE or --stream, not both")
+    sending = _sending(DEFAULT_TIMEOUT, **ask)
+    picture = pictures.one(image) if image is not None else None
+    outputs = Outputs()
+    if picture and picture.path:
+        outputs.reads(picture.path)
     if save:
-        target = save / _sheet_name(image, stream_id)
-        click.echo(f"saved {_or_exit(lambda: drawing.write(target, found.comparison_png))}", err=True)
+        outputs.check(save / _sheet_name(picture, stream_id))
+        prepare(save)
+    sent = sending.file(picture.read()) if picture else None
+    with Client(server) as client:
+        found = client.diagnose(sent, stream_id=stream_id, **sending.ask)
+    if save:
+        _tell(f"saved {text.name(outputs.write(save / _sheet_name(picture, stream_id), found.comparison_png))}")
     if as_json:
-        click.echo(json.dumps({"image": str(image) if image else None, **records.diagnosis(found)}))
+        click.echo(json.dumps({"image": picture.name if picture else None, **records.diagnosis(found)}))
         return
-    click.echo(found.summary)
-    table = Table("undone", "detections", "best score", "helps")
-    table.add_row("nothing: as sent", str(found.detections), f"{found.best_score:.2f}", "")
+    click.echo(text.plain(found.summary))
+    table = text.table("undone", "detections", "best score", "helps")
+    text.row(table, "nothing: as sent", str(found.detections), f"{found.best_score:.2f}", "")
     for one in found.candidates:
         name = one.mistake.lower().replace("_", " ")
-        table.add_row(name, str(one.detections), f"{one.best_score:.2f}", "yes" if one.helps else "")
-    _print(table)
+        text.row(table, name, str(one.detections), f"{one.best_score:.2f}", "yes" if one.helps else "")
+    text.show(table)
 
 
-def _sheet_name(image: Path | None, stream_id: str) -> str:
-    stem = image.stem if image else "".join(letter if letter.isalnum() else "-" for letter in stream_id) or "sampled"
-    return f"{stem}-diagnosis.png"
+def _sheet_name(picture: pictures.Picture | None, stream_id: str) -> str:
+    letters = "".join(letter if letter.isalnum() else "-" for letter in stream_id)[:64]
+    return f"{picture.target.name if picture else letters or 'sampled'}-diagnosis.png"
 
 
 @main.command()
 @click.argument("source")
 @_server
-@click.option("--model", default="", help="Name of the model; not needed where one is served.")
-@click.option("--threshold", type=float, help="Operating score, 0 to 1.  [default: the model's own]")
+@_model
+@_threshold
 @click.option(
     "--policy",
     type=click.Choice(["latest", "lossless"]),
@@ -155,45 +226,64 @@ def stream(source: str, server: str, policy: str | None, jsonl: Path | None, sav
             client = stack.enter_context(Client(server))
             return stream_command.run(client, opened, chosen, lines, save, ask)
 
-    counts = _or_exit(run)
+    counts = run()
     told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(counts.items()))
     click.echo(f"{sum(counts.values())} frames: {told or 'none'}", err=True)
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--config", required=True, help="Your Detectron2 config in YAML, or a path within its model zoo.")
-@click.option("--weights", required=True, type=click.Path(path_type=Path), help="A .pth, .pkl or .safetensors file.")
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module of the model's project, run.")
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--config", required=True, type=_WORDS, help="Your Detectron2 config in YAML, or a path within its model zoo."
+)
+@click.option("--weights", required=True, type=_FILE, help="A .pth, .pkl or .safetensors file.")
+@click.option(
+    "--plugin", "plugins", multiple=True, metavar="MODULE", type=_WORDS, help="A module of the model's project, run."
+)
 @_server
-@click.option("--model", default="", help="Name of the served model; not needed where one is served.")
-@click.option("--threshold", type=float, help="Operating score of both, 0 to 1.  [default: the served model's own]")
+@click.option("--model", default="", type=_WORDS, help="Name of the served model; not needed where one is served.")
+@click.option(
+    "--threshold", type=kinds.Number(), help="Operating score of both, 0 to 1.  [default: the served model's own]"
+)
+@_timeout
 @_json
-@click.option("--save", type=click.Path(path_type=Path), help="Save each picture, local left, served right, here.")
-def compare(images: tuple[Path, ...], server: str, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401  click passes each option by its name
+@click.option("--save", type=_FILE, metavar="FOLDER", help="Save each picture, local left, served right, here.")
+def compare(
+    images: tuple[str, ...],
+    server: str,
+    timeout: float,
+    *,
+    as_json: bool,
+    save: Path | None,
+    **wanted: Any,  # noqa: ANN401  the same
+) -> None:
     """Run Detectron2's DefaultPredictor here, beside the server, on IMAGES, and show where the two differ.
 
-    Scores, boxes and masks are compared. Weights are read as Detectron2 reads them, which can run what a .pkl holds.
+    IMAGES are files, folders with all that lies below, and patterns in quotes. Scores, boxes and masks are compared.
+    Weights are read as Detectron2 reads them, which can run what a .pkl holds.
     """
     from vedette_client import compare_command
 
+    if pictures.STANDARD_INPUT in images:
+        raise click.UsageError("Detectron2 reads files: standard input cannot be compared")
+    given = list(pictures.found(images))
+    folder = Folder(save, given) if save else None
     failures: list[VedetteError] = []
 
-    def failed(path: Path, error: VedetteError) -> None:
-        _say(error, f"{path}: ")
+    def failed(name: str, error: VedetteError) -> None:
+        main.say(f"{name}: {error}" if name else error)
         failures.append(error)
 
     compared = []
-    with Client(server) as client:
-        found = compare_command.run(client, images, compare_command.Wanted(**wanted), failed)
-        while (one := _or_exit(lambda: next(found, None))) is not None:
+    with Client(server, timeout=timeout) as client:
+        for one in compare_command.run(client, given, compare_command.Wanted(**wanted, folder=folder), failed):
             compared.append(one)
             if as_json:
                 click.echo(compare_command.record(one))
     if compared and not as_json:
-        _print(compare_command.table(compared))
+        text.show(compare_command.table(compared))
         for line in compare_command.verdicts(compared):
-            click.echo(line)
+            click.echo(text.plain(line))
     if failures:
         sys.exit(_status(failures[0]))
     sys.exit(0 if all(one.comparison.same for one in compared) else _LOCAL_FAILURE)
@@ -201,31 +291,25 @@ def compare(images: tuple[Path, ...], server: str, *, as_json: bool, **wanted: A
 
 @main.command()
 @_server
+@_timeout
 @_json
-def models(server: str, *, as_json: bool) -> None:
+def models(server: str, timeout: float, *, as_json: bool) -> None:
     """List what is served."""
-    with Client(server) as client:
-        listed = _or_exit(client.models)
+    with Client(server, timeout=timeout) as client:
+        listed = client.models()
     if as_json:
         for item in listed:
             click.echo(json.dumps(_model_record(item)))
         return
-    table = Table("model", "version", "state", "outputs", "classes", "threshold", "contract")
+    table = text.table("model", "version", "state", "outputs", "classes", "threshold", "contract")
     for item in listed:
         state = item.state.lower() + (f": {item.state_reason}" if item.state_reason else "")
         state += f"; waived: {', '.join(item.waivers)}" if item.waivers else ""
         terms = item.contract
         outputs, names = ", ".join(terms.outputs), ", ".join(terms.class_names)
-        table.add_row(
-            item.name,
-            item.version,
-            state,
-            outputs,
-            names,
-            f"{terms.default_threshold:g}",
-            terms.fingerprint[:12],
-        )
-    _print(table)
+        threshold, contract = f"{terms.default_threshold:g}", terms.fingerprint[:12]
+        text.row(table, item.name, item.version, state, outputs, names, threshold, contract)
+    text.show(table)
 
 
 def _model_record(item: Model) -> dict[str, Any]:
@@ -245,62 +329,38 @@ def _model_record(item: Model) -> dict[str, Any]:
 
 
 @main.command()
-@click.argument("model")
-@click.option("--version", "number", default="", help="The version.  [default: the newest that is ready]")
+@click.argument("model", type=_WORDS)
+@_version
 @_server
+@_timeout
 @_json
-def contract(model: str, number: str, server: str, *, as_json: bool) -> None:
+def contract(model: str, version: str, server: str, timeout: float, *, as_json: bool) -> None:
     """Print the input contract of MODEL: what it takes and what it gives."""
-    with Client(server) as client:
-        found = _or_exit(lambda: client.model(model, number))
+    with Client(server, timeout=timeout) as client:
+        found = client.model(model, version)
     terms = {"model": found.name, "version": found.version, **dataclasses.asdict(found.contract)}
     terms["waivers"] = found.waivers
     if as_json:
         click.echo(json.dumps(terms))
         return
-    table = Table("term", "value")
+    table = text.table("term", "value")
     for name, value in terms.items():
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
-        table.add_row(name.replace("_", " "), "none" if shown is None else str(shown))
-    _print(table)
+        text.row(table, name.replace("_", " "), "none" if shown is None else str(shown))
+    text.show(table)
 
 
 @main.command()
 @_server
+@_timeout
 @_json
-def health(server: str, *, as_json: bool) -> None:
+def health(server: str, timeout: float, *, as_json: bool) -> None:
     """Say whether every model answers; exits with 1 if not."""
-    with Client(server) as client:
-        healthy = _or_exit(client.healthy)
+    with Client(server, timeout=timeout) as client:
+        healthy = client.healthy()
     status = "SERVING" if healthy else "NOT_SERVING"
     click.echo(json.dumps({"server": server, "status": status}) if as_json else status)
     sys.exit(0 if healthy else _LOCAL_FAILURE)
-
-
-def _print(table: Table) -> None:
-    """Print a table; on no terminal, as wide as it needs to be."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    console.print(table)
-
-
-def _or_exit(call: Callable[[], Any]) -> Any:  # noqa: ANN401  whatever the call gives
-    try:
-        return call()
-    except VedetteError as error:
-        _say(error)
-        _exit(error)
-
-
-def _say(error: VedetteError, prefix: str = "") -> None:
-    """One readable line."""
-    line = " ".join(str(error).split())
-    click.echo(f"vedette: {prefix}{line}", err=True)
-
-
-def _exit(error: VedetteError) -> NoReturn:
-    sys.exit(_status(error))
 
 
 def _status(error: VedetteError) -> int:

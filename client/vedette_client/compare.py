@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as rle
 
 from vedette_client import drawing
@@ -238,21 +237,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def save(source: Path, local: Result, served: Result, folder: Path) -> Path:
-    """Draw what was found locally (left) and what was served (right) into the picture; returns the PNG's path.
-
-    Raises `LocalError` if supervision is missing, or the picture cannot be written.
-    """
-    target = folder / f"{source.stem}.png"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with Image.open(source) as picture:
-            left, right = drawing.annotate(picture, local), drawing.annotate(picture, served)
-        sheet = Image.new("RGB", (left.width + right.width, left.height))
-        sheet.paste(left, (0, 0))
-        sheet.paste(right, (left.width, 0))
-        sheet.save(target)
-    except OSError as error:
-        msg = f"cannot save {target}: {error}"
-        raise LocalError(msg) from error
-    return target
+def sheet(data: bytes, local: Result, served: Result) -> bytes:
+    """A PNG of a file's picture with what was found locally (left) and what was served (right). Raises `LocalError`."""
+    picture = drawing.opened(data)
+    return drawing.png(drawing.side_by_side([drawing.annotate(picture, result) for result in (local, served)]))

@@ -8,11 +8,15 @@ from typing import Any
 
 import click
 from rich.table import Table
+from vedette_commands import text
 
 from vedette_client import compare, matching
 from vedette_client.client import Client
+from vedette_client.detect_command import hopeless
 from vedette_client.errors import VedetteError
+from vedette_client.folder import Folder
 from vedette_client.matching import Comparison, Match
+from vedette_client.pictures import Missing, Picture
 from vedette_client.results import Detection, Model, Result
 
 
@@ -25,67 +29,91 @@ class Wanted:
     plugins: Sequence[str]
     model: str
     threshold: float | None
-    save: Path | None
+    folder: Folder | None  # where pictures of both are saved
 
 
 @dataclass(frozen=True)
 class Compared:
     """One image, and what may explain a difference."""
 
-    path: Path
+    picture: Picture
     served: Result
     comparison: Comparison
     hints: Sequence[str]
 
 
 def run(
-    client: Client, images: Iterable[Path], wanted: Wanted, failed: Callable[[Path, VedetteError], None]
+    client: Client,
+    pictures: Sequence[Picture | Missing],
+    wanted: Wanted,
+    failed: Callable[[str, VedetteError], None],
 ) -> Iterator[Compared]:
-    """Compare every image; one that fails is told to `failed` and does not keep the others from being looked at.
+    """Compare every picture; one that fails is told to `failed` and does not keep the others from being looked at.
 
     The server is asked first: it says the threshold that both are held to. Raises `ServerError` if it has no such
     model, `LocalError` if Detectron2 is missing or cannot load the local one.
     """
     model = client.model(wanted.model)
-    answers: list[tuple[Path, Result]] = []
-    for path in images:
-        try:
-            ask = {"model": model.name, "version": model.version, "threshold": wanted.threshold}
-            answers.append((path, client.detect(path, **ask)))  # type: ignore[arg-type]  # as Ask has them
-        except VedetteError as error:
-            failed(path, error)
+    answers = list(_answers(client, model, pictures, wanted, failed))
     if not answers:
         return
     local = compare.load(wanted.config, wanted.weights, wanted.plugins, answers[0][1].threshold)
-    for path, served in answers:
+    for picture, served in answers:
         try:
-            yield _compare(path, served, local, model, wanted.save)
+            yield _compare(picture, served, local, model, wanted.folder)
         except VedetteError as error:
-            failed(path, error)
+            failed(picture.name, error)
 
 
-def _compare(path: Path, served: Result, local: compare.Local, model: Model, save: Path | None) -> Compared:
-    found = local.detect(path, served, model.contract.class_names)
+def _answers(
+    client: Client,
+    model: Model,
+    pictures: Sequence[Picture | Missing],
+    wanted: Wanted,
+    failed: Callable[[str, VedetteError], None],
+) -> Iterator[tuple[Picture, Result]]:
+    ask = {"model": model.name, "version": model.version, "threshold": wanted.threshold}
+    answered = 0
+    for number, picture in enumerate(pictures, 1):
+        try:
+            if isinstance(picture, Missing):
+                raise picture.error
+            yield picture, client.detect(picture.read(), **ask)  # type: ignore[arg-type]  # as Ask has them
+            answered += 1
+        except VedetteError as error:
+            left = len(pictures) - number
+            if left and hopeless(error, answered):
+                failed("", error)
+                return
+            failed(picture.name, error)
+
+
+def _compare(picture: Picture, served: Result, local: compare.Local, model: Model, folder: Folder | None) -> Compared:
+    assert picture.path is not None  # noqa: S101  standard input is not compared
+    found = local.detect(picture.path, served, model.contract.class_names)
     comparison = matching.compare(found.detections, served.detections, served.threshold)
-    if save:
-        click.echo(f"saved {compare.save(path, found, served, save)}", err=True)
+    if folder:
+        saved = folder.write(picture, compare.sheet(picture.read(), found, served))
+        click.echo(f"saved {text.plain(text.name(saved))}", err=True)
     hints = compare.hints(local, model.contract, served.threshold, same=comparison.same)
-    return Compared(path, served, comparison, hints)
+    return Compared(picture, served, comparison, hints)
 
 
 def table(compared: Iterable[Compared]) -> Table:
     """One row for each object that either has found."""
-    shown = Table("image", "class", "found by", "local score", "served score", "box differs by", "mask IoU")
+    shown = text.table("image", "class", "found by", "local score", "served score", "box differs by", "mask IoU")
     for one in compared:
         for match in one.comparison.both:
             by = "both" if match.same else "both, otherwise"
             iou = "" if match.mask_iou is None else f"{match.mask_iou:.3f}"
             scores = f"{match.local.score:.4f}", f"{match.served.score:.4f}"
-            shown.add_row(one.path.name, match.local.class_name, by, *scores, f"{match.box:.2f} px", iou)
+            text.row(
+                shown, Path(one.picture.name).name, match.local.class_name, by, *scores, f"{match.box:.2f} px", iou
+            )
         for item in one.comparison.only_local:
-            shown.add_row(one.path.name, item.class_name, "only local", f"{item.score:.4f}")
+            text.row(shown, Path(one.picture.name).name, item.class_name, "only local", f"{item.score:.4f}")
         for item in one.comparison.only_served:
-            shown.add_row(one.path.name, item.class_name, "only served", "", f"{item.score:.4f}")
+            text.row(shown, Path(one.picture.name).name, item.class_name, "only served", "", f"{item.score:.4f}")
     return shown
 
 
@@ -93,7 +121,7 @@ def verdicts(compared: Iterable[Compared]) -> Iterator[str]:
     """A line for each image, then each hint once."""
     hints: dict[str, None] = {}
     for one in compared:
-        yield f"{one.path.name}: {one.comparison.verdict}"
+        yield f"{Path(one.picture.name).name}: {one.comparison.verdict}"
         hints |= dict.fromkeys(one.hints)
     yield from (f"hint: {hint}" for hint in hints)
 
@@ -101,7 +129,7 @@ def verdicts(compared: Iterable[Compared]) -> Iterator[str]:
 def record(one: Compared) -> str:
     """One image as a line of JSON."""
     told = {
-        "image": str(one.path),
+        "image": one.picture.name,
         "model": one.served.model,
         "version": one.served.version,
         "threshold": one.comparison.threshold,

@@ -1,23 +1,55 @@
-"""Draw a result into its picture, with supervision's annotators."""
+"""Draw a result into its picture: detections with supervision's annotators, the rest with NumPy and Pillow."""
 
+import colorsys
 import io
-from pathlib import Path
+import math
+import warnings
+from collections.abc import Iterable, Sequence
 
-from PIL import Image, ImageOps
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
 
 from vedette_client.errors import LocalError
-from vedette_client.results import Result
+from vedette_client.results import Detection, Result
+
+_OVERLAY = 0.45  # how much of a class's or a segment's colour lies over the picture
+_TURN = (math.sqrt(5) - 1) / 2  # between the hues of two neighbours, so that no two of a few are alike
+_SHOWN_POINT = 0.05  # the least score of a keypoint that is drawn, as Detectron2's own visualizer has it
+_POINTS = 17  # of COCO's people, for whom it is known what belongs together
+_BONES = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
+    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
+)  # fmt: skip
 
 
-def annotate(picture: Image.Image, result: Result) -> Image.Image:
-    """Draw boxes, masks, class names and scores; `picture` is the image as sent, upright or with its EXIF data.
+def annotate(picture: Image.Image, result: Result, *, upright: bool = True) -> Image.Image:
+    """Draw what was found: maps of segments or classes, boxes, masks, class names and scores, keypoints.
 
-    Raises `LocalError` if the package supervision is missing.
+    `picture` is the image as sent; `upright` says whether the server turned it by its EXIF data, as it does unless told
+    otherwise. Raises `LocalError` if there are boxes to draw and the package supervision is missing.
     """
+    canvas = _eight_bits(ImageOps.exif_transpose(picture) if upright else picture)
+    if result.panoptic is not None:
+        canvas = _overlaid(canvas, result.panoptic.segment_map_png)
+    elif result.class_map_png is not None:
+        canvas = _overlaid(canvas, result.class_map_png)
+    if not len(result) and (result.panoptic is not None or result.class_map_png is not None):
+        return canvas  # no boxes were to be found
+    return _with_points(_with_boxes(canvas, result), result)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """RGB; of samples with more than 8 bits the upper ones, which Pillow itself would cut off at white."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _with_boxes(canvas: Image.Image, result: Result) -> Image.Image:
     found = result.to_supervision()
     import supervision  # an optional dependency: to_supervision has said what to do without it
 
-    canvas = ImageOps.exif_transpose(picture).convert("RGB")
     labels = [f"{item.class_name} {item.score:.2f}" for item in result]
     if found.mask is not None:
         canvas = supervision.MaskAnnotator(opacity=0.3).annotate(canvas, found)
@@ -26,25 +58,84 @@ def annotate(picture: Image.Image, result: Result) -> Image.Image:
     return drawn
 
 
-def save(source: Path, result: Result, folder: Path) -> Path:
-    """Draw a result into the picture at `source`, and save it in `folder` as PNG; returns where."""
-    target = folder / f"{source.stem}.png"
+def _with_points(canvas: Image.Image, result: Result) -> Image.Image:
+    """Each keypoint as a dot, and a person's joined to a figure."""
+    if not any(item.keypoints for item in result):
+        return canvas
+    draw = ImageDraw.Draw(canvas)
+    radius = max(2, round(max(canvas.size) / 300))
+    for item in result:
+        for first, second in _bones(item):
+            ends = [(item.keypoints[index].x, item.keypoints[index].y) for index in (first, second)]
+            draw.line(ends, fill=_colour(first), width=radius)
+        for number, point in enumerate(item.keypoints):
+            if point.score >= _SHOWN_POINT:
+                box = (point.x - radius, point.y - radius, point.x + radius, point.y + radius)
+                draw.ellipse(box, fill=_colour(number), outline="black")
+    return canvas
+
+
+def _bones(item: Detection) -> Iterable[tuple[int, int]]:
+    if len(item.keypoints) != _POINTS:
+        return []
+    return (bone for bone in _BONES if all(item.keypoints[index].score >= _SHOWN_POINT for index in bone))
+
+
+def _overlaid(canvas: Image.Image, png: bytes) -> Image.Image:
+    """Lay each number's colour over the picture where a map has that number; borders are white."""
+    shown = numbers(png)
+    if shown.shape != (canvas.height, canvas.width):
+        msg = f"the answer's map is {shown.shape[1]} x {shown.shape[0]}, the picture {canvas.width} x {canvas.height}"
+        raise LocalError(msg)
+    colours = np.array([_colour(number) for number in range(int(shown.max()) + 1)], np.float32)
+    pixels = (1 - _OVERLAY) * np.asarray(canvas, np.float32) + _OVERLAY * colours[shown]
+    pixels[_borders(shown)] = 255
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def numbers(png: bytes) -> NDArray[np.int64]:
+    """The number of each pixel of a map: shape (height, width)."""
+    with Image.open(io.BytesIO(png)) as opened_map:
+        return np.asarray(opened_map).astype(np.int64)
+
+
+def _borders(shown: NDArray[np.int64]) -> NDArray[np.bool_]:
+    border = np.zeros(shown.shape, bool)
+    border[:, 1:] |= shown[:, 1:] != shown[:, :-1]
+    border[1:] |= shown[1:] != shown[:-1]
+    return border
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(number * _TURN % 1, 0.75, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def opened(data: bytes) -> Image.Image:
+    """A file's picture, decoded. Raises `LocalError`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a server has looked at it: it is as large as is meant
+            picture = Image.open(io.BytesIO(data))
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        msg = f"cannot draw into it: {error}"
+        raise LocalError(msg) from error
+    return picture
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture's file."""
     buffer = io.BytesIO()
-    try:
-        with Image.open(source) as picture:
-            annotate(picture, result).save(buffer, "PNG")
-    except OSError as error:
-        msg = f"cannot draw into {source}: {error}"
-        raise LocalError(msg) from error
-    return write(target, buffer.getvalue())
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-def write(target: Path, data: bytes) -> Path:
-    """Write a picture's file, and its folder where there is none; returns where. Raises `LocalError`."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    except OSError as error:
-        msg = f"cannot save {target}: {error}"
-        raise LocalError(msg) from error
-    return target
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height in a row."""
+    sheet = Image.new("RGB", (sum(one.width for one in pictures), max(one.height for one in pictures)))
+    left = 0
+    for one in pictures:
+        sheet.paste(one, (left, 0))
+        left += one.width
+    return sheet

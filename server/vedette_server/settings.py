@@ -75,7 +75,9 @@ class Settings(BaseSettings):
 
 def unknown_variables() -> list[str]:
     """Environment variables that look like ours and are not."""
-    known = {PREFIX + name.upper() for name in (*Settings.model_fields, "config", "server")}  # the last is the client's
+    known = {
+        PREFIX + name.upper() for name in (*Settings.model_fields, "config", "server", "traceback")
+    }  # the commands'
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
 
 
