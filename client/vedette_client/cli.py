@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import click
 from vedette_commands import kinds, text
+from vedette_commands.outputs import prepare
 from vedette_commands.program import Program
 
 from vedette_client import detect_command, pictures, records
@@ -23,7 +24,7 @@ from vedette_client.asking import OutputKind
 from vedette_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Client
 from vedette_client.detect_command import Sending
 from vedette_client.errors import LocalError, ServerError, VedetteError
-from vedette_client.folder import Folder, prepare
+from vedette_client.folder import Folder
 from vedette_client.outputs import Outputs
 from vedette_client.results import Model
 from vedette_client.streaming import Policy
@@ -171,7 +172,7 @@ def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, s
         outputs.reads(picture.path)
     if save:
         outputs.check(save / _sheet_name(picture, stream_id))
-        prepare(save)
+        prepare(save, LocalError)
     sent = sending.file(picture.read()) if picture else None
     with Client(server) as client:
         found = client.diagnose(sent, stream_id=stream_id, **sending.ask)

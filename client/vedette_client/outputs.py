@@ -1,125 +1,14 @@
-"""Files that a command writes: never over what it read or wrote in the same run, never half over an older one.
+"""Files that this client's commands write: see `vedette_commands.outputs`."""
 
-A file is written beside its name, in the same folder, and takes the name when it is whole. So what an earlier run has
-left stays until there is something to take its place.
-"""
-
-import os
-import secrets
-import stat
-from pathlib import Path
-from typing import Final, TypeAlias
+from vedette_commands import outputs
+from vedette_commands.outputs import Part
 
 from vedette_client.errors import LocalError
 
-_DIRECT: Final = ("/dev/std", "/dev/fd/", "/proc/")  # open already, whatever they are: nothing can take their place
-_LONGEST_NAME: Final = 200  # of the name's own part, so that the name beside it fits into a folder's 255 bytes
-
-_Identity: TypeAlias = tuple[int, int] | str
+__all__ = ["Outputs", "Part"]
 
 
-class Part:
-    """A file on its way: written at `path`, known as `target` once it is whole."""
+class Outputs(outputs.Outputs):
+    """What one run of a command reads and writes. Raises `LocalError`."""
 
-    def __init__(self, outputs: "Outputs", named: Path, target: Path, path: Path) -> None:
-        self._outputs = outputs
-        self._named = named
-        self.target = target
-        self.path = path  # what a device or a pipe is written to directly is its own target
-
-    def finish(self) -> Path:
-        """Take the name, over what an earlier run has left there. Raises `LocalError`."""
-        if self.path != self.target:
-            self._outputs.check(self._named)
-            try:
-                self.path.replace(self.target)
-            except OSError as error:
-                raise _cannot_write(self._named, error) from error
-            self._outputs.wrote(self.target)
-        return self.target
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        if self.path != self.target:
-            self.path.unlink(missing_ok=True)
-
-
-class Outputs:
-    """What one run of a command reads and writes."""
-
-    def __init__(self) -> None:
-        self._read: set[_Identity] = set()
-        self._written: set[_Identity] = set()
-
-    def reads(self, path: str | os.PathLike[str]) -> None:
-        """From now on nothing is written over this file, under whatever name. What is not a file is let be."""
-        self._read |= _identities(Path(path))
-
-    def wrote(self, path: str | os.PathLike[str]) -> None:
-        """From now on nothing else is written over this file."""
-        self._written |= _identities(Path(path))
-
-    def check(self, path: Path) -> None:
-        """Raise `LocalError` where writing would destroy what this run has read or written."""
-        named = _identities(path)
-        if named & self._read:
-            msg = f"cannot write {path}: this run reads it; name another file"
-            raise LocalError(msg)
-        if named & self._written:
-            msg = f"cannot write {path}: this run has already written it; name another file"
-            raise LocalError(msg)
-
-    def begin(self, path: Path) -> Part:
-        """Begin to write a file; its folder is made where there is none. Raises `LocalError`."""
-        self.check(path)
-        try:
-            target = Path(os.path.realpath(path))  # a link stays a link, to what is written
-            mode = target.stat().st_mode if target.exists() else stat.S_IFREG | 0o666
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(None, "it is a folder; name a file in it")
-            if str(path.absolute()).startswith(_DIRECT) or not stat.S_ISREG(mode):
-                return Part(self, path, path, path)
-            if target.exists() and not os.access(target, os.W_OK):
-                raise PermissionError(None, "it is write-protected")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = _beside(target)
-            os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IMODE(mode)))
-        except (OSError, ValueError) as error:
-            raise _cannot_write(path, error) from error
-        return Part(self, path, target, aside)
-
-    def write(self, path: Path, data: bytes) -> Path:
-        """Write a file at once, whole or not at all; returns where. Raises `LocalError`."""
-        part = self.begin(path)
-        try:
-            part.path.write_bytes(data)
-            return part.finish()
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-        finally:
-            part.discard()
-
-
-def _beside(target: Path) -> Path:
-    """A name in the same folder that nothing has; the suffix stays, as it says what the file is."""
-    suffix = target.suffix if len(os.fsencode(target.suffix)) < 16 else ""
-    stem = os.fsencode(target.name.removesuffix(suffix))[:_LONGEST_NAME].decode(errors="ignore")
-    return target.with_name(f".{stem}.{secrets.token_hex(4)}.part{suffix}")
-
-
-def _identities(path: Path) -> set[_Identity]:
-    """What tells whether two paths are one file: the file itself where there is one, else its name without links."""
-    try:
-        status = path.stat()
-    except OSError:
-        return {os.path.realpath(path)}
-    except ValueError:
-        return set()  # no name of a file at all
-    if not stat.S_ISREG(status.st_mode):
-        return set()  # a terminal or a pipe can be read and written, a folder is no file
-    return {os.path.realpath(path), (status.st_dev, status.st_ino)}
-
-
-def _cannot_write(path: Path, error: OSError | ValueError) -> LocalError:
-    why = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return LocalError(f"cannot write {path}: {why}")
+    failure = LocalError

@@ -129,8 +129,12 @@ class Program(click.Group):
     @staticmethod
     def _unforeseen(error: Exception) -> str:
         match error:
-            case OSError(strerror=str(why)):
-                return f"{error.filename}: {why}" if error.filename else f"cannot write: {why}"
+            case OSError(filename=str() | bytes() as path, strerror=str(why)):
+                return f"{os.fsdecode(path)}: {why}"
+            case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EBADF, strerror=why):
+                return f"cannot write: {why}"
+            case OSError():
+                return str(error)
             case MemoryError():
                 return "there is too little memory for it"
         if os.environ.get(_DEBUG):

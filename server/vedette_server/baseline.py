@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from vedette_commands.program import FailedError
 
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import defaults
@@ -26,7 +27,7 @@ from vedette_server.repository.repository import BASELINE, ModelVersion
 _GROUPS = 24  # of pictures, where there are enough
 
 
-class CaptureError(Exception):
+class CaptureError(FailedError):
     """A baseline cannot be captured; the message says why and what to do."""
 
 

@@ -6,15 +6,14 @@ A program of its own, like the importer: it runs the model, which the gateway ne
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 from pycocotools import mask as rle
-from rich.console import Console
-from rich.table import Table
+from vedette_commands import text
+from vedette_commands.program import FailedError
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import EncodedImage
@@ -28,7 +27,7 @@ _BOX, _TINT = (255, 64, 160), 0.35  # a colour that pictures seldom have, and it
 _LINE = 13  # pixels, of text
 
 
-class DeviceError(Exception):
+class DeviceError(FailedError):
     """There is no such device, or torch cannot use it."""
 
 
@@ -68,7 +67,7 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
 
 def _check_device(device: str) -> None:
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError) as error:
         msg = f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}"
         raise DeviceError(msg) from error
@@ -76,7 +75,7 @@ def _check_device(device: str) -> None:
 
 def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
     """Print a table: one row for each object, and one for each picture that has and must have none."""
-    shown = Table("picture", "class", "expected score", "seen score", "box differs by", "mask IoU", "verdict")
+    shown = text.table("picture", "class", "expected score", "seen score", "box differs by", "mask IoU", "verdict")
     for one in checked:
         for pair in one.pairs:
             box = "" if pair.box is None else f"{pair.box:.2f} px"
@@ -84,11 +83,10 @@ def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
             found = pair.expected or pair.seen
             name = class_names[found.class_id] if found else ""
             verdict = pair.wrong(one.allowed) or "agrees"
-            shown.add_row(one.golden.name, name, _score(pair.expected), _score(pair.seen), box, iou, verdict)
+            text.row(shown, one.golden.name, name, _score(pair.expected), _score(pair.seen), box, iou, verdict)
         if not one.pairs:
-            shown.add_row(one.golden.name, "", "", "", "", "", "agrees: nothing is there")
-    console = Console()
-    (console if console.is_terminal else Console(width=240)).print(shown)  # on no terminal, as wide as it needs to be
+            text.row(shown, one.golden.name, "", "", "", "", "", "agrees: nothing is there")
+    text.show(shown)
 
 
 def _score(found: ExpectedObject | None) -> str:
@@ -127,18 +125,17 @@ def _found(found: ExpectedObject | None) -> dict[str, Any] | None:
     return {"score": round(found.score, 6), "box": [round(edge, 3) for edge in found.box]}
 
 
-def save(checked: Checked, class_names: Sequence[str], folder: Path) -> Path:
-    """Draw what was expected (left) and what was seen (right) into the picture; returns the PNG's path in `folder`."""
+def drawn(checked: Checked, class_names: Sequence[str]) -> bytes:
+    """A PNG of the picture with what was expected (left) and what was seen (right)."""
     with Image.open(io.BytesIO(checked.golden.data)) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
     sides = (checked.golden.objects, describe(checked.answer.detections))
     sheet = Image.new("RGB", (2 * picture.width, picture.height))
     for index, objects in enumerate(sides):
         sheet.paste(_drawn(picture, objects, class_names), (index * picture.width, 0))
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{Path(checked.golden.name).stem}.png"
-    sheet.save(target)
-    return target
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _drawn(picture: Image.Image, objects: Sequence[ExpectedObject], class_names: Sequence[str]) -> Image.Image:

@@ -6,24 +6,35 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from pydantic import ValidationError
+from vedette_commands import kinds, text
+from vedette_commands.outputs import Outputs, free, prepare
+from vedette_commands.program import FAILURE, USAGE, Program, fail
 
 from vedette_server import logs, settings
 from vedette_server.app import App
+from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
 from vedette_server.report.command import report
 from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
-_FAILURE, _USAGE = 1, 2
+_WORDS = kinds.Words()
+_LONGEST_WINDOW = 7 * 86_400.0  # seconds
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="vedette")
+class _VedetteServer(Program):
+    def status(self, error: Exception) -> int | None:
+        """What is wrong with a model is told by its error."""
+        return FAILURE if isinstance(error, LoadRefusedError | RepositoryError) else super().status(error)
+
+
+@click.group("vedette-server", cls=_VedetteServer, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vedette", prog_name="vedette-server")
 def main() -> None:
     """Serve Detectron2 models over gRPC."""
 
@@ -38,7 +49,9 @@ def main() -> None:
 @click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
 @click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
 @click.option("--device", help="Where models run: cpu, or cuda:0,cuda:1.  [default: cpu]")
-@click.option("--poll-seconds", type=float, help="Look for new and removed versions this often.  [default: never]")
+@click.option(
+    "--poll-seconds", type=kinds.Number(), help="Look for new and removed versions this often.  [default: never]"
+)
 @click.option(
     "--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]"
 )
@@ -47,7 +60,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
     """Serve until SIGTERM or Ctrl-C."""
     if config:
         if not config.is_file():
-            _fail(f"no such file: {config}", _USAGE)
+            fail(f"no such file: {config}", USAGE)
         os.environ[settings.PREFIX + "CONFIG"] = str(config)
     chosen = _settings(flags)
     logs.configure(chosen.log_format)
@@ -55,7 +68,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
     try:
         asyncio.run(_run(chosen))
     except (RepositoryError, OSError) as error:
-        _fail(str(error), _FAILURE)
+        fail(error)
 
 
 def _settings(flags: dict[str, Any]) -> settings.Settings:
@@ -66,9 +79,9 @@ def _settings(flags: dict[str, Any]) -> settings.Settings:
         lines = (
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors()
         )
-        _fail("; ".join(lines), _USAGE)
+        fail("; ".join(lines), USAGE)
     except ValueError as error:
-        _fail(str(error), _USAGE)
+        fail(str(error), USAGE)
 
 
 async def _run(chosen: settings.Settings) -> None:
@@ -98,13 +111,12 @@ def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> N
 
     Nothing in it is run, but what --plugin and --run-config name.
     """
-    from vedette_server.contract.loading import LoadRefusedError
     from vedette_server.importer import Source, import_model  # imports torch, which serving must not
 
     try:
         folder = import_model(repository, name, Source(**given), golden)
     except (LoadRefusedError, RepositoryError, OSError) as error:
-        _fail(" ".join(str(error).split()), _FAILURE)
+        fail(" ".join(str(error).split()), FAILURE)
     click.echo(folder)
     if golden is None:
         click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
@@ -126,36 +138,41 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
     The model runs in this process: no server is asked, and none is needed.
     """
     from vedette_server import check  # imports torch, which serving must not
-    from vedette_server.contract.loading import LoadRefusedError
 
     chosen = _settings(flags)
-    try:
-        version = repository.find(chosen.repository, name, number, chosen.plugins)
-        if not version.golden:
-            _fail(f"{version.folder} has no golden images: import the model with --golden PICTURES", _FAILURE)
-        checked = list(check.check(version, device, chosen.threads_per_worker(1)))
+    version = repository.find(chosen.repository, name, number, chosen.plugins)
+    if not version.golden:
+        fail(f"{version.folder} has no golden images: import the model with --golden PICTURES")
+    outputs, saved = Outputs(), set[Path]()
+    if save:
+        for golden in version.golden:
+            outputs.reads(version.folder / "golden" / golden.name)
+        prepare(save)
+    checked = []
+    for one in check.check(version, device, chosen.threads_per_worker(1)):
+        checked.append(one)
+        if as_json:
+            click.echo(json.dumps(check.record(one, version)))
         if save:
-            for one in checked:
-                click.echo(f"saved {check.save(one, version.contract.class_names, save)}", err=True)
-    except (LoadRefusedError, RepositoryError, check.DeviceError, OSError) as error:
-        _fail(" ".join(str(error).split()), _FAILURE)
-    if as_json:
-        click.echo("\n".join(json.dumps(check.record(one, version)) for one in checked))
-    else:
+            saved.add(target := free(save / f"{Path(one.golden.name).stem}.png", saved))
+            outputs.write(target, check.drawn(one, version.contract.class_names))
+            click.echo(text.line(f"saved {text.name(target)}"), err=True)
+    if not as_json:
         check.show(checked, version.contract.class_names)
-    sys.exit(0 if all(one.same for one in checked) else _FAILURE)
+    sys.exit(0 if all(one.same for one in checked) else FAILURE)
 
 
 main.add_command(report)
 
 
-def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+def _duration(_context: click.Context, _parameter: click.Parameter, given: str) -> float:
     """Seconds, of a number with a unit."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
-    if not match or not float(match[1]):
-        msg = f"{text!r} is no duration, such as 30s, 5m or 1h"
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", given, re.ASCII)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds <= _LONGEST_WINDOW:
+        msg = f"{given!r} is not a duration of at most a week, such as 30s, 5m or 1h"
         raise click.BadParameter(msg)
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    return seconds
 
 
 @main.command("baseline")
@@ -169,7 +186,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, text: str) -
     "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
 )
 @click.option("--window", callback=_duration, default="5m", show_default=True, help="Length of a reference window.")
-@click.option("--windows", type=click.IntRange(8), default=24, show_default=True, help="How many of them.")
+@click.option("--windows", type=click.IntRange(8, 100_000), default=24, show_default=True, help="How many of them.")
 @click.option(
     "--by-hour", is_flag=True, help="Also how much is empty at each hour of the day (UTC) that has enough of its own."
 )
@@ -194,20 +211,16 @@ def baseline_(
     Run it over a period that shows everything that is honest: of traffic, or of pictures in a folder.
     """
     from vedette_server import baseline  # may load a model, which serving does not do
-    from vedette_server.contract.loading import LoadRefusedError
 
     chosen = _settings(flags)
     servers = servers or (f"http://{settings.Settings.model_fields['http'].default}",)
-    try:
-        version = repository.find(chosen.repository, name, number, chosen.plugins)
-        if images:
-            captured = baseline.from_pictures(version, images, device, chosen.threads_per_worker(1))
-            source, window = f"{len(captured)} groups of the pictures in {images.name}", 0.0
-        else:
-            captured, source = baseline.from_servers(version, servers, window, windows), "live traffic"
-        click.echo(baseline.write(version, captured, window, source, by_hour=by_hour))
-    except (baseline.CaptureError, LoadRefusedError, RepositoryError, OSError) as error:
-        _fail(" ".join(str(error).split()), _FAILURE)
+    version = repository.find(chosen.repository, name, number, chosen.plugins)
+    if images:
+        captured = baseline.from_pictures(version, images, device, chosen.threads_per_worker(1))
+        source, window = f"{len(captured)} groups of the pictures in {images.name}", 0.0
+    else:
+        captured, source = baseline.from_servers(version, servers, window, windows), "live traffic"
+    click.echo(baseline.write(version, captured, window, source, by_hour=by_hour))
 
 
 @main.command()
@@ -216,12 +229,7 @@ def doctor() -> None:
     healthy = True
     for check in checks():
         healthy &= check.passed
-        click.echo(f"{'✔' if check.passed else '✘'} {check.name}: {check.seen}")
+        click.echo(text.line(f"{'✔' if check.passed else '✘'} {check.name}: {check.seen}"))
         if not check.passed:
             click.echo(f"    fix: {check.fix}")
-    sys.exit(0 if healthy else _FAILURE)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"vedette-server: {message}", err=True)
-    sys.exit(status)
+    sys.exit(0 if healthy else FAILURE)

@@ -1,12 +1,13 @@
 """`vedette-server report`: from a running server or a saved page of metrics to one file."""
 
 import datetime as dt
-import sys
 import urllib.parse
 from pathlib import Path
-from typing import NoReturn
 
 import click
+from vedette_commands import kinds, text
+from vedette_commands.outputs import Outputs
+from vedette_commands.program import fail
 
 from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.report import reading, samples
@@ -14,14 +15,28 @@ from vedette_server.report.facts import Version
 from vedette_server.report.page import Scrape, compose
 
 _GRPC_PORT = 8001
-_FAILURE = 1
+_LARGEST_PAGE = 256 * 2**20  # bytes
 
 
 @click.command()
-@click.option("--from", "url", default="http://127.0.0.1:8002", show_default=True, help="A running server's HTTP port.")
+@click.option(
+    "--from",
+    "url",
+    default="http://127.0.0.1:8002",
+    show_default=True,
+    type=kinds.Words(),
+    help="A running server's HTTP port.",
+)
 @click.option("--scrape", "saved", type=click.Path(path_type=Path, dir_okay=False), help="A saved page of metrics.")
-@click.option("--server", metavar="HOST:PORT", help="Its gRPC port, for samples.  [default: --from's host, port 8001]")
-@click.option("--samples", "most", type=click.IntRange(min=0), default=3, show_default=True, help="How many at most.")
+@click.option(
+    "--server",
+    metavar="HOST:PORT",
+    type=kinds.Words(),
+    help="Its gRPC port, for samples.  [default: --from's host, port 8001]",
+)
+@click.option(
+    "--samples", "most", type=click.IntRange(0, kinds.MOST), default=3, show_default=True, help="How many at most."
+)
 @click.option("--out", type=click.Path(path_type=Path), default="report.html", show_default=True, help="The page.")
 @click.pass_context
 def report(context: click.Context, url: str, saved: Path | None, server: str | None, most: int, out: Path) -> None:
@@ -33,23 +48,48 @@ def report(context: click.Context, url: str, saved: Path | None, server: str | N
     given = context.get_parameter_source("url") is not click.core.ParameterSource.DEFAULT
     if saved and (given or server):
         raise click.UsageError("--scrape needs no server: leave out --from and --server")
+    if not out.parent.is_dir():
+        fail(f"cannot write {out}: No such file or directory: {out.parent}")
+    outputs = Outputs()
+    if saved:
+        outputs.reads(saved)
+    part = outputs.begin(out)
     try:
-        page = Page.parse(saved.read_text("utf-8")) if saved else fetch(url)
+        shown = _report(url, saved, server, most)
+        try:
+            part.path.write_text(shown, "utf-8")
+        except OSError as error:
+            raise outputs.failed(out, error) from error
+        part.finish()
+    finally:
+        part.discard()
+    click.echo(text.plain(text.name(out)))
+
+
+def _report(url: str, saved: Path | None, server: str | None, most: int) -> str:
+    try:
+        page = Page.parse(_read(saved)) if saved else fetch(url)
         _check(page)
     except (OSError, ValueError) as error:
-        _fail(f"{saved or url} cannot be read as a page of metrics: {error}")
-    versions = reading.read(page)
-    taken = dt.datetime.fromtimestamp(saved.stat().st_mtime, dt.UTC) if saved else dt.datetime.now(dt.UTC)
-    release = next((release for (release,) in page.by("vedette_build_info", "release")), "")
-    scrape = Scrape(str(saved or url), taken, release, running=not saved)
-    shown = compose(
-        scrape, versions, reading.elsewhere(page, versions), None if saved else _samples(url, server, versions, most)
-    )
+        fail(f"{saved or url} cannot be read as a page of metrics: {getattr(error, 'strerror', None) or error}")
     try:
-        out.write_text(shown, "utf-8")
-    except OSError as error:
-        _fail(str(error))
-    click.echo(out)
+        versions = reading.read(page)
+        taken = dt.datetime.fromtimestamp(saved.stat().st_mtime, dt.UTC) if saved else dt.datetime.now(dt.UTC)
+        release = next((release for (release,) in page.by("vedette_build_info", "release")), "")
+        scrape = Scrape(text.name(saved) if saved else url, taken, release, running=not saved)
+        found = None if saved else _samples(url, server, versions, most)
+        return compose(scrape, versions, reading.elsewhere(page, versions), found)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        fail(f"{saved or url} holds values that no server of Vedette gives: {type(error).__name__}: {error}")
+
+
+def _read(saved: Path) -> str:
+    with saved.open("rb") as file:
+        data = file.read(_LARGEST_PAGE + 1)
+    if len(data) > _LARGEST_PAGE:
+        msg = f"it is larger than {_LARGEST_PAGE} bytes"
+        raise ValueError(msg)
+    return data.decode()
 
 
 def _check(page: Page) -> None:
@@ -70,8 +110,3 @@ def _beside(url: str) -> str:
     """Where a server's gRPC port is, by its HTTP port's address."""
     host = urllib.parse.urlsplit(url).hostname or ""
     return f"[{host}]:{_GRPC_PORT}" if ":" in host else f"{host}:{_GRPC_PORT}"
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"vedette-server: {' '.join(message.split())}", err=True)
-    sys.exit(_FAILURE)
