@@ -2,7 +2,6 @@
 
 import itertools
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -155,16 +154,9 @@ def test_a_stream_that_is_left_frees_everything(bundled: running.Server, picture
         assert client.detect(pictures[0]).detections is not None
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def test_a_live_stream_outlives_its_server(pictures: list[bytes]) -> None:
     """Another one starts at its address after it was killed: the stream goes on, and every frame is accounted for."""
-    port = free_port()
+    port = running.free_port()
     flags = ("--listen", f"127.0.0.1:{port}", "--threads", "1")
     stop = False
     sent = 0
