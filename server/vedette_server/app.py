@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import signal
 from collections.abc import Coroutine, Sequence
 
@@ -48,19 +49,31 @@ class App:
         self._http = HttpServer(metrics, lambda: self._engine.ready)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
+        self._reread = asyncio.Event()  # the repository is to be read again
 
     async def run(self) -> None:
-        """Start, serve until SIGTERM or SIGINT, drain, stop. A second signal ends the draining."""
+        """Start, serve until SIGTERM or SIGINT, drain, stop. A second signal ends the draining.
+
+        SIGHUP has the repository read again; SIGQUIT has every process write its stacks to stderr. Neither ends it.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        await self._start()
-        await self._until_told_to_stop()
-        await self._stop()
+        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
+        loop.add_signal_handler(signal.SIGQUIT, self._dump)
+        try:
+            await self._start()
+            await self._until_told_to_stop()
+        finally:
+            await self._stop()
 
     def stop(self) -> None:
         """Tell the server to stop; told again, it does not wait for what it admitted."""
         (self._forced if self._told_to_stop.is_set() else self._told_to_stop).set()
+
+    def _dump(self) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        self._engine.dump()
 
     async def _start(self) -> None:
         host, _, port = self._settings.listen.rpartition(":")
@@ -73,22 +86,26 @@ class App:
 
     async def _until_told_to_stop(self) -> None:
         """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""
-        tasks = {asyncio.create_task(self._follow()), asyncio.create_task(self._told_to_stop.wait())}
-        if self._settings.poll_seconds:
-            tasks.add(asyncio.create_task(self._poll(self._settings.poll_seconds)))
+        followed = (self._follow(), self._told_to_stop.wait(), self._poll(self._settings.poll_seconds or None))
+        tasks = {asyncio.create_task(one) for one in followed}
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         for task in done:
             task.result()
 
-    async def _poll(self, seconds: float) -> None:
-        """Load what is new in the repository, and unload what is no longer there once a newer version answers."""
+    async def _poll(self, seconds: float | None) -> None:
+        """Load what is new in the repository, and unload what is no longer there once a newer version answers.
+
+        It looks every so many seconds, None: never, and when it is told to.
+        """
         root, plugins = self._settings.repository, self._settings.plugins
         unloading: set[asyncio.Task[None]] = set()
         seen, refused = repository.folders(root), ""
         while True:
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reread.wait(), seconds)
+            self._reread.clear()
             try:
                 if (there := repository.folders(root)) != seen:  # a version never changes: only then is it read again
                     self._models = await asyncio.to_thread(repository.read, root, plugins)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -217,3 +218,26 @@ def test_a_gateway_that_was_stopped_finds_its_workers_well(tmp_path: Path, scene
             client.detect(jpeg(scene.pixels))
         assert set(server.worker_pids()) == before
         assert not server.events("worker_hangs")
+
+
+def test_signals_that_end_nothing(tmp_path: Path) -> None:
+    """SIGQUIT shows where every process is; SIGHUP has the repository read again."""
+    root = tmp_path / "models"
+    shutil.copytree(BUNDLED_REPOSITORY, root)
+    with running.server("--repository", str(root), "--threads", "1") as server, Client(server.address) as client:
+        server.process.send_signal(signal.SIGQUIT)
+        running.wait_for(lambda: server.log_path.read_text().count("most recent call first") >= 2, "both stacks")
+        assert "vedette_server/pool/worker.py" in server.log_path.read_text()
+        shutil.copytree(root / "roadsigns" / "1", root / "roadsigns" / "2")
+        server.process.send_signal(signal.SIGHUP)
+        running.wait_for(lambda: len(client.models()) == 2, "the new version")
+        assert server.stop() == 0
+
+
+def test_a_port_in_use_is_one_line_and_leaves_nothing(bundled: running.Server) -> None:
+    taken = bundled.http.removeprefix("http://")
+    command = [str(running.BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", taken]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert taken.rpartition(":")[2] in ended.stderr.splitlines()[-1]

@@ -248,6 +248,11 @@ class Engine:
             task.cancel()
             stop.cancel()
 
+    def dump(self) -> None:
+        """Have every worker write its stacks to stderr."""
+        for served in self._served:
+            served.dump()
+
     async def stop(self) -> None:
         """End every worker."""
         await self.probe.stop()

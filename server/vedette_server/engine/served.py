@@ -380,6 +380,11 @@ class ServedVersion:
             raise ProbationError(str(error)) from error
         log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 
+    def dump(self) -> None:
+        """Have every worker write its stacks to stderr."""
+        for worker in self._pool.workers:
+            worker.dump()
+
     async def drain(self) -> None:
         """Wait until everything that was taken is answered."""
         await self._ledger.empty.wait()

@@ -13,6 +13,7 @@ from vedette_server.pool.process import Worker, WorkerStartError
 
 log = structlog.get_logger()
 
+_DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
 _OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0  # seconds between two starts in the same place
 
@@ -91,6 +92,8 @@ class Pool:
                 log.warning("gateway_overslept", seconds=round(time.monotonic() - due, 1))
                 worker.excuse()
         log.error("worker_hangs", pid=worker.pid, seconds=round(silent, 1))
+        worker.dump()
+        await asyncio.sleep(_DUMP_SECONDS)
         worker.give_up()
 
     async def _in_rotation(self, worker: Worker) -> None:

@@ -269,6 +269,11 @@ class Worker:
                 job.answer.set_result(result)
         self._changed()
 
+    def dump(self) -> None:
+        """Have a process that has loaded its predictor write its stacks to stderr."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGQUIT)
+
     def give_up(self) -> None:
         """End a process whose inference loop hangs; what it has is lost, and to blame."""
         self._hung = True

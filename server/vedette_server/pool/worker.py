@@ -6,6 +6,7 @@ bounded by the gateway, which gives a worker one batch beyond the one that is be
 Started as `python -m vedette_server.pool.worker DESCRIPTOR`, the descriptor of its end of the channel.
 """
 
+import faulthandler
 import importlib
 import os
 import queue
@@ -163,8 +164,9 @@ def serve(channel: WorkerEnd) -> None:
 
 
 def main() -> None:
-    """Run until the gateway is gone; the terminal's Ctrl-C is the gateway's to handle."""
+    """Run until the gateway is gone; the terminal's Ctrl-C is the gateway's to handle. SIGQUIT shows the stacks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
     memory.keep_freed()
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         _until_closed(lambda: serve(WorkerEnd(sock)))
