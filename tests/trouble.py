@@ -15,7 +15,9 @@ from typing import Any, Self, TypeAlias
 import msgspec
 import numpy as np
 from safetensors.numpy import load_file
-from vedette_client import Client, ImageLike, Raw, VedetteError
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1 import image_pb2
+from vedette_client import Client, ImageLike, VedetteError
 from vedette_server.monitor.profile import FORMAT, Baseline, ClassProfile, Profile
 from vedette_server.monitor.statistics import Limits
 from vedette_server.repository import repository
@@ -202,7 +204,9 @@ def burst(at: Scene) -> contextlib.AbstractContextManager[None]:
 
 def broken(at: Scene) -> contextlib.AbstractContextManager[None]:
     """A caller declares other sizes than it sends."""
-    return asking(at, 2, lambda client, _number: client.detect(Raw(b"too short", "BGR8", 480, 640)))
+    raw = image_pb2.RawImage(data=b"too short", pixel_format=image_pb2.PIXEL_FORMAT_BGR8, height=480, width=640)
+    request = pb.DetectRequest(image=image_pb2.Image(raw=raw))
+    return asking(at, 2, lambda _client, _number: running.detect_unchecked(at.server.address, request))
 
 
 def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:

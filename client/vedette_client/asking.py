@@ -1,77 +1,135 @@
 """What can be asked about an image, and the request that asks it."""
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from vedette.v1 import answer_pb2
 from vedette.v1 import detection_service_pb2 as pb
 
-from vedette_client import images
-from vedette_client.images import ImageLike, PixelFormat
+from vedette_client import arguments, images
+from vedette_client.errors import LocalError
+from vedette_client.images import Beside
+from vedette_client.limits import Limits
 from vedette_client.wire import Outgoing
 
 OutputKind: TypeAlias = Literal["boxes", "masks", "keypoints", "panoptic", "semantic"]
 MaskFormat: TypeAlias = Literal["COCO_RLE", "POLYGONS", "PNG", "NONE"]
+Priority: TypeAlias = Literal["LOW", "NORMAL", "HIGH"]
 
 
-class Ask(TypedDict, total=False):
-    """What `detect` takes beside the image; what is left out takes the model's own value."""
+class Options(TypedDict, total=False):
+    """What is asked about an image, or anew within a stream; what is left out takes the model's own value."""
+
+    threshold: float | None  # operating score, 0 to 1
+    outputs: Sequence[OutputKind]  # left out or empty: everything that the model produces
+    mask_format: MaskFormat  # left out: COCO_RLE
+    classes: Sequence[str | int]  # strings are names, integers are ids, NumPy's too; left out or empty: all
+    max_detections: int | None  # from 1
+    panoptic_threshold: float | None  # score that a thing needs to enter the panoptic map, 0 to 1
+    contract: str  # refuse to be answered under any other contract than the one with this fingerprint
+
+
+class StreamAsk(Options, total=False):
+    """What `stream` and `diagnose` take beside the images."""
 
     model: str  # left out: the only one that is served
     version: str  # left out: the newest that is ready
-    threshold: float | None  # operating score, 0 to 1
-    outputs: Sequence[OutputKind]  # left out: everything that the model produces
-    mask_format: MaskFormat  # left out: COCO_RLE
-    classes: Sequence[str | int]  # names or ids; left out: all
-    max_detections: int | None
-    panoptic_threshold: float | None  # score that a thing needs to enter the panoptic map
-    contract: str  # refuse to be answered under any other contract than the one with this fingerprint
-    priority: Literal["LOW", "NORMAL", "HIGH"]  # what goes first where workers are scarce
+    priority: Priority  # what goes first where workers are scarce
+
+
+class Ask(StreamAsk, total=False):
+    """What `detect` takes beside the image."""
+
     request_id: str  # for the server's log
 
 
-def request(image: ImageLike, pixel_format: PixelFormat | None, ask: Ask) -> Outgoing:
-    """The request. Raises `LocalError` for an image that cannot be sent."""
-    declared, data = images.message(image, pixel_format)
-    message = pb.DetectRequest(
-        model_name=ask.get("model", ""),
-        model_version=ask.get("version", ""),
-        image=declared,
-        options=options(ask),
-        request_id=ask.get("request_id", ""),
-    )
+def request(image: object, beside: Beside, ask: Mapping[str, Any], known: Limits) -> Outgoing:
+    """The request. Raises `LocalError` for an image that cannot be sent, or a value that cannot be asked."""
+    model, version = target(ask)
+    request_id = arguments.text(ask.get("request_id", ""), "request_id")
+    message = pb.DetectRequest(model_name=model, model_version=version, options=options(ask), request_id=request_id)
+    declared, data = images.message(image, beside, known)
+    message.image.CopyFrom(declared)
     return Outgoing(message, data)
 
 
 def diagnosis(
-    image: ImageLike | None, pixel_format: PixelFormat | None, stream_id: str, ask: Ask
+    image: object, beside: Beside, stream_id: object, ask: Mapping[str, Any], known: Limits
 ) -> pb.DiagnoseRequest:
     """The request to diagnose an image, or else a stream's last empty frame. Raises `LocalError`."""
-    message = pb.DiagnoseRequest(
-        model_name=ask.get("model", ""),
-        model_version=ask.get("version", ""),
-        options=options(ask),
-        stream_id=stream_id,
-    )
-    if image is not None:
-        declared, data = images.message(image, pixel_format)
-        message.image.CopyFrom(declared)
-        content = getattr(message.image, message.image.WhichOneof("content") or "")
-        content.data = bytes(data)
+    model, version = target(ask)
+    stream = arguments.text(stream_id, "stream_id")
+    message = pb.DiagnoseRequest(model_name=model, model_version=version, options=options(ask), stream_id=stream)
+    if image is None:
+        images.check_beside(None, beside)
+        return message
+    if message.stream_id:
+        msg = "image and stream_id were both given: one says what to diagnose"
+        raise LocalError(msg)
+    declared, data = images.message(image, beside, known)
+    message.image.CopyFrom(declared)
+    content = getattr(message.image, message.image.WhichOneof("content") or "")
+    content.data = bytes(data)
     return message
 
 
-def options(ask: Ask) -> pb.DetectOptions:
-    """What is asked about an image, or about every frame of a stream."""
-    classes = ask.get("classes", ())
+def about_model(name: object, version: object) -> pb.GetModelRequest:
+    """The request to describe a model. Raises `LocalError`."""
+    return pb.GetModelRequest(model_name=arguments.text(name, "name"), model_version=arguments.text(version, "version"))
+
+
+def target(ask: Mapping[str, Any]) -> tuple[str, str]:
+    """The model and the version that are asked. Raises `LocalError`."""
+    return arguments.text(ask.get("model", ""), "model"), arguments.text(ask.get("version", ""), "version")
+
+
+def options(ask: Mapping[str, Any]) -> pb.DetectOptions:
+    """What is asked about an image, or about every frame of a stream. Raises `LocalError`."""
+    outputs = arguments.several(ask.get("outputs", ()), "outputs", "['masks']")
+    kinds = [arguments.one_of(kind, "outputs", get_args(OutputKind)).upper() for kind in outputs]
+    mask_format = arguments.one_of(ask.get("mask_format", "COCO_RLE"), "mask_format", get_args(MaskFormat))
+    priority = arguments.one_of(ask.get("priority", "NORMAL"), "priority", get_args(Priority))
+    names, numbers = _classes(ask.get("classes", ()))
+    most = ask.get("max_detections")
+    if most is not None:
+        most = arguments.whole(most, "max_detections", 1, reason="MAX_DETECTIONS_INVALID")
     return pb.DetectOptions(
-        threshold=ask.get("threshold"),
-        outputs=[answer_pb2.OutputKind.Value(f"OUTPUT_KIND_{kind.upper()}") for kind in ask.get("outputs", ())],
-        mask_format=answer_pb2.MaskFormat.Value(f"MASK_FORMAT_{ask.get('mask_format', 'COCO_RLE')}"),
-        class_names=[name for name in classes if isinstance(name, str)],
-        class_ids=[number for number in classes if isinstance(number, int)],
-        max_detections=ask.get("max_detections"),
-        panoptic_threshold=ask.get("panoptic_threshold"),
-        contract_fingerprint=ask.get("contract", ""),
-        priority=pb.Priority.Value(f"PRIORITY_{ask.get('priority', 'NORMAL')}"),
+        threshold=_score(ask, "threshold"),
+        outputs=[answer_pb2.OutputKind.Value(f"OUTPUT_KIND_{kind}") for kind in kinds],
+        mask_format=answer_pb2.MaskFormat.Value(f"MASK_FORMAT_{mask_format}"),
+        class_names=names,
+        class_ids=numbers,
+        max_detections=most,
+        panoptic_threshold=_score(ask, "panoptic_threshold"),
+        contract_fingerprint=arguments.text(ask.get("contract", ""), "contract"),
+        priority=pb.Priority.Value(f"PRIORITY_{priority}"),
     )
+
+
+def check_names(given: object) -> None:
+    """Refuse what cannot change within a stream. Raises `TypeError` and `LocalError`."""
+    if not isinstance(given, Mapping):
+        raise arguments.wrong("ask", given, "a dictionary, such as {'threshold': 0.5}")
+    for name in map(str, given):
+        if name in Options.__annotations__:
+            continue
+        if name in StreamAsk.__annotations__:
+            msg = f"{name} cannot change within a stream: open another"
+            raise LocalError(msg)
+        raise arguments.unknown(name, Options.__annotations__, "Reconfigure()")
+
+
+def _score(ask: Mapping[str, Any], name: str) -> float | None:
+    given = ask.get(name)
+    return None if given is None else arguments.number(given, name, 0, 1, "THRESHOLD_OUT_OF_RANGE")
+
+
+def _classes(given: object) -> tuple[list[str], list[int]]:
+    """Names and ids: a string is a name, whatever it says, and an integer is an id."""
+    names, numbers = [], []
+    for item in arguments.several(given, "classes", "['dog'] or [16]"):
+        if isinstance(item, str):
+            names.append(arguments.text(item, "classes"))
+        else:
+            numbers.append(arguments.whole(item, "classes", 0))
+    return names, numbers

@@ -28,6 +28,14 @@ class VedetteError(Exception):
 class LocalError(VedetteError):
     """Nothing was sent."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason  # the server's own, where it would refuse the same for it
+
+    def __str__(self) -> str:
+        """The reason, if there is one, and the message."""
+        return f"{self.reason}: {self.args[0]}" if self.reason else str(self.args[0])
+
 
 @dataclass(frozen=True)
 class FieldViolation:

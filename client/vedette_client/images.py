@@ -1,153 +1,307 @@
-"""From what callers have in hand to an image message; nothing about pixels is guessed."""
+"""From what callers have in hand to an image message; nothing about pixels is guessed.
+
+What the server would refuse for the declaration or the length alone is refused here, with its reason.
+"""
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from vedette.v1 import image_pb2
 
+from vedette_client import arguments, arrays, limits, pillow
 from vedette_client.errors import LocalError
+from vedette_client.limits import Buffer, Limits
 
 PixelFormat: TypeAlias = Literal["BGR8", "RGB8", "GRAY8", "BGRA8", "RGBA8", "NV12", "I420"]
+Orientation: TypeAlias = Literal["APPLY", "REFUSE", "IGNORE"]
+YuvMatrix: TypeAlias = Literal["BT601", "BT709"]
+YuvRange: TypeAlias = Literal["LIMITED", "FULL"]
+ChannelOrder: TypeAlias = Literal["BGR", "RGB"]
+TensorLayout: TypeAlias = Literal["HWC", "CHW"]
+ValueRange: TypeAlias = Literal["0-255", "0-1"]
 
 
+class Array(Protocol):
+    """What NumPy takes for an array, such as a tensor of torch in the host's memory."""
+
+    def __array__(self) -> NDArray[Any]:
+        """The values."""
+
+
+@arguments.named_fields
 @dataclass(frozen=True)
 class File:
     """An image file, as a path or its bytes, with what is to be done about its orientation and its alpha channel."""
 
-    source: str | os.PathLike[str] | bytes
-    orientation: Literal["APPLY", "REFUSE", "IGNORE"] = "APPLY"
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview
+    orientation: Orientation = "APPLY"
     drop_alpha: bool = False
 
 
+@arguments.named_fields
 @dataclass(frozen=True)
 class Raw:
-    """Raw 8-bit samples, row by row; NV12 and I420 need `yuv_matrix` and `yuv_range`, alpha needs `drop_alpha`."""
+    """Raw 8-bit samples, row by row; NV12 and I420 need `yuv_matrix` and `yuv_range`, alpha needs `drop_alpha`.
 
-    data: bytes | memoryview
+    The samples are the bytes of any buffer, whatever its own items and shape: of bytes, an array, an mmap.
+    """
+
+    data: bytes | bytearray | memoryview | NDArray[Any]
     pixel_format: PixelFormat
     height: int
     width: int
     row_stride: int | None = None  # bytes from row to row; None: packed
-    yuv_matrix: Literal["BT601", "BT709"] | None = None
-    yuv_range: Literal["LIMITED", "FULL"] | None = None
+    yuv_matrix: YuvMatrix | None = None
+    yuv_range: YuvRange | None = None
     drop_alpha: bool = False
 
 
+@arguments.named_fields
 @dataclass(frozen=True)
 class Tensor:
-    """Floating-point pixels, not normalised: normalisation is done inside the model."""
+    """Floating-point pixels, not normalised: normalisation is done inside the model. They are sent with 32 bits.
 
-    values: NDArray[Any]  # (height, width, 3) or (3, height, width), by the layout
-    channel_order: Literal["BGR", "RGB"]
-    layout: Literal["HWC", "CHW"]
-    value_range: Literal["0-255", "0-1"]
+    Whole numbers are taken for the range 0-255.
+    """
 
-
-ImageLike: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | File | Raw | Tensor
-
-Buffer: TypeAlias = bytes | memoryview
-
-_CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1}
+    values: NDArray[Any] | Array | list[Any]  # (height, width, 3) or (3, height, width), by the layout
+    channel_order: ChannelOrder
+    layout: TensorLayout
+    value_range: ValueRange
 
 
-def message(image: ImageLike, pixel_format: PixelFormat | None) -> tuple[image_pb2.Image, Buffer]:
+ImageLike: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Array | File | Raw | Tensor
+)
+
+_CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4}
+_WITH_ALPHA = ("BGRA8", "RGBA8")
+_KINDS = "a path, a file's bytes, a PIL image, an array with its pixel_format, File, Raw or Tensor"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What callers say beside an image that does not say it itself, as it comes."""
+
+    pixel_format: object = None
+    orientation: object = None
+    drop_alpha: object = False
+
+
+def message(image: object, beside: Beside, known: Limits = limits.none) -> tuple[image_pb2.Image, Buffer]:
     """Make the message of whatever a caller has, without its data, and the data.
 
-    Arrays must be uint8 of shape (height, width, 3), or (height, width) for GRAY8, and come with their pixel format.
+    Arrays must be uint8 of shape (height, width, channels), and come with their pixel format. `known` is asked for the
+    model's limits where an image is large; pixels beyond its bytes are sent as a PNG, which changes none of them.
     Raises `LocalError` for what cannot be sent.
     """
-    if isinstance(image, np.ndarray):
-        return _raw(_from_array(image, pixel_format))
-    if pixel_format is not None:
-        msg = f"pixel_format={pixel_format!r} was given with a {type(image).__name__}, which says itself what it is"
-        raise LocalError(msg)
+    check_beside(image, beside)
     match image:
         case Raw():
-            return _raw(image)
+            return _raw(image, known)
         case Tensor():
-            return _tensor(image)
+            return _tensor(image, known)
         case File():
-            return _file(image)
+            return _file(image, known)
         case Image.Image():
-            return _raw(_from_array(np.asarray(image.convert("RGB")), "RGB8"))
+            pixels = pillow.pixels(image, _orientation(beside), known, drop_alpha=bool(beside.drop_alpha))
+            return _raw(Raw(arrays.packed(pixels), "RGB8", *pixels.shape[:2]), known)
+        case _ if arrays.is_array(image):
+            return _raw(_from_array(image, beside), known)
         case _:
-            return _file(File(image))
+            return _file(File(cast("bytes", image), _orientation(beside), bool(beside.drop_alpha)), known, "image")
 
 
-def _file(image: File) -> tuple[image_pb2.Image, Buffer]:
+def check_beside(image: object, beside: Beside) -> None:
+    """Refuse what has no meaning beside an image of its kind. Raises `LocalError`."""
+    arguments.flag(beside.drop_alpha, "drop_alpha")
+    arguments.optional(beside.orientation, "orientation", get_args(Orientation))
+    refused = {"pixel_format": beside.pixel_format, "orientation": beside.orientation}
+    if image is None:
+        kind = "no image"
+    elif arrays.is_array(image):
+        kind = "an array, which has none"
+        del refused["pixel_format"]
+    else:
+        kind = f"a {type(image).__name__}, which says itself what it is"
+        if isinstance(image, File | Raw | Tensor):
+            refused["drop_alpha"] = beside.drop_alpha or None
+        else:
+            del refused["orientation"]
+    for name, value in refused.items():
+        if value is not None:
+            msg = f"{name}={arguments.shown(value)} was given with {kind}"
+            raise LocalError(msg)
+
+
+def _orientation(beside: Beside) -> Orientation:
+    return cast("Orientation", beside.orientation or "APPLY")
+
+
+def _file(image: File, known: Limits, name: str = "source") -> tuple[image_pb2.Image, Buffer]:
+    orientation = arguments.one_of(image.orientation, "orientation", get_args(Orientation))
     declared = image_pb2.EncodedImage(
-        orientation=image_pb2.Orientation.Value(f"ORIENTATION_{image.orientation}"), drop_alpha=image.drop_alpha
+        orientation=image_pb2.Orientation.Value(f"ORIENTATION_{orientation}"),
+        drop_alpha=arguments.flag(image.drop_alpha, "drop_alpha"),
     )
-    data = image.source if isinstance(image.source, bytes) else _read(image.source)
-    return image_pb2.Image(encoded=declared), data
+    return limits.fit(image_pb2.Image(encoded=declared), _content(image.source, name), known)
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _content(source: object, name: str) -> Buffer:
+    """A file's bytes."""
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        view = memoryview(source)
+        if view.ndim != 1 or view.itemsize != 1:
+            msg = f"{name} is a buffer of shape {view.shape}: a file's bytes have one dimension; pixels go into Raw"
+            raise LocalError(msg)
+        return arrays.octets(view, name)
+    if not isinstance(source, str | os.PathLike):
+        kinds = "a path or a file's bytes" if name == "source" else _KINDS
+        msg = f"cannot send a {type(source).__name__} as {name}: give {kinds}"
+        raise LocalError(msg)
+    if not (path := os.fsdecode(source)):
+        raise arguments.wrong(name, source, "a path, and not an empty one")
+    return _read(path)
+
+
+def _read(path: str) -> bytes:
+    seen = path.encode(errors="backslashreplace").decode()
     try:
-        return Path(path).read_bytes()
-    except TypeError as error:
-        msg = f"cannot send a {type(path).__name__}: give a path, bytes, a PIL image, an array, File, Raw or Tensor"
-        raise LocalError(msg) from error
-    except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
+        with open(path, "rb") as file:  # noqa: PTH123  what says where a file is need not be a Path
+            if (size := os.fstat(file.fileno()).st_size) > limits.MOST_BYTES:
+                msg = f"the image {seen} has {size} bytes: no message can hold that"
+                raise LocalError(msg, "IMAGE_TOO_MANY_BYTES")
+            return file.read()
+    except (OSError, ValueError) as error:
+        msg = f"cannot read the image {seen}: {getattr(error, 'strerror', None) or error}"
         raise LocalError(msg) from error
 
 
-def _from_array(pixels: NDArray[Any], pixel_format: PixelFormat | None) -> Raw:
-    channels = _CHANNELS.get(pixel_format or "")
-    if channels is None or pixel_format is None:
+def _from_array(image: object, beside: Beside) -> Raw:
+    pixel_format = beside.pixel_format
+    channels = _CHANNELS.get(pixel_format) if isinstance(pixel_format, str) else None
+    if channels is None:
+        near = arguments.nearest(pixel_format, _CHANNELS) if isinstance(pixel_format, str) else None
         msg = (
-            f"an array was given with pixel_format={pixel_format!r}: say 'BGR8' (what OpenCV reads), 'RGB8' (what "
-            "Pillow reads) or 'GRAY8', or use Raw; exchanged, they leave a model half blind without an error"
+            f"an array was given with pixel_format={arguments.shown(pixel_format)}: say 'BGR8' (what OpenCV reads), "
+            "'RGB8' (what Pillow reads), 'GRAY8', 'BGRA8' or 'RGBA8', or use Raw; exchanged, they leave a model half "
+            "blind without an error" + (f"; did you mean {near!r}?" if near else "")
         )
         raise LocalError(msg)
-    wanted = 2 if channels == 1 else 3
-    if pixels.dtype != np.uint8 or pixels.ndim != wanted or (channels > 1 and pixels.shape[2] != channels):
+    pixels = arrays.array(image, "image")
+    shape = pixels.shape
+    if channels == 1 and len(shape) == 3 and shape[2] == 1:
+        shape = shape[:2]
+    if pixels.dtype != np.uint8 or len(shape) != (2 if channels == 1 else 3) or shape[2:] not in ((), (channels,)):
+        size = "" if channels == 1 else f", {channels}"
         msg = (
             f"an array of dtype {pixels.dtype} and shape {pixels.shape} was given as {pixel_format}: send uint8, 0 to "
-            "255, not normalised, of shape (height, width, 3), or (height, width) for GRAY8; floats go into Tensor"
+            f"255, not normalised, of shape (height, width{size}){_hint(pixels)}"
         )
         raise LocalError(msg)
-    return Raw(_bytes(pixels), pixel_format, pixels.shape[0], pixels.shape[1])
+    alpha = bool(beside.drop_alpha) and pixel_format in _WITH_ALPHA  # of others nothing is to be dropped
+    return Raw(arrays.packed(pixels), cast("PixelFormat", pixel_format), shape[0], shape[1], drop_alpha=alpha)
 
 
-def _bytes(values: NDArray[Any]) -> memoryview:
-    """An array's bytes, row by row; copied only if they do not lie so."""
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+def _hint(pixels: NDArray[Any]) -> str:
+    """What an array that is not right may be meant to be."""
+    kind, shape = pixels.dtype.kind, pixels.shape
+    eight, last = pixels.dtype == np.uint8, shape[-1] if len(shape) == 3 else 0
+    meant = {
+        "; floats go into Tensor": kind == "f",
+        "; of a mask, array * np.uint8(255) makes a picture": kind == "b",
+        "; reduce it to 8 bits the way the model's training images were": kind in "iu" and not eight,
+        "; a file's bytes go as array.tobytes()": len(shape) == 1,
+        "; of a batch, send one image at a time": len(shape) == 4,
+        "; one channel is 'GRAY8'": len(shape) == 2 or last == 1,
+        "; four channels are 'BGRA8' or 'RGBA8', with drop_alpha=True": last == 4,
+        "; this looks like (channels, height, width): array.transpose(1, 2, 0) turns it": last
+        and shape[0] in (1, 3, 4),
+    }
+    return next((hint for hint, holds in meant.items() if holds), "")
 
 
-def _raw(image: Raw) -> tuple[image_pb2.Image, Buffer]:
-    matrix, span = image.yuv_matrix or "UNSPECIFIED", image.yuv_range or "UNSPECIFIED"
+def _raw(image: Raw, known: Limits) -> tuple[image_pb2.Image, Buffer]:
+    pixel_format = arguments.one_of(image.pixel_format, "pixel_format", get_args(PixelFormat))
+    matrix = arguments.optional(image.yuv_matrix, "yuv_matrix", get_args(YuvMatrix)) or "UNSPECIFIED"
+    span = arguments.optional(image.yuv_range, "yuv_range", get_args(YuvRange)) or "UNSPECIFIED"
+    height, width = (limits.edge(value, name) for name, value in (("height", image.height), ("width", image.width)))
     declared = image_pb2.RawImage(
-        pixel_format=image_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{image.pixel_format}"),
-        height=image.height,
-        width=image.width,
-        row_stride=image.row_stride,
+        pixel_format=image_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{pixel_format}"),
+        height=height,
+        width=width,
+        row_stride=None if image.row_stride is None else arguments.whole(image.row_stride, "row_stride", 1),
         yuv_matrix=image_pb2.YuvMatrix.Value(f"YUV_MATRIX_{matrix}"),
         yuv_range=image_pb2.YuvRange.Value(f"YUV_RANGE_{span}"),
-        drop_alpha=image.drop_alpha,
+        drop_alpha=arguments.flag(image.drop_alpha, "drop_alpha"),
     )
-    return image_pb2.Image(raw=declared), image.data
+    data = arrays.octets(image.data, "data")
+    _check_length(declared, pixel_format, data.nbytes)
+    if (matrix == "UNSPECIFIED") != (pixel_format in _CHANNELS) or (matrix == "UNSPECIFIED") != (span == "UNSPECIFIED"):
+        msg = f"pixel_format is {pixel_format!r}: NV12 and I420 need yuv_matrix and yuv_range, and no other takes them"
+        raise LocalError(msg, "YUV_UNDECLARED")
+    if pixel_format in _WITH_ALPHA and not declared.drop_alpha:
+        msg = f"pixel_format is {pixel_format!r}, and a model cannot see alpha: give drop_alpha=True to have it ignored"
+        raise LocalError(msg, "ALPHA_NOT_DROPPED")
+    return limits.fit(image_pb2.Image(raw=declared), data, known)
 
 
-def _tensor(image: Tensor) -> tuple[image_pb2.Image, Buffer]:
-    shape = image.values.shape
-    channel_axis = 2 if image.layout == "HWC" else 0
-    if not np.issubdtype(image.values.dtype, np.floating) or len(shape) != 3 or shape[channel_axis] != 3:
-        seen = f"dtype {image.values.dtype} and shape {shape}"
-        msg = f"a tensor of {seen} was given as {image.layout}: send three channels of floats"
+def _check_length(declared: image_pb2.RawImage, pixel_format: str, given: int) -> None:
+    """Refuse what is not as long as its declaration says; the padding after the very last row may be left out."""
+    height, width = declared.height, declared.width
+    packed = width * _CHANNELS.get(pixel_format, 1)
+    stride = declared.row_stride if declared.HasField("row_stride") else packed
+    if stride < packed:
+        msg = f"row_stride is {stride} bytes; a row of {width} pixels of {pixel_format} needs at least {packed}"
+        raise LocalError(msg, "ROW_STRIDE_INVALID")
+    rows = -(-height // 2)
+    chroma = {"NV12": rows * (stride + stride % 2), "I420": 2 * rows * -(-stride // 2)}.get(pixel_format, 0)
+    expected = stride * height + chroma
+    if given not in (expected, expected if chroma else expected - stride + packed):
+        msg = (
+            f"data has {given} bytes; {width} x {height} pixels of {pixel_format}, {stride} bytes a row, are "
+            f"{expected}: check width and height (are they exchanged?), the format, and the dtype, which must be 8 bits"
+        )
+        raise LocalError(msg, "RAW_LENGTH_MISMATCH")
+
+
+def _tensor(image: Tensor, known: Limits) -> tuple[image_pb2.Image, Buffer]:
+    order = arguments.one_of(image.channel_order, "channel_order", get_args(ChannelOrder))
+    layout = arguments.one_of(image.layout, "layout", get_args(TensorLayout))
+    span = arguments.one_of(image.value_range, "value_range", get_args(ValueRange))
+    values = _values(image.values, span)
+    shape = values.shape
+    channel_axis = 2 if layout == "HWC" else 0
+    if len(shape) != 3 or shape[channel_axis] != 3:
+        hint = "; of a batch, send one image at a time" if len(shape) == 4 else ""
+        msg = f"values of dtype {values.dtype} and shape {shape} were given as {layout}: send three channels{hint}"
         raise LocalError(msg)
     height, width = (size for axis, size in enumerate(shape) if axis != channel_axis)
     declared = image_pb2.TensorImage(
-        channel_order=image_pb2.ChannelOrder.Value(f"CHANNEL_ORDER_{image.channel_order}"),
-        layout=image_pb2.TensorLayout.Value(f"TENSOR_LAYOUT_{image.layout}"),
-        value_range=image_pb2.ValueRange.Value(f"VALUE_RANGE_{image.value_range.replace('-', '_')}"),
-        height=height,
-        width=width,
+        channel_order=image_pb2.ChannelOrder.Value(f"CHANNEL_ORDER_{order}"),
+        layout=image_pb2.TensorLayout.Value(f"TENSOR_LAYOUT_{layout}"),
+        value_range=image_pb2.ValueRange.Value(f"VALUE_RANGE_{span.replace('-', '_')}"),
+        height=limits.edge(height, "height"),
+        width=limits.edge(width, "width"),
     )
-    return image_pb2.Image(tensor=declared), _bytes(image.values.astype("<f4", copy=False))
+    with np.errstate(over="ignore"):  # beyond 32 bits is beyond every range, and refused as such
+        return limits.fit(image_pb2.Image(tensor=declared), arrays.packed(values.astype("<f4", copy=False)), known)
+
+
+def _values(given: object, span: str) -> NDArray[Any]:
+    if not (arrays.is_array(given) or isinstance(given, list | tuple)):
+        raise arguments.wrong("values", given, "an array of floats")
+    values = arrays.array(given, "values")
+    if values.dtype.kind == "f" or (values.dtype.kind in "iu" and span == "0-255"):
+        return values
+    msg = (
+        f"values of dtype {values.dtype} were given as {span}: send floats, or whole numbers as '0-255'; uint8 needs "
+        "no Tensor: give the array with its pixel_format"
+    )
+    raise LocalError(msg)

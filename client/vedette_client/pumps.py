@@ -140,7 +140,7 @@ class AsyncPump:
         yield session.first()
         try:
             while (item := await self._next.get()) is not _END:
-                yield session.send(item)  # type: ignore[arg-type]  # what is not the end is a frame
+                yield await asyncio.to_thread(session.send, item)  # type: ignore[arg-type]  # what is not the end is a frame
         except LocalError as error:
             self._error = error
             return

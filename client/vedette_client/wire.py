@@ -30,14 +30,14 @@ class Outgoing:
 def serialize(request: Outgoing) -> bytes:
     """The request as gRPC sends it."""
     head = request.message.SerializeToString()
-    if not len(request.data):
+    if not (length := memoryview(request.data).nbytes):  # a view's own length counts its items
         return head
     if isinstance(request.message, pb.DetectRequest):
         path, image = _DETECT, request.message.image
     else:
         path, image = _FRAME, request.message.frame.image
     content = image.DESCRIPTOR.fields_by_name[image.WhichOneof("content") or "encoded"].number
-    return b"".join((head, *_headers((*path, content, _DATA), len(request.data)), request.data))
+    return b"".join((head, *_headers((*path, content, _DATA), length), request.data))
 
 
 def _headers(path: Sequence[int], length: int) -> list[bytes]:

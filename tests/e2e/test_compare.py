@@ -126,7 +126,7 @@ def test_what_detectron2_leaves_random_is_told(bundled: running.Server, picture:
     (("{picture}", "--config", WEIGHTS, "--weights", WEIGHTS), 1, "is no config that Detectron2 takes"),
     (("{picture}", "--config", CONFIG, "--weights", WEIGHTS, "--plugin", "no_such"), 1, "No module named 'no_such'"),
     (("{picture}", "--config", CONFIG, "--weights", WEIGHTS, "--model", "nobody"), 69, "MODEL_NOT_FOUND"),
-    (("{picture}", "--config", CONFIG, "--weights", WEIGHTS, "--threshold", "50"), 67, "THRESHOLD_OUT_OF_RANGE"),
+    (("{picture}", "--config", CONFIG, "--weights", WEIGHTS, "--threshold", "50"), 1, "THRESHOLD_OUT_OF_RANGE"),
     (("no/such.png", "--config", CONFIG, "--weights", WEIGHTS), 1, "No such file"),
     (("{picture}",), 2, "--config"),
 ])  # fmt: skip

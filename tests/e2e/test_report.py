@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor
+from vedette.v1 import detection_service_pb2 as pb
+from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
+from vedette_client.images import Beside
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
@@ -86,8 +88,11 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
             assert all(isinstance(event, Answered) for event in events)
         with pytest.raises(InvalidRequest, match="VALUES_IN_UNIT_RANGE"):
             client.detect(Tensor(mixed[0] / 255, "BGR", "HWC", "0-255"))
-        with pytest.raises(InvalidRequest, match="THRESHOLD_OUT_OF_RANGE"):
-            client.detect(mixed[0], pixel_format="BGR8", threshold=50)
+        message, data = images.message(mixed[0], Beside("BGR8"))
+        message.raw.data = bytes(data)
+        running.detect_unchecked(
+            server.address, pb.DetectRequest(image=message, options=pb.DetectOptions(threshold=50))
+        )
         with pytest.raises(NotFound):
             client.detect(mixed[0], pixel_format="BGR8", model="nobody")
         swapped(client, server)

@@ -16,6 +16,7 @@ from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Client, LocalError, ServerError, drawing, images, results
 from vedette_client.client import SERVICE
+from vedette_client.images import Beside
 
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
@@ -26,21 +27,21 @@ def test_the_public_names_are_these() -> None:
 
 
 def test_an_array_is_sent_with_its_format_alone() -> None:
-    message, data = images.message(PIXELS[:, ::-1], "BGR8")
+    message, data = images.message(PIXELS[:, ::-1], Beside("BGR8"))
     sent = message.raw
     assert (sent.height, sent.width, sent.pixel_format) == (4, 5, image_pb2.PIXEL_FORMAT_BGR8)
     assert bytes(data) == PIXELS[:, ::-1].tobytes()
 
 
 def test_a_pil_image_says_itself_what_it_is() -> None:
-    message, data = images.message(Image.fromarray(PIXELS), None)
+    message, data = images.message(Image.fromarray(PIXELS), Beside())
     assert (message.raw.pixel_format, bytes(data)) == (image_pb2.PIXEL_FORMAT_RGB8, PIXELS.tobytes())
 
 
 def test_a_path_and_bytes_are_sent_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"file")
     for given in (tmp_path / "x", str(tmp_path / "x"), b"file"):
-        message, data = images.message(given, None)
+        message, data = images.message(given, Beside())
         assert (message.WhichOneof("content"), data) == ("encoded", b"file")
 
 
@@ -55,7 +56,7 @@ def test_a_path_and_bytes_are_sent_as_they_are(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_what_cannot_be_sent_is_refused_before_it_is(image: Any, pixel_format: Any, said: str) -> None:
     with pytest.raises(LocalError, match=said):
-        images.message(image, pixel_format)
+        images.message(image, Beside(pixel_format))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette_client import File, ImageLike, Raw, Tensor
 from vedette_client import images as client_images
+from vedette_client.images import Beside
 from vedette_client.wire import Outgoing, serialize
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc import wire
@@ -17,14 +18,14 @@ LARGE = bytes(range(256)) * 1000
 PIXELS = np.frombuffer(LARGE[: 3 * 250 * 300], np.uint8).reshape(250, 300, 3)
 IMAGES: dict[str, ImageLike] = {
     "file": File(LARGE, orientation="IGNORE"),
-    "raw": Raw(LARGE, "NV12", 400, 427, yuv_matrix="BT709", yuv_range="FULL"),
+    "raw": Raw(LARGE[: 400 * 426 * 3 // 2], "NV12", 400, 426, yuv_matrix="BT709", yuv_range="FULL"),
     "tensor": Tensor(PIXELS / np.float32(255), "RGB", "HWC", "0-1"),
     "small": b"a few bytes",
 }
 
 
 def requests(image: ImageLike) -> list[tuple[Outgoing, type, str]]:
-    declared, data = client_images.message(image, None)
+    declared, data = client_images.message(image, Beside())
     detect = pb.DetectRequest(model_name="signs", image=declared, request_id="7")
     frame = pb.StreamDetectRequest(frame=pb.Frame(frame_id=3, image=declared))
     return [(Outgoing(detect, data), pb.DetectRequest, ""), (Outgoing(frame, data), pb.StreamDetectRequest, "frame")]

@@ -1,0 +1,160 @@
+"""What callers give, checked before anything is made of it: each function has one rule, and names what breaks it.
+
+A name that is not known is a `TypeError`, as it is everywhere in Python. A value is a `LocalError`: it may come from a
+camera, a file or a form, and one frame's ends no stream. Numbers are Python's and NumPy's; neither booleans nor strings
+are numbers, and 1.0 is not a whole one.
+"""
+
+import difflib
+import functools
+import inspect
+import numbers
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ParamSpec, TypeVar, cast, get_args
+
+import numpy as np
+
+from vedette_client.errors import LocalError
+
+LARGEST_INT32 = 2**31 - 1
+LARGEST_INT64 = 2**63 - 1
+_SHOWN = 60  # characters of a value
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+_ELSEWHERE = {
+    "timeout": "it belongs to the client: Client(address, timeout=seconds)",
+    "request_id": "the server makes one; detect alone takes yours",
+}
+
+
+def shown(value: object) -> str:
+    """A value and its type, as a message can hold them."""
+    try:
+        text = reprlib.repr(value[:_SHOWN] if isinstance(value, str | bytes | bytearray) else value)
+    except Exception:  # noqa: BLE001  a value's own code, and Python's limit on the digits of integers
+        text = "a value"
+    text = " ".join(text.split())
+    return f"{text[: _SHOWN - 1]}…" if len(text) > _SHOWN else text
+
+
+def wrong(name: str, value: object, wanted: str, reason: str = "") -> LocalError:
+    """The error for a value that is not what is wanted; `reason` is the server's own for it, if it has one."""
+    kind = type(value).__name__
+    seen = "None" if value is None else f"{shown(value)} ({kind})"
+    return LocalError(f"{name} is {seen}: it must be {wanted}", reason)
+
+
+def text(value: object, name: str) -> str:
+    """A string that can be sent."""
+    if not isinstance(value, str):
+        raise wrong(name, value, "a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise wrong(name, value, "text, and half a character is none") from error
+    return str(value)
+
+
+def whole(
+    value: object, name: str, least: int = -LARGEST_INT32 - 1, most: int = LARGEST_INT32, reason: str = ""
+) -> int:
+    """A whole number."""
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+    if not integer or not least <= cast("int", value) <= most:
+        raise wrong(name, value, f"a whole number from {least} to {most}", reason if integer else "")
+    return int(cast("int", value))
+
+
+def number(value: object, name: str, least: float, most: float, reason: str = "") -> float:
+    """A finite number."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64)
+    if not real or not least <= cast("float", value) <= most:  # which a NaN is not either
+        raise wrong(name, value, f"a number from {least:.15g} to {most:.15g}", reason if real else "")
+    return float(cast("float", value))
+
+
+def flag(value: object, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise wrong(name, value, "True or False")
+    return bool(value)
+
+
+def one_of(value: object, name: str, allowed: Collection[str]) -> str:
+    """One of a few names."""
+    if isinstance(value, str) and value in allowed:
+        return str(value)
+    listed = ", ".join(map(repr, allowed))
+    near = nearest(value, allowed) if isinstance(value, str) else None
+    raise wrong(name, value, f"one of {listed}" + (f"; did you mean {near!r}?" if near else ""))
+
+
+def optional(value: object, name: str, allowed: Collection[str]) -> str | None:
+    """One of a few names, or None."""
+    return None if value is None else one_of(value, name, allowed)
+
+
+def several(value: object, name: str, example: str) -> tuple[object, ...]:
+    """The items of a list, a tuple, a set or an array; a string is not the list of its letters."""
+    single = isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Collection)
+    if single or (isinstance(value, np.ndarray) and value.ndim != 1):
+        raise wrong(name, value, f"a list, such as {example}")
+    return tuple(cast("Collection[object]", value))
+
+
+def nearest(given: str, names: Collection[str]) -> str | None:
+    """The name that somebody meant, whatever its case; None: nothing is near."""
+    folded = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(given.casefold(), folded, 1)
+    return folded[near[0]] if near else None
+
+
+def unknown(given: str, names: Collection[str], of: str) -> TypeError:
+    """The error for a name that is not known."""
+    msg = f"{of} got an unexpected keyword argument {given!r}"
+    if given in _ELSEWHERE:
+        return TypeError(f"{msg}: {_ELSEWHERE[given]}")
+    near = nearest(given, names)
+    return TypeError(
+        f"{msg}: did you mean {near!r}?" if near else f"{msg}: it takes {', '.join(sorted(names)) or 'none'}"
+    )
+
+
+def named(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function name the nearest of its keywords where one is not known, those of its `Unpack` too."""
+    parameters = inspect.signature(function).parameters
+    names = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD and name != "self"}
+    for one in parameters.values():
+        if one.kind is one.VAR_KEYWORD:
+            names |= set(get_args(one.annotation)[0].__annotations__)
+
+    def check(given: Mapping[str, object]) -> None:
+        for name in given:
+            if name not in names:
+                raise unknown(name, names, f"{function.__qualname__}()")
+
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  what the function's own gives
+            check(kwargs)
+            return await function(*args, **kwargs)
+
+        return cast("Callable[P, T]", awaited)
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        check(kwargs)
+        return function(*args, **kwargs)
+
+    return called
+
+
+def named_fields(kind: C) -> C:
+    """The same for the fields of a dataclass."""
+    setattr(kind, "__init__", named(getattr(kind, "__init__")))  # noqa: B009, B010  as dataclasses do it themselves
+    return kind

@@ -1,0 +1,108 @@
+"""What a model takes at most, and pixels made to fit it without changing one."""
+
+import io
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from vedette.v1 import image_pb2
+
+from vedette_client import arguments
+from vedette_client.errors import LocalError, ServerError
+from vedette_client.results import Contract
+
+Buffer: TypeAlias = bytes | memoryview
+Limits: TypeAlias = Callable[[], Contract | None]  # asked only about what is large; None: they cannot be had
+
+_LARGE = 2**20  # bytes, above which it is worth a question what the model takes
+MOST_BYTES = 2**31 - 2**20  # of an image within a message, in every implementation of Protobuf
+_REMEMBERED_SECONDS = 60.0
+_COLOURS: dict[int, tuple[Any, int]] = {  # where red, green and blue are in a pixel, and how many samples it has
+    image_pb2.PIXEL_FORMAT_BGR8: (slice(2, None, -1), 3),
+    image_pb2.PIXEL_FORMAT_RGB8: (slice(3), 3),
+    image_pb2.PIXEL_FORMAT_GRAY8: (0, 1),
+    image_pb2.PIXEL_FORMAT_BGRA8: (slice(2, None, -1), 4),
+    image_pb2.PIXEL_FORMAT_RGBA8: (slice(3), 4),
+}
+_FAST = 1  # of zlib's levels: a third of the default's time, and little larger
+
+
+def none() -> None:
+    """No limits are known."""
+
+
+class Remembered:
+    """The contracts that a client has asked for, each for a minute: an operator may change the limits."""
+
+    def __init__(self) -> None:
+        self._contracts: dict[object, tuple[float, Contract]] = {}
+
+    def get(self, ask: Mapping[str, Any], fetch: Callable[[], Contract]) -> Contract | None:
+        """The contract of the model that is asked; None where it cannot be had: the call itself will say why."""
+        model, now = (ask.get("model"), ask.get("version")), time.monotonic()
+        fetched, contract = self._contracts.get(model, (0.0, None))
+        if contract is None or now - fetched >= _REMEMBERED_SECONDS:
+            try:
+                contract = fetch()
+            except ServerError:
+                return None
+            self._contracts[model] = now, contract
+        return contract
+
+
+def edge(value: object, name: str) -> int:
+    """A height or a width. Raises `LocalError`."""
+    pixels = arguments.whole(value, name)
+    if pixels < 1:
+        msg = f"{name} is {pixels}: an image has at least one pixel"
+        raise LocalError(msg, "SIZE_INVALID")
+    return pixels
+
+
+def check_size(height: int, width: int, size: int, known: Limits) -> Contract | None:
+    """Refuse more pixels than the model takes; returns its contract where an image of `size` bytes is large."""
+    contract = known() if size > _LARGE else None
+    if contract and (height * width > contract.max_pixels or max(height, width) > contract.max_edge):
+        msg = (
+            f"the image is {width} x {height} pixels; this model takes at most {contract.max_pixels} in all and "
+            f"{contract.max_edge} an edge. Scale it down, or have the operator raise [limits] in model.toml"
+        )
+        raise LocalError(msg, "IMAGE_TOO_LARGE")
+    return contract
+
+
+def fit(declared: image_pb2.Image, data: Buffer, known: Limits) -> tuple[image_pb2.Image, Buffer]:
+    """Compress pixels that are more bytes than the model takes, without loss. Raises `LocalError` where that fails."""
+    size = len(data)
+    spec = declared.tensor if declared.HasField("tensor") else declared.raw
+    contract = check_size(spec.height, spec.width, size, known)
+    most = min(contract.max_bytes, MOST_BYTES) if contract else MOST_BYTES
+    if size <= most:
+        return declared, data
+    seen = f"the image has {size} bytes"
+    if contract and declared.raw.pixel_format in _COLOURS and "encoded" in contract.inputs:
+        png = _png(declared.raw, data)
+        if len(png) <= most:
+            upright = image_pb2.EncodedImage(orientation=image_pb2.ORIENTATION_IGNORE)
+            return image_pb2.Image(encoded=upright), png
+        seen += f", and {len(png)} as a PNG"
+    msg = (
+        f"{seen}; at most {most} are taken. Send it as the bytes of a JPEG, scale it down, or have the operator raise "
+        "limits.max_bytes in model.toml"
+    )
+    raise LocalError(msg, "IMAGE_TOO_MANY_BYTES")
+
+
+def _png(spec: image_pb2.RawImage, data: Buffer) -> bytes:
+    """The same pixels as a file, without alpha."""
+    colours, channels = _COLOURS[spec.pixel_format]
+    stride = spec.row_stride if spec.HasField("row_stride") else spec.width * channels
+    shape, strides = (spec.height, spec.width, channels), (stride, channels, 1)
+    samples: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+    pixels = np.lib.stride_tricks.as_strided(samples, shape, strides, writeable=False)  # the last row may be shorter
+    written = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels[..., colours])).save(written, "PNG", compress_level=_FAST)
+    return written.getvalue()
