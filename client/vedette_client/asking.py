@@ -12,7 +12,7 @@ from vedette_client.images import Beside
 from vedette_client.limits import Limits
 from vedette_client.wire import Outgoing
 
-OutputKind: TypeAlias = Literal["boxes", "masks", "keypoints", "panoptic", "semantic"]
+OutputKind: TypeAlias = Literal["boxes", "rotated_boxes", "masks", "keypoints", "panoptic", "semantic"]
 MaskFormat: TypeAlias = Literal["COCO_RLE", "POLYGONS", "PNG", "NONE"]
 Priority: TypeAlias = Literal["LOW", "NORMAL", "HIGH"]
 

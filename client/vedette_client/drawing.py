@@ -53,7 +53,8 @@ def _with_boxes(canvas: Image.Image, result: Result) -> Image.Image:
     labels = [f"{item.class_name} {item.score:.2f}" for item in result]
     if found.mask is not None:
         canvas = supervision.MaskAnnotator(opacity=0.3).annotate(canvas, found)
-    canvas = supervision.BoxAnnotator(thickness=2).annotate(canvas, found)
+    boxes = supervision.OrientedBoxAnnotator if "xyxyxyxy" in found.data else supervision.BoxAnnotator
+    canvas = boxes(thickness=2).annotate(canvas, found)
     drawn: Image.Image = supervision.LabelAnnotator(text_scale=0.4, text_padding=3).annotate(canvas, found, labels)
     return drawn
 

@@ -39,6 +39,8 @@ def _detection(item: Detection) -> dict[str, Any]:
         "box": [round(edge, 3) for edge in item.box],
         "mask": mask,
     }
+    if item.rotated_box:
+        record["rotated_box"] = [round(value, 3) for value in item.rotated_box]
     if item.keypoints:
         record["keypoints"] = [[point.x, point.y, point.score] for point in item.keypoints]
     return record

@@ -2,9 +2,10 @@
 
 import functools
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +62,35 @@ class Keypoint:
     score: float
 
 
+class RotatedBox(NamedTuple):
+    """A rectangle that is turned, as Detectron2 defines it: in pixels, and degrees counter-clockwise."""
+
+    x: float  # of its centre
+    y: float
+    width: float  # before it is turned
+    height: float
+    angle: float  # -180 to 180
+
+    def corners(self) -> NDArray[np.float32]:
+        """Its corners, its own upper left one first, then clockwise: shape (4, 2), pixels."""
+        cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
+        own = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (self.width / 2, self.height / 2)
+        # The y axis points down: what turns from it to the x axis turns against the clock.
+        turned: NDArray[np.float64] = own @ np.array(((cosine, -sine), (sine, cosine))) + np.array((self.x, self.y))
+        return turned.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Detection:
     """One found object."""
 
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1; of a rotated box, the upright one around it in the image
     score: float
     class_id: int
     class_name: str
     mask: Mask | None = None
     keypoints: tuple[Keypoint, ...] = ()
+    rotated_box: RotatedBox | None = None  # for models that produce them
 
 
 @dataclass(frozen=True)
@@ -220,6 +240,11 @@ class Result:
         return np.array([item.box for item in self.detections], np.float32).reshape(-1, 4)
 
     @functools.cached_property
+    def rotated_boxes(self) -> NDArray[np.float32]:
+        """All rotated boxes: shape (N, 5), as `RotatedBox`; (0, 5) for a model that produces none."""
+        return np.array([item.rotated_box for item in self.detections if item.rotated_box], np.float32).reshape(-1, 5)
+
+    @functools.cached_property
     def scores(self) -> NDArray[np.float32]:
         """All scores: shape (N,)."""
         return np.array([item.score for item in self.detections], np.float32)
@@ -232,9 +257,9 @@ class Result:
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """Result records as COCO's tools take them, and as Detectron2's own evaluator writes them.
 
-        Boxes are x, y, width, height. Keypoints are half a pixel less than the answer's: COCO counts in pixels, whose
-        middle is x + 0.5 in an answer. Class ids are the model's own, unchanged: a dataset may number its categories
-        otherwise.
+        Boxes are x, y, width, height; rotated ones x and y of the centre, width, height, angle. Keypoints are half a
+        pixel less than the answer's: COCO counts in pixels, whose middle is x + 0.5 in an answer. Class ids are the
+        model's own, unchanged: a dataset may number its categories otherwise.
         """
         return [_coco(item, image_id) for item in self.detections]
 
@@ -246,12 +271,15 @@ class Result:
             msg = "supervision is not installed: python -m pip install 'vedette[supervision]'"
             raise LocalError(msg) from error
         masks = [item.mask.decode() for item in self.detections if item.mask]
+        data: dict[str, Any] = {"class_name": np.array([item.class_name for item in self.detections])}
+        if corners := [item.rotated_box.corners() for item in self.detections if item.rotated_box]:
+            data["xyxyxyxy"] = np.stack(corners)  # where supervision has oriented boxes
         return supervision.Detections(
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.class_ids,
             mask=np.stack(masks) if masks else None,
-            data={"class_name": np.array([item.class_name for item in self.detections])},
+            data=data,
         )
 
 
@@ -263,10 +291,11 @@ def _grey(png: bytes) -> NDArray[np.int32]:
 
 def _coco(item: Detection, image_id: int) -> dict[str, Any]:
     corners = np.array(item.box, np.float32)  # in whose precision Detectron2 subtracts
+    upright = np.concatenate([corners[:2], corners[2:] - corners[:2]]).tolist()
     record = {
         "image_id": image_id,
         "category_id": item.class_id,
-        "bbox": np.concatenate([corners[:2], corners[2:] - corners[:2]]).tolist(),
+        "bbox": list(item.rotated_box) if item.rotated_box else upright,
         "score": item.score,
     }
     if item.mask:
@@ -301,6 +330,7 @@ class Contract:
     max_edge: int
     precision: str
     plugins: tuple[str, ...]  # modules of the model's project
+    own_threshold: bool  # whether the model drops what it scores low before the server sees it
 
 
 @dataclass(frozen=True)
@@ -358,7 +388,12 @@ def _detection(item: answer_pb2.Detection) -> Detection:
         class_name=item.class_name,
         mask=_mask(mask) if item.HasField("mask") else None,
         keypoints=tuple(Keypoint(point.x, point.y, point.score) for point in item.keypoints),
+        rotated_box=_rotated(item.rotated_box) if item.HasField("rotated_box") else None,
     )
+
+
+def _rotated(item: answer_pb2.RotatedBox) -> RotatedBox:
+    return RotatedBox(item.center_x, item.center_y, item.width, item.height, item.angle)
 
 
 def _mask(item: answer_pb2.Mask) -> Mask:
@@ -490,4 +525,5 @@ def _contract(item: model_pb2.Contract) -> Contract:
         max_edge=item.limits.max_edge,
         precision=item.precision,
         plugins=tuple(item.plugins),
+        own_threshold=item.own_threshold,
     )

@@ -15,12 +15,22 @@ from pycocotools import mask as rle
 from vedette_commands import text
 from vedette_commands.program import FailedError
 
-from vedette_server.contract.answer import Answer
+from vedette_server.contract.answer import Answer, corners
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.predictor.predictor import load
-from vedette_server.repository.golden import ExpectedObject, Golden, Pair, Tolerance, describe, pairs, tolerance
+from vedette_server.repository.golden import (
+    ExpectedObject,
+    Golden,
+    Pair,
+    Tolerance,
+    describe,
+    difference,
+    pairs,
+    relabelled,
+    tolerance,
+)
 from vedette_server.repository.repository import ModelVersion, RepositoryError
 
 _BOX, _TINT = (255, 64, 160), 0.35  # a colour that pictures seldom have, and its share within a mask
@@ -43,7 +53,12 @@ class Checked:
     @property
     def same(self) -> bool:
         """Whether everything that was expected was seen, and nothing else."""
-        return not any(pair.wrong(self.allowed) for pair in self.pairs)
+        return difference(self.golden, self.answer, self.allowed) is None
+
+    @property
+    def relabelled(self) -> float | None:
+        """The share of the pixels whose class has changed; None: the model gives none."""
+        return relabelled(self.golden, self.answer)
 
 
 def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]:
@@ -84,7 +99,11 @@ def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
             name = class_names[found.class_id] if found else ""
             verdict = pair.wrong(one.allowed) or "agrees"
             text.row(shown, one.golden.name, name, _score(pair.expected), _score(pair.seen), box, iou, verdict)
-        if not one.pairs:
+        if one.relabelled is not None:
+            wrong = one.relabelled > one.allowed.labels
+            verdict = f"{one.relabelled:.1%} of the pixels have another class" if wrong else "agrees"
+            text.row(shown, one.golden.name, "every pixel", "", "", "", "", verdict)
+        elif not one.pairs:
             text.row(shown, one.golden.name, "", "", "", "", "", "agrees: nothing is there")
     text.show(shown)
 
@@ -100,6 +119,7 @@ def record(checked: Checked, version: ModelVersion) -> dict[str, Any]:
         "model": version.name,
         "version": str(version.version),
         "same": checked.same,
+        "pixels_relabelled": checked.relabelled,
         "objects": [_object(pair, checked.allowed, version.contract.class_names) for pair in checked.pairs],
     }
 
@@ -148,7 +168,11 @@ def _drawn(picture: Image.Image, objects: Sequence[ExpectedObject], class_names:
     canvas = Image.fromarray(pixels.astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for item in objects:
-        draw.rectangle(item.box, outline=_BOX, width=2)
+        if item.rotated_box:
+            outline = [tuple(corner) for corner in corners(item.rotated_box).tolist()]
+            draw.polygon(outline, outline=_BOX, width=2)
+        else:
+            draw.rectangle(item.box, outline=_BOX, width=2)
         corner, label = (item.box[0], max(item.box[1] - _LINE, 0)), f"{class_names[item.class_id]} {item.score:.2f}"
         draw.text(corner, label, fill="white", stroke_width=2, stroke_fill="black")
     return canvas

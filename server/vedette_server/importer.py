@@ -16,7 +16,8 @@ from detectron2.data import MetadataCatalog
 from torch import nn
 
 from vedette_server.contract.contract import InputContract, Names
-from vedette_server.contract.declared import declared
+from vedette_server.contract.declaration import Count, Produced
+from vedette_server.contract.declared import OBJECT, ONE_CLASS, declared
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
@@ -24,17 +25,20 @@ from vedette_server.predictor.build import build
 from vedette_server.predictor.config import resolve
 from vedette_server.predictor.export import export
 from vedette_server.predictor.predictor import load
+from vedette_server.predictor.seen import see
 from vedette_server.predictor.strict import load_strictly
 from vedette_server.predictor.weights import read_weights
 from vedette_server.repository import repository
-from vedette_server.repository.golden import Golden, describe
+from vedette_server.repository.golden import Golden, note
 from vedette_server.repository.repository import RepositoryError
 
 _SCRATCH = ".import-"  # and the process's id; never taken for a version, whose name is a number
 
 # A random head of K classes gives every class the same share, 1 / (K + 1) with the background; a random RetinaNet's
 # scores lie at its prior of 0.01.
-_FLAT_SHARE, _FLAT_SIGMOID = 1.5, 0.05
+# FCOS's at that prior's geometric mean with a half; of what a model has selected by itself nothing can be said.
+_FLAT_SHARE = 1.5
+_FLAT = {"RetinaNet": 0.05, "FCOS": 0.1, "ProposalNetwork": 0.0, "SemanticSegmentor": 0.0, "PanopticDeepLab": 0.0}
 
 
 @dataclass(frozen=True)
@@ -58,34 +62,43 @@ def import_model(root: Path, name: str, source: Source, golden: Path | None = No
     model, `RepositoryError` for what is wrong with its model.toml.
     """
     config = resolve(source.config, source.plugins, run=source.run_config)
-    names = _names(config, source)
     folder = root / name
     waivers = repository.read_settings(folder).waivers
     model = build(config, source.plugins, "cpu")
     load_strictly(model, read_weights(source.weights, model, source.weights_key), waivers)
+    produced = see(model, config)
+    names = _names(config, source, produced)
     pictures = {path.name: path.read_bytes() for path in sorted(golden.iterdir())} if golden else {}
     folder.mkdir(parents=True, exist_ok=True)
     version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
-    return write_version(folder, version, config, model, names=names, pictures=pictures, plugins=source.plugins)
+    return write_version(
+        folder, version, config, model, names=names, pictures=pictures, plugins=source.plugins, produced=produced
+    )
 
 
-def _names(config: Mapping[str, Any], source: Source) -> Names:
-    """The names that were given, or those that Detectron2 itself knows for the config's dataset."""
+def _names(config: Mapping[str, Any], source: Source, produced: Produced | None) -> Names:
+    """The names that were given, or those that Detectron2 itself knows for the config's dataset.
+
+    The classes of pixels are those of objects, where there are as many of them and they have no names of their own.
+    """
     datasets = config.get("DATASETS", {}).get("TRAIN", ())
     known = MetadataCatalog.get(datasets[0]) if datasets else None
-    model = declared(config)
-    stuff = source.classes if source.stuff is None and model.architecture == "PanopticDeepLab" else source.stuff
+    model = declared(config, produced)
 
-    def choose(given: Sequence[str] | None, key: str, *, has: bool) -> tuple[str, ...]:
-        if given is None and has and known is not None:
+    def choose(given: Sequence[str] | None, key: str, count: Count | None) -> tuple[str, ...]:
+        if given is None and count is not None and known is not None:
             given = known.get(key)
         return tuple(given or ())
 
-    return Names(
-        choose(source.classes, "thing_classes", has=True),
-        choose(stuff, "stuff_classes", has=model.stuff is not None),
-        choose(source.keypoints, "keypoint_names", has=model.keypoints is not None),
-    )
+    if model.classes == ONE_CLASS:
+        classes = tuple(source.classes or (OBJECT,))
+    else:
+        classes = choose(source.classes if model.classes or source.stuff else None, "thing_classes", model.classes)
+    stuff = choose(source.stuff, "stuff_classes", model.stuff)
+    same = tuple(source.classes or classes)
+    if model.stuff and not source.stuff and model.stuff.number in (None if stuff else len(same), len(same)):
+        stuff = same
+    return Names(classes, stuff, choose(source.keypoints, "keypoint_names", model.keypoints))
 
 
 def write_version(
@@ -97,6 +110,7 @@ def write_version(
     names: Names,
     pictures: Mapping[str, bytes],
     plugins: Sequence[str] = (),
+    produced: Produced | None = None,
 ) -> Path:
     """Write one version of a model and what its golden `pictures` (files, by name) give now; returns its folder.
 
@@ -116,9 +130,9 @@ def write_version(
         folder = shadow / str(version)
         folder.mkdir()
         export(config, model, folder)
-        repository.seal(folder, names, plugins)
+        repository.seal(folder, names, plugins, produced)
         repository.write_golden(folder, _infer(root, plugins, config, pictures))
-        repository.seal(folder, names, plugins)
+        repository.seal(folder, names, plugins, produced)
         folder.rename(target)
     return target
 
@@ -147,12 +161,12 @@ def _infer(
     answers = {name: predictor.predict(EncodedImage(), data, options) for name, data in pictures.items()}
     best = [answer.evidence.best_score for answer in answers.values()]
     _check_not_flat([score for score in best if score is not None], declared(config).architecture, version.contract)
-    return [Golden(name, pictures[name], describe(answer.detections)) for name, answer in answers.items()]
+    return [note(name, pictures[name], answer) for name, answer in answers.items()]
 
 
 def _check_not_flat(best: Sequence[float], architecture: str, contract: InputContract) -> None:
     classes = len(contract.class_names)
-    flat = {"RetinaNet": _FLAT_SIGMOID, "PanopticDeepLab": 0.0}.get(architecture, _FLAT_SHARE / (classes + 1))
+    flat = _FLAT.get(architecture, 0.0 if contract.own_threshold else _FLAT_SHARE / (classes + 1))
     if best and max(best) < flat:
         seen = f"the best is {max(best):.3f}, of {classes} classes"
         refuse(Check.SCORES_FLAT, seen, contract.waivers)

@@ -12,15 +12,16 @@ from detectron2.modeling import build_model
 from torch import nn
 from vedette_server.contract.answer import Answer, Evidence
 from vedette_server.contract.contract import Names
+from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
 from vedette_server.contract.image import EncodedImage
-from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Asked, resolve
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.predictor.config import plain
-from vedette_server.predictor.observe import observer
+from vedette_server.predictor.observe import place
 from vedette_server.predictor.predictor import Inferred, Predictor
+from vedette_server.predictor.seen import see
 
 from tests import recount
 from tests.families import PLUGINS, STUFF, ZOO, class_names, config, model
@@ -311,9 +312,9 @@ def test_backbones_without_a_pyramid_are_observed(head: str) -> None:
     assert inferred.evidence.dropped == {"roi_heads.box_predictor": inferred.evidence.proposals}
 
 
-def test_a_model_that_selects_in_another_way_is_refused() -> None:
+def test_a_model_that_selects_in_another_way_is_selected_from_behind() -> None:
     network: Any = copy.deepcopy(built("faster_rcnn"))
+    assert see(network, plain(config("faster_rcnn"))) is None, "its config says it all"
     network.roi_heads.box_predictor = nn.Linear(1, 1)
-    with pytest.raises(LoadRefusedError) as refused:
-        observer(network, 0.05, observe=True)
-    assert refused.value.check is Check.CONFIG_UNSERVABLE
+    assert place(network) is None
+    assert see(network, plain(config("faster_rcnn"))) == Produced("GeneralizedRCNN", own_threshold=True)

@@ -23,7 +23,9 @@ def config(**model: Any) -> dict[str, Any]:
         "KEYPOINT_ON": False,
         "PIXEL_MEAN": [103.53, 116.28, 123.675],
         "PIXEL_STD": [1, 1, 1],
+        "PROPOSAL_GENERATOR": {"NAME": "RPN"},
         "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
+        "ROI_BOX_HEAD": {"BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0]},
         "SEM_SEG_HEAD": {"NUM_CLASSES": 2},
         "ROI_KEYPOINT_HEAD": {"NUM_KEYPOINTS": 1},
         "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
@@ -149,7 +151,7 @@ def with_most(most: int, **model: Any) -> dict[str, Any]:
 
 
 UNSERVABLE = {
-    "another architecture": (config(META_ARCHITECTURE="ProposalNetwork"), Check.CONFIG_UNSERVABLE),
+    "another architecture": (config(META_ARCHITECTURE="TensorMask"), Check.CONFIG_UNSERVABLE),
     "a class too many": (config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 3}), Check.CLASS_COUNT),
     "a threshold that nothing exceeds": (
         config(ROI_HEADS={"SCORE_THRESH_TEST": 1.0, "NUM_CLASSES": 2}),
@@ -182,6 +184,7 @@ def test_a_lazy_cascade_selects_by_its_last_stage() -> None:
             "_target_": "detectron2.modeling.meta_arch.GeneralizedRCNN",
             "pixel_mean": [0, 0, 0],
             "pixel_std": [1, 1, 1],
+            "proposal_generator": {"_target_": "detectron2.modeling.proposal_generator.RPN"},
             "roi_heads": {"num_classes": 2, "box_predictors": stages},
         },
         "dataloader": {
@@ -201,6 +204,7 @@ def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> Non
     one = contract()
     assert one.fingerprint == contract().fingerprint
     operators: dict[str, Any] = {"limits": LIMITS, "inputs": (Input.BGR8,), "waivers": (Check.ALWAYS_EMPTY,)}
+    operators["own_threshold"] = True  # follows from the config and the weights, which are digested
     assert one.fingerprint == dataclasses.replace(one, **operators).fingerprint
     changes: dict[str, Any] = {
         "channel_order": ChannelOrder.RGB,

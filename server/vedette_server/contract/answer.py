@@ -3,7 +3,11 @@
 Boxes are XYXY in absolute pixels of the image as sent, upright; masks are COCO compressed RLE of that image's size.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from vedette_server.contract.types import Float32Array, Int32Array
 
@@ -17,6 +21,16 @@ class Mask:
     png: bytes | None = None  # 1 bit
 
 
+def corners(rotated: Sequence[float] | Float32Array) -> Float32Array:
+    """The corners of one rotated box: shape (4, 2), pixels. Its own upper left one comes first, then clockwise."""
+    x, y, width, height, degrees = (float(value) for value in rotated)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    own = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (width / 2, height / 2)
+    # The y axis points down: what turns from it to the x axis turns against the clock.
+    turned: Float32Array = own @ np.array(((cosine, -sine), (sine, cosine))) + np.array((x, y))
+    return turned.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Detections:
     """The objects found, best score first."""
@@ -26,10 +40,18 @@ class Detections:
     class_ids: Int32Array  # (N,), from 0
     masks: tuple[Mask, ...] | None = None  # N masks
     keypoints: Float32Array | None = None  # (N, K, 3): x and y in pixels, and the model's score
+    rotated: Float32Array | None = None  # (N, 5): centre's x and y, width, height, pixels; degrees, counter-clockwise
 
     def __len__(self) -> int:
         """The number of objects."""
         return len(self.scores)
+
+    def outline(self, index: int) -> Float32Array:
+        """The corners of an object's box, rotated if it is one: shape (4, 2), pixels."""
+        if self.rotated is not None:
+            return corners(self.rotated[index])
+        x0, y0, x1, y1 = self.boxes[index]
+        return np.array(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,8 +79,8 @@ class Evidence:
 
     A candidate is a pair of a scored row (a region of an R-CNN, an anchor of RetinaNet) and a class whose score lies
     above the floor. candidates = overlapped + suppressed + filtered + capped + clipped + detections.
-    Panoptic-DeepLab's rows and candidates are its instances alike. All is of the image alone but `not_finite`, which is
-    of the batch in which it was answered.
+    Of a model that is selected from behind, rows and candidates are what it returned: what it dropped is not seen. All
+    is of the image alone but `not_finite`, which is of the batch in which it was answered.
 
     `certainty` is the mean over the scored rows of the highest share, the background's included: a random head of K
     classes is near 1 / (K + 1). RetinaNet's scores are no shares: there it is 1 - mean / best of all scores, near 0
@@ -146,3 +168,9 @@ class Answer:
     pixels: PixelStatistics | None = None  # as they arrived; None: not observed
     model_input: ModelInput | None = None  # as they entered the model; None: not observed
     thumbnail: bytes | None = None  # a small JPEG with the detections drawn in, where it was asked for
+    detects: bool = True  # whether the model finds objects at all
+
+    @property
+    def empty(self) -> bool:
+        """Whether the model finds objects and found none here."""
+        return self.detects and not len(self.detections)

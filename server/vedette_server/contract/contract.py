@@ -15,6 +15,7 @@ class Output(StrEnum):
     """What a model can answer with."""
 
     BOXES = "boxes"
+    ROTATED_BOXES = "rotated_boxes"
     MASKS = "masks"
     KEYPOINTS = "keypoints"
     PANOPTIC = "panoptic"
@@ -87,10 +88,28 @@ class InputContract:
     inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what the operator lets callers send
     limits: Limits = field(default_factory=Limits)
     waivers: tuple[Check, ...] = ()  # checks that the operator has switched off
+    own_threshold: bool = False  # whether the model drops what lies below a threshold of its own, seen by nobody
+
+    @property
+    def detects(self) -> bool:
+        """Whether the model finds objects, so that an answer without one is empty."""
+        return Output.BOXES in self.outputs
+
+    def class_name(self, class_id: int) -> str:
+        """The name of a class of objects; its number, where a model of a project gives one that it has not named."""
+        return _name(self.class_names, class_id)
+
+    def stuff_name(self, class_id: int) -> str:
+        """The same of a class of stuff."""
+        return _name(self.stuff_class_names, class_id)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that changes an answer: all fields but the last three, as sorted JSON."""
-        operators = ("inputs", "limits", "waivers")
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in operators}
+        """SHA-256 over everything that changes an answer: all fields but the last four, as sorted JSON."""
+        others = ("inputs", "limits", "waivers", "own_threshold")
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in others}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    return names[index] if 0 <= index < len(names) else str(index)

@@ -18,8 +18,13 @@ class Check(StrEnum):
     CONFIG_UNREADABLE = auto()
     CONFIG_IS_PROGRAM = auto()
     CONFIG_UNSERVABLE = auto()
+    PROPOSALS_EXTERNAL = auto()
+    OPERATORS_MISSING = auto()
+    OUTPUT_UNSERVABLE = auto()
+    INFERENCE_FAILS = auto()
     PLUGIN_MISSING = auto()
     PLUGIN_NOT_ALLOWED = auto()
+    NAMES_MISSING = auto()
     CLASS_COUNT = auto()
     ALWAYS_EMPTY = auto()
     WEIGHTS_UNREADABLE = auto()
@@ -55,8 +60,26 @@ CHECKS: dict[Check, Row] = {
         "write the values instead, or give --run-config to run the program once, at import",
     ),
     Check.CONFIG_UNSERVABLE: Row(
-        "The model is built in a way that this server cannot hold to a threshold.",
-        "serve a GeneralizedRCNN with a FastRCNNOutputLayers, a RetinaNet, a PanopticFPN or a PanopticDeepLab",
+        "The config describes a model, or a way to prepare images, that this server cannot serve.",
+        "import the model again, and prepare its images as Detectron2's DefaultPredictor does",
+    ),
+    Check.PROPOSALS_EXTERNAL: Row(
+        "The model takes its proposals from outside (Fast R-CNN), and no request brings any.",
+        "give the Faster R-CNN of the same family, which proposes its own regions (MODEL.PROPOSAL_GENERATOR.NAME RPN)",
+    ),
+    Check.OPERATORS_MISSING: Row(
+        "The model needs operators of Detectron2 that are compiled, and they do not run here.",
+        "build Detectron2 with them (python -m pip install --no-build-isolation "
+        "'git+https://github.com/facebookresearch/detectron2.git'), or give --plugin with a module that provides them",
+    ),
+    Check.OUTPUT_UNSERVABLE: Row(
+        "What the model returns is not what its config and its names say, or nothing that can be served.",
+        "return Instances with scores, pred_classes and pred_boxes or pred_masks, sem_seg or panoptic_seg, at the size "
+        "that `height` and `width` say; give a name for each class",
+    ),
+    Check.INFERENCE_FAILS: Row(
+        "The model does not answer a picture.",
+        "run it on one picture with Detectron2's DefaultPredictor: what fails here fails there",
     ),
     Check.PLUGIN_MISSING: Row(
         "A module that the model needs cannot be imported.",
@@ -65,6 +88,10 @@ CHECKS: dict[Check, Row] = {
     Check.PLUGIN_NOT_ALLOWED: Row(
         "The version was imported with a plugin, which is a program, and this server was not told to run it.",
         "start the server with --plugin and the module's name, if you trust it",
+    ),
+    Check.NAMES_MISSING: Row(
+        "Neither the config nor its dataset says what the classes are called, nor how many there are.",
+        "give --classes, and --stuff-classes for a model that gives a class for every pixel",
     ),
     Check.CLASS_COUNT: Row(
         "The config, the weights and the names do not agree on the number of classes or keypoints.",

@@ -76,9 +76,14 @@ def resolve(asked: Asked, contract: InputContract) -> Options:
 
 def _outputs(asked: tuple[Output, ...], contract: InputContract) -> tuple[Output, ...]:
     for output in asked:
-        if output not in contract.outputs:
-            raise _not_produced(output, contract)
+        require(output, contract)
     return tuple(dict.fromkeys(asked)) or contract.outputs
+
+
+def require(output: Output, contract: InputContract) -> None:
+    """Raise `Refused` (OUTPUT_NOT_PRODUCED) unless the model produces an output."""
+    if output not in contract.outputs:
+        raise _not_produced(output, contract)
 
 
 def _not_produced(output: Output, contract: InputContract) -> Refused:
@@ -88,6 +93,7 @@ def _not_produced(output: Output, contract: InputContract) -> Refused:
 
 SWITCHES = {
     Output.BOXES: "MODEL.META_ARCHITECTURE",
+    Output.ROTATED_BOXES: "MODEL.ROI_HEADS.NAME",
     Output.MASKS: "MODEL.MASK_ON",
     Output.KEYPOINTS: "MODEL.KEYPOINT_ON",
     Output.PANOPTIC: "MODEL.META_ARCHITECTURE and MODEL.PANOPTIC_FPN.COMBINE.ENABLED",

@@ -19,6 +19,7 @@ from vedette_server.engine.served import ServedVersion, State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
 from vedette_server.explain.explain import Context, explain, values
 
+_OUTPUTS = Output.BOXES, Output.ROTATED_BOXES  # all that a diagnosis looks at
 _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn
 
 
@@ -76,7 +77,7 @@ class Diagnostician:
         self, served: ServedVersion, sample: Sample, mistake: Mistake, *, thumbnail: bool = False
     ) -> Candidate:
         """Infer an image with one mistake undone, when the budget allows it. Raises `Refused`."""
-        options = msgspec.structs.replace(sample.options, outputs=(Output.BOXES,), undo=mistake, thumbnail=thumbnail)
+        options = msgspec.structs.replace(sample.options, outputs=_OUTPUTS, undo=mistake, thumbnail=thumbnail)
         if mistake is Mistake.THRESHOLD:
             options = msgspec.structs.replace(options, threshold=served.model.contract.floor)
         size = convert.check(sample.spec, sample.data, served.model.contract)

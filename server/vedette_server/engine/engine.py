@@ -10,7 +10,8 @@ from typing import TypeVar
 import structlog
 
 from vedette_server.contract import convert
-from vedette_server.contract.options import resolve
+from vedette_server.contract.contract import Output
+from vedette_server.contract.options import require, resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.diagnostician import Diagnostician, Sample
 from vedette_server.engine.probe import Probe
@@ -224,11 +225,13 @@ class Engine:
     async def diagnose(self, query: Query, *, sampled: bool) -> tuple[Diagnosis, ModelVersion]:
         """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
 
-        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, and SAMPLE_MISSING.
+        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
+        finds no objects, and SAMPLE_MISSING.
         """
         served = self.find(query.model, query.version)
         if self._diagnostician is None:
             raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+        require(Output.BOXES, served.model.contract)
         sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
         if sampled:
             sample = self.probe.sample(served, query.source)

@@ -106,7 +106,7 @@ class Probe:
             if self._next and not self._next.done() and (self._last is None or frame.differs_from(self._last)):
                 self._next.set_result(frame)
             return
-        empty = not len(frame.answer.detections)
+        empty = frame.answer.empty
         open_case = empty and (findings[0].code in _UNEXPLAINED or source.suspicion is not None)
         if self._on_trial is None and open_case and source.due:
             self._on_trial = source
@@ -176,7 +176,7 @@ class Probe:
             while True:
                 self._next = asyncio.get_running_loop().create_future()
                 frame = await self._next
-                if not empty or not len(frame.answer.detections):
+                if not empty or frame.answer.empty:
                     return frame
 
     async def _try(self, doctor: Diagnostician, served: ServedVersion, trials: dict[Mistake, Trial]) -> Finding | None:

@@ -43,7 +43,7 @@ class Source:
         """Take one more answer into account."""
         self.seen = time.monotonic()
         self._see_pixels(answer.pixels)
-        empty = not len(answer.detections)
+        empty = answer.empty
         self._recent += _RECENT * (empty - self._recent)
         if self.suspicion is None:
             self._usual += _USUAL * (empty - self._usual)

@@ -51,7 +51,7 @@ class _Case:
 def explain(answer: Answer, contract: InputContract, context: Context) -> tuple[Finding, ...]:
     """The findings about an answer, the primary reason first if it is empty: then there is always one."""
     case = _Case(answer, contract, context)
-    empty = not len(answer.detections)
+    empty = answer.empty
     found: dict[Code, Finding] = {}
     for rule in WHEN_EMPTY if empty else ALWAYS:
         if (finding := rule(case)) is not None:
@@ -211,6 +211,8 @@ def _no_proposals(case: _Case) -> Finding | None:
 
 def _quiet(case: _Case) -> Finding:
     seen = f"the best candidate of all is {_best(case)}; {case.evidence.suppressed} lie below the threshold"
+    if case.contract.own_threshold:
+        seen += "; there is no view before the model's own threshold"
     return find(Code.QUIET_SCENE, Confidence.LIKELY, seen)
 
 

@@ -142,7 +142,7 @@ class Answers:
         source.best_score.observe(answer.evidence.best_score or 0.0)
         if answer.pixels:
             source.see(answer.pixels)
-        if not len(answer.detections):
+        if answer.empty:
             self._empty.labels(*labels, stream, outcome.findings[0].code).inc()
         for finding in outcome.findings:
             self._findings.labels(*labels, stream, finding.code).inc()
@@ -153,9 +153,10 @@ class Answers:
         found, names = answer.detections, self._classes[labels]
         self._per_answer.labels(*labels).observe(len(found))
         for class_id, score in zip(found.class_ids.tolist(), found.scores.tolist(), strict=True):
-            self._detections.labels(*labels, names[class_id]).inc()
-            self._score.labels(*labels, names[class_id]).observe(score)
-            if names[class_id] == OTHER:
+            name = names[class_id] if 0 <= class_id < len(names) else OTHER  # which it has not named
+            self._detections.labels(*labels, name).inc()
+            self._score.labels(*labels, name).observe(score)
+            if name == OTHER:
                 self._folded.labels("class").inc()
 
     def _count_candidates(self, evidence: Evidence, detected: int, labels: tuple[str, str]) -> None:

@@ -1,8 +1,9 @@
 """Small pictures of what a model was shown and what it found."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import cv2
+import numpy as np
 
 from vedette_server.contract.answer import Detections
 from vedette_server.contract.types import UInt8Array
@@ -12,15 +13,16 @@ _COLOUR = (80, 220, 60)  # blue, green, red
 _QUALITY = 85
 
 
-def thumbnail(shown: UInt8Array, size: tuple[int, int], found: Detections, names: Sequence[str]) -> bytes:
+def thumbnail(shown: UInt8Array, size: tuple[int, int], found: Detections, name: Callable[[int], str]) -> bytes:
     """A JPEG of what a model was shown, BGR, with the detections of an image of `size` (height, width) drawn in."""
     scale = min(1.0, _EDGE / max(shown.shape[:2]))
     canvas = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     down, across = canvas.shape[0] / size[0], canvas.shape[1] / size[1]
-    for box, class_id, score in zip(found.boxes.tolist(), found.class_ids.tolist(), found.scores.tolist(), strict=True):
-        x0, y0, x1, y1 = (round(edge * by) for edge, by in zip(box, (across, down, across, down), strict=True))
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), _COLOUR, 2)
-        label = f"{names[class_id]} {score:.2f}"
+    for index, (class_id, score) in enumerate(zip(found.class_ids.tolist(), found.scores.tolist(), strict=True)):
+        outline = np.rint(found.outline(index) * np.array((across, down))).astype(np.int32)
+        cv2.polylines(canvas, [outline], isClosed=True, color=_COLOUR, thickness=2)
+        x0, y0 = outline.min(axis=0).tolist()
+        label = f"{name(class_id)} {score:.2f}"
         cv2.putText(canvas, label, (x0, max(10, y0 - 4)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _COLOUR, 1, cv2.LINE_AA)
     written, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     assert written  # noqa: S101  a picture of this size always is

@@ -7,30 +7,75 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from detectron2.structures import BitMasks
 from PIL import Image
 from pycocotools import mask as rle
 
 from vedette_server.contract.answer import Detections, Mask, Panoptic, Segment
 from vedette_server.contract.contract import Output
 from vedette_server.contract.options import MaskFormat, Options
-from vedette_server.contract.types import BoolArray
+from vedette_server.contract.types import BoolArray, Float32Array
 
 _LEAST_POINTS = 3  # of a polygon
+_INSIDE = 0.5  # of a mask that is given as shares
+_OF_A_ROTATED_BOX = 5  # numbers
 _EIGHT_BITS, _SIXTEEN_BITS = 256, 65_536  # values of a grey PNG
 
 
 def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401  detectron2 is untyped
     """Convert `Instances` on the CPU, already scaled to the sent image, in their own order (best score first)."""
-    masks = options.masks and instances.has("pred_masks")
+    masks = _masks(instances.pred_masks) if instances.has("pred_masks") else None
     keypoints = Output.KEYPOINTS in options.outputs and instances.has("pred_keypoints")
+    boxes, turned = _boxes(instances, masks)
     return Detections(
-        boxes=instances.pred_boxes.tensor.float().numpy(),
+        boxes=boxes,
         scores=instances.scores.float().numpy(),
         class_ids=instances.pred_classes.to(torch.int32).numpy(),
         # One by one, so that one more copy of one mask exists at a time.
-        masks=tuple(_mask(mask.numpy(), options.mask_format) for mask in instances.pred_masks) if masks else None,
+        masks=None if masks is None or not options.masks else tuple(_mask(mask, options.mask_format) for mask in masks),
         keypoints=instances.pred_keypoints.float().numpy() if keypoints else None,
+        rotated=turned if Output.ROTATED_BOXES in options.outputs else None,
     )
+
+
+def rotated(instances: Any) -> bool:  # noqa: ANN401  detectron2 is untyped
+    """Whether objects have rotated boxes."""
+    if not instances.has("pred_boxes"):
+        return False
+    boxes = getattr(instances.pred_boxes, "tensor", instances.pred_boxes)
+    return bool(boxes.shape[1] == _OF_A_ROTATED_BOX)
+
+
+def _masks(given: Any) -> BoolArray:  # noqa: ANN401  a tensor, or a structure of Detectron2's that holds one
+    """Masks of the image's size: shape (N, height, width)."""
+    masks = getattr(given, "tensor", given)
+    decided: BoolArray = (masks > _INSIDE if masks.is_floating_point() else masks.bool()).numpy()
+    return decided
+
+
+def _boxes(instances: Any, masks: BoolArray | None) -> tuple[Float32Array, Float32Array | None]:  # noqa: ANN401
+    """The boxes, and the rotated ones if that is what they are: then those are what of them lies within the image.
+
+    A model that gives masks and no boxes (or all of them 0, as Mask2Former does) is given those around its masks.
+    """
+    if instances.has("pred_boxes"):
+        boxes: Float32Array = getattr(instances.pred_boxes, "tensor", instances.pred_boxes).float().numpy()
+        if rotated(instances):
+            return _enclosing(boxes, instances.image_size), boxes
+        if masks is None or boxes.any():
+            return boxes, None
+    assert masks is not None  # noqa: S101  whatever has no boxes has masks
+    return BitMasks(torch.from_numpy(masks)).get_bounding_boxes().tensor.numpy(), None
+
+
+def _enclosing(rotated: Float32Array, size: tuple[int, int]) -> Float32Array:
+    """What lies within an image of `size` (height, width) of the rectangles around rotated boxes: shape (N, 4)."""
+    x, y, width, height, degrees = rotated.astype(np.float64).T
+    cosine, sine = np.abs(np.cos(np.radians(degrees))), np.abs(np.sin(np.radians(degrees)))
+    across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
+    edges = np.stack((x - across, y - down, x + across, y + down), axis=1)
+    bottom, right = size
+    return edges.clip(0, (right, bottom, right, bottom)).astype(np.float32)
 
 
 def _mask(mask: BoolArray, mask_format: MaskFormat) -> Mask:
@@ -84,10 +129,10 @@ def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> P
         tuple(
             Segment(
                 id=int(numbers[place[int(segment["id"])]]),
-                is_thing=bool(segment["isthing"]),
+                is_thing=bool(segment.get("isthing", False)),
                 class_id=int(segment["category_id"]),
                 area=int(areas[place[int(segment["id"])]]),
-                score=float(segment["score"]) if "score" in segment else None,
+                score=float(segment["score"]) if segment.get("score") is not None else None,
             )
             for segment in segments
         ),

@@ -4,46 +4,44 @@ A selector makes the answer. What else is looked at is read once, when the answe
 threshold is above the floor, the model selects once more at the floor.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
 from vedette_server.contract.answer import Evidence
-from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.contract.contract import InputContract
 from vedette_server.contract.options import Options
-from vedette_server.predictor.deeplab import DeepLabSelector
 from vedette_server.predictor.finite import Stages
 from vedette_server.predictor.proposals import Proposals, Proposed
-from vedette_server.predictor.select import CascadeSelector, Choice, RcnnSelector, RetinaNetSelector, Selector
+from vedette_server.predictor.returned import ReturnedSelector
+from vedette_server.predictor.select import CascadeSelector, Choice, DenseSelector, RcnnSelector, Selector
 
 
-def observer(model: nn.Module, floor: float, *, observe: bool) -> "Observer":
-    """The observer of a model, with its family's selector in its place; without `observe` the evidence is empty.
-
-    Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
-    """
-    selector = _selector(model, floor)
+def observer(model: nn.Module, contract: InputContract, *, observe: bool) -> "Observer":
+    """The observer of a model, with its selector in its place; without `observe` the evidence is empty."""
+    put = None if contract.own_threshold else place(model)
+    selector = put(contract.floor) if put else ReturnedSelector(model, contract.floor, len(contract.class_names))
     return Observing(selector, model) if observe else Observer(selector)
 
 
-def _selector(model: nn.Module, floor: float) -> Selector:
-    if isinstance(model, RetinaNet):
-        return RetinaNetSelector(model, floor)
-    if type(model).__name__ == "PanopticDeepLab":  # a project's, which need not be installed
-        return DeepLabSelector(model, floor)
-    heads: Any = getattr(model, "roi_heads", None)
+def place(model: nn.Module) -> Callable[[float], Selector] | None:
+    """What puts a selector, given the floor, where a model of a known family selects; None: there is no such place."""
+    if isinstance(model, RetinaNet | FCOS):
+        return functools.partial(DenseSelector, model)
+    if not isinstance(model, GeneralizedRCNN):
+        return None
+    heads: Any = model.roi_heads
     if isinstance(heads, CascadeROIHeads):
-        return CascadeSelector(heads, floor)
+        return functools.partial(CascadeSelector, heads)
     predictor = getattr(heads, "box_predictor", None)
-    if not isinstance(predictor, FastRCNNOutputLayers):
-        msg = f"the boxes of a {type(model).__name__} are selected by a {type(predictor).__name__}"
-        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, msg)
-    return RcnnSelector(predictor, floor)
+    return functools.partial(RcnnSelector, predictor) if isinstance(predictor, FastRCNNOutputLayers) else None
 
 
 class Observer:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import yaml
 from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling.roi_heads import ROIHeads
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,6 +22,7 @@ from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
 from vedette_server.contract.mistakes import undo
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import UInt8Array
+from vedette_server.predictor import operators, prove
 from vedette_server.predictor.build import build
 from vedette_server.predictor.draw import thumbnail
 from vedette_server.predictor.encode import class_map, detections, panoptic
@@ -49,6 +51,11 @@ class Prepared:
     preprocess_seconds: float
 
 
+def prepared(tensor: torch.Tensor, size: tuple[int, int], options: Options) -> Prepared:
+    """A picture that is at hand as the model takes it, and taken for one of `size` (height, width)."""
+    return Prepared(tensor, *size, options, None, None, None, 0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class Inferred:
     """What the model gave for an image, on the CPU."""
@@ -68,7 +75,7 @@ class Predictor:
         self._contract = contract
         self._observe = observe
         self._rgb = contract.channel_order is ChannelOrder.RGB
-        self._observer = observer(model, contract.floor, observe=observe)
+        self._observer = observer(model, contract, observe=observe)
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
@@ -137,9 +144,22 @@ class Predictor:
     def _seconds_each(self, count: int) -> float:
         """Seconds that each of `count` images takes at once, at the size to which images are resized."""
         edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
-        image = Prepared(torch.zeros(3, edge, edge), edge, edge, defaults(self._contract), None, None, None, 0.0, 0.0)
+        image = prepared(torch.zeros(3, edge, edge), (edge, edge), defaults(self._contract))
         times = [self.infer([image] * count)[0].forward_seconds for _ in range(_TIMINGS)]
         return min(times)
+
+    def prove(self) -> None:
+        """Answer a picture of our own, so that what cannot be served is refused before anyone asks for it.
+
+        Raises `LoadRefusedError`: INFERENCE_FAILS, OUTPUT_UNSERVABLE.
+        """
+
+        def infer(options: Options) -> tuple[dict[str, Any], Answer]:
+            tensor = prove.picture(self._contract.resize, len(self._contract.pixel_mean))
+            (inferred,) = self.infer([prepared(tensor, prove.SIZE, options)])
+            return inferred.output, self.encode(inferred)
+
+        prove.prove(infer, self._contract)
 
     def encode(self, inferred: Inferred) -> Answer:
         """Make the answer of what the model gave."""
@@ -148,7 +168,7 @@ class Predictor:
         found = detections(output["instances"], options)
         segments = panoptic(*output["panoptic_seg"]) if Output.PANOPTIC in options.outputs else None
         classes = class_map(output["sem_seg"]) if Output.SEMANTIC in options.outputs else None
-        names = self._contract.class_names
+        names = self._contract.class_name
         times = StageTimes(
             image.decode_seconds, image.preprocess_seconds, inferred.forward_seconds, time.perf_counter() - started
         )
@@ -164,13 +184,14 @@ class Predictor:
             image.pixels,
             image.model_input,
             None if image.shown is None else thumbnail(image.shown, (image.height, image.width), found, names),
+            self._contract.detects,
         )
 
     def _set(self, options: Sequence[Options]) -> None:
         """Make the model do what is asked, and nothing that is not: heads that nobody wants do not run."""
         self._observer.begin(options)
         heads: Any = getattr(self._model, "roi_heads", None)
-        if heads is not None and Output.SEMANTIC not in self._contract.outputs:  # a panoptic model always needs masks
+        if isinstance(heads, ROIHeads) and Output.SEMANTIC not in self._contract.outputs:  # panoptic ones need masks
             heads.mask_on = any(one.masks for one in options)
             heads.keypoint_on = any(Output.KEYPOINTS in one.outputs for one in options)
         if options[0].panoptic_threshold is not None:
@@ -194,12 +215,15 @@ def load(folder: Path, contract: InputContract, device: str, threads: int, *, ob
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
     Raises `LoadRefusedError` when a plugin is missing, the config cannot be served, or a tensor is missing, unexpected,
-    of another shape than the config says, or no number.
+    of another shape than the config says, or no number; or when the model does not answer a picture as it must.
     """
     torch.set_num_threads(threads)
     model = build(read_config(folder), contract.plugins, device)
     load_strictly(model, load_file(folder / "model.safetensors", device=device), contract.waivers)
-    return Predictor(model, contract, observe=observe)
+    operators.check(model)
+    predictor = Predictor(model, contract, observe=observe)
+    predictor.prove()
+    return predictor
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -163,8 +163,8 @@ class CascadeSelector(_Regions):
         return instances, rows
 
 
-class RetinaNetSelector(Selector):
-    """Stands at `RetinaNet.inference_single_image`."""
+class DenseSelector(Selector):
+    """Stands at `inference_single_image` of RetinaNet and FCOS, whose scores are of each anchor and class."""
 
     def __init__(self, model: Any, floor: float) -> None:  # noqa: ANN401  detectron2 is untyped
         super().__init__(floor)

@@ -1,5 +1,7 @@
 """Golden images: pictures with known answers, inferred again to prove that a model still sees what it saw."""
 
+import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as rle
 
-from vedette_server.contract.answer import Answer, Detections
+from vedette_server.contract.answer import Answer, Detections, corners
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,12 @@ class Tolerance:
     score: float
     box: float  # pixels, of any edge
     mask_iou: float  # at least
+    labels: float  # share of the pixels that may have another class
 
 
 # By the contract's precision. "exact": another processor sums in another order, which moves a score or an edge far less
 # than this; a wrong colour order or a damaged weight moves them far more.
-_TOLERANCES = {"exact": Tolerance(score=1e-3, box=0.5, mask_iou=0.97)}
+_TOLERANCES = {"exact": Tolerance(score=1e-3, box=0.5, mask_iou=0.97, labels=0.03)}
 
 
 def tolerance(precision: str) -> Tolerance:
@@ -44,6 +48,14 @@ class ExpectedObject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     score: float
     box: tuple[float, float, float, float]
     mask: str | None = None  # the `counts` of a COCO RLE
+    rotated_box: tuple[float, float, float, float, float] | None = None  # x, y, width, height, degrees
+
+
+class ExpectedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a golden image must give of a model that gives a class for every pixel as well."""
+
+    objects: tuple[ExpectedObject, ...]
+    labels: bytes  # a grey PNG of the classes of the pixels
 
 
 @dataclass(frozen=True)
@@ -53,15 +65,68 @@ class Golden:
     name: str
     data: bytes
     objects: tuple[ExpectedObject, ...]
+    labels: bytes | None = None  # a grey PNG of its pixels' classes, of a model that gives those
+
+    @property
+    def expected(self) -> tuple[ExpectedObject, ...] | ExpectedAnswer:
+        """What is written down of it."""
+        return self.objects if self.labels is None else ExpectedAnswer(self.objects, self.labels)
+
+
+def read(name: str, data: bytes, expected: tuple[ExpectedObject, ...] | ExpectedAnswer) -> Golden:
+    """A golden image of what was written down."""
+    if isinstance(expected, ExpectedAnswer):
+        return Golden(name, data, expected.objects, expected.labels)
+    return Golden(name, data, expected)
+
+
+def note(name: str, data: bytes, answer: Answer) -> Golden:
+    """Write down what a picture has given as what it must give from now on."""
+    return Golden(name, data, describe(answer.detections), labels(answer))
+
+
+def labels(answer: Answer) -> bytes | None:
+    """A grey PNG of the classes of an answer's pixels; None: it has none.
+
+    Of a model that gives segments alone: 0 where there is none, 2 n + 1 for things of class n, 2 n + 2 for stuff.
+    """
+    if answer.class_map_png is not None or answer.panoptic is None:
+        return answer.class_map_png
+    ids = _values(answer.panoptic.segment_map_png)
+    classes = np.zeros(1 + max((segment.id for segment in answer.panoptic.segments), default=0), np.uint16)
+    for segment in answer.panoptic.segments:
+        classes[segment.id] = 2 * segment.class_id + (1 if segment.is_thing else 2)
+    buffer = io.BytesIO()
+    Image.fromarray(classes[ids]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def relabelled(golden: Golden, answer: Answer) -> float | None:
+    """The share of a picture's pixels that have another class than they must; None: they need have none."""
+    if golden.labels is None:
+        return None
+    expected, seen = _values(golden.labels), _values(labels(answer) or b"")
+    return 1.0 if expected.shape != seen.shape else float((expected != seen).mean())
+
+
+def _values(png: bytes) -> NDArray[np.integer[Any]]:
+    """A grey PNG's values; none where there is no PNG."""
+    if not png:
+        return np.zeros((0, 0), np.uint8)
+    with Image.open(io.BytesIO(png)) as picture:
+        return np.asarray(picture)
 
 
 def describe(found: Detections) -> tuple[ExpectedObject, ...]:
     """Write down detections as what a picture must give from now on."""
-    masks = [None] * len(found) if found.masks is None else [(mask.counts or b"").decode() for mask in found.masks]
-    rows = zip(found.class_ids, found.scores, found.boxes, masks, strict=True)
+    masks = None if found.masks is None else [(mask.counts or b"").decode() for mask in found.masks]
+    rotated = None if found.rotated is None else [tuple(box) for box in found.rotated.tolist()]
+    rows = zip(found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
     return tuple(
-        ExpectedObject(int(class_id), float(score), tuple(map(float, box)), mask)  # type: ignore[arg-type]  # four of them
-        for class_id, score, box, mask in rows
+        ExpectedObject(
+            class_id, score, tuple(box), masks[index] if masks else None, rotated[index] if rotated else None
+        )
+        for index, (class_id, score, box) in enumerate(rows)
     )
 
 
@@ -114,6 +179,9 @@ def pairs(golden: Golden, answer: Answer) -> list[Pair]:
 def difference(golden: Golden, answer: Answer, allowed: Tolerance) -> str | None:
     """Say how an answer differs from the golden one by more than what is allowed, or None if it does not."""
     wrong = next(filter(None, (pair.wrong(allowed) for pair in pairs(golden, answer))), None)
+    share = relabelled(golden, answer)
+    if wrong is None and share is not None and share > allowed.labels:
+        wrong = f"{share:.1%} of the pixels have another class"
     return wrong and f"{golden.name}: {wrong}"
 
 
@@ -151,6 +219,12 @@ def _xywh(objects: Sequence[ExpectedObject]) -> NDArray[np.float64]:
 
 
 def _moved(one: ExpectedObject, other: ExpectedObject) -> float:
+    """How far the edges lie apart at most, or of rotated boxes the corners, each from its own."""
+    if one.rotated_box and other.rotated_box:
+        apart = corners(one.rotated_box) - corners(other.rotated_box)
+        return float(np.hypot(*apart.T).max())
+    if one.rotated_box or other.rotated_box:
+        return math.inf
     return float(np.abs(np.subtract(one.box, other.box)).max())
 
 

@@ -17,9 +17,11 @@ import msgspec
 import yaml
 
 from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Names
+from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
 from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
-from vedette_server.repository.golden import ExpectedObject, Golden
+from vedette_server.repository import golden
+from vedette_server.repository.golden import ExpectedAnswer, ExpectedObject, Golden
 
 MODEL_FILES = ("config.yaml", "model.safetensors")
 _MANIFEST = "manifest.json"
@@ -63,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stuff_class_names: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()  # modules that the worker imports before it builds the model
+    produced: Produced | None = None  # what was seen of the model, where its config cannot say it
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
         contract = derive(
             config,
             Names(manifest.class_names, manifest.stuff_class_names, manifest.keypoint_names),
+            produced=manifest.produced,
             threshold=settings.threshold,
             inputs=settings.inputs,
             limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
@@ -130,11 +134,11 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
             waivers=settings.waivers,
             source_digest=" ".join(checksums[name] for name in MODEL_FILES),
         )
-        golden = _read_golden(folder / "golden")
+        pictures = _read_golden(folder / "golden")
     except (OSError, ValueError, KeyError, msgspec.DecodeError, yaml.YAMLError, LoadRefusedError) as error:
         msg = f"{folder}: {type(error).__name__}: {error}"
         raise RepositoryError(msg) from error
-    return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, golden)
+    return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, pictures)
 
 
 def read_settings(model_folder: Path) -> ModelSettings:
@@ -174,11 +178,11 @@ def _read_golden(folder: Path) -> tuple[Golden, ...]:
     index = folder / "expected.json"
     if not index.exists():
         return ()
-    expected = msgspec.json.decode(index.read_bytes(), type=dict[str, tuple[ExpectedObject, ...]])
-    return tuple(Golden(name, (folder / name).read_bytes(), objects) for name, objects in expected.items())
+    expected = msgspec.json.decode(index.read_bytes(), type=dict[str, tuple[ExpectedObject, ...] | ExpectedAnswer])
+    return tuple(golden.read(name, (folder / name).read_bytes(), given) for name, given in expected.items())
 
 
-def seal(folder: Path, names: Names, plugins: Sequence[str] = ()) -> None:
+def seal(folder: Path, names: Names, plugins: Sequence[str] = (), produced: Produced | None = None) -> None:
     """Write the manifest of a version whose other files are all there."""
     manifest = Manifest(
         class_names=tuple(names.classes),
@@ -186,15 +190,16 @@ def seal(folder: Path, names: Names, plugins: Sequence[str] = ()) -> None:
         stuff_class_names=tuple(names.stuff),
         keypoint_names=tuple(names.keypoints),
         plugins=tuple(plugins),
+        produced=produced,
     )
     (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
 
 
-def write_golden(folder: Path, golden: Sequence[Golden]) -> None:
+def write_golden(folder: Path, pictures: Sequence[Golden]) -> None:
     """Write the golden pictures of a version and what each must give."""
     target = folder / "golden"
     target.mkdir(exist_ok=True)
-    for item in golden:
+    for item in pictures:
         (target / item.name).write_bytes(item.data)
-    expected = msgspec.json.encode({item.name: item.objects for item in golden})
+    expected = msgspec.json.encode({item.name: item.expected for item in pictures})
     (target / "expected.json").write_bytes(msgspec.json.format(expected) + b"\n")

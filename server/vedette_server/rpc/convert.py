@@ -1,7 +1,7 @@
 """Between protobuf messages and the engine's own objects: pure functions, no decisions."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
@@ -42,6 +42,7 @@ _OUTPUTS = {
     Output.KEYPOINTS: answer_pb2.OUTPUT_KIND_KEYPOINTS,
     Output.PANOPTIC: answer_pb2.OUTPUT_KIND_PANOPTIC,
     Output.SEMANTIC: answer_pb2.OUTPUT_KIND_SEMANTIC,
+    Output.ROTATED_BOXES: answer_pb2.OUTPUT_KIND_ROTATED_BOXES,
 }
 _STATES = {
     State.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -205,7 +206,7 @@ def answer(outcome: Outcome) -> answer_pb2.Answer:
         panoptic=_panoptic(given.panoptic, contract) if given.panoptic else None,
         semantic=answer_pb2.Semantic(class_map_png=given.class_map_png) if given.class_map_png else None,
         image_size=size,
-        empty=None if len(given.detections) else _empty(outcome),
+        empty=_empty(outcome) if given.empty else None,
         findings=[_finding(finding) for finding in outcome.findings],
         model_name=outcome.model.name,
         model_version=str(outcome.model.version),
@@ -232,10 +233,16 @@ def _detections(given: Answer, contract: InputContract) -> Iterable[answer_pb2.D
             box=answer_pb2.Box(x0=box[0], y0=box[1], x1=box[2], y1=box[3]),
             score=score,
             class_id=class_id,
-            class_name=contract.class_names[class_id],
+            class_name=contract.class_name(class_id),
             mask=_mask(found.masks[index], given) if found.masks else None,
             keypoints=[answer_pb2.Keypoint(x=x, y=y, score=certainty) for x, y, certainty in points],
+            rotated_box=None if found.rotated is None else _rotated(found.rotated[index].tolist()),
         )
+
+
+def _rotated(box: Sequence[float]) -> answer_pb2.RotatedBox:
+    x, y, width, height, angle = box
+    return answer_pb2.RotatedBox(center_x=x, center_y=y, width=width, height=height, angle=angle)
 
 
 def _mask(mask: Mask, given: Answer) -> answer_pb2.Mask:
@@ -316,7 +323,9 @@ def _panoptic(given: Panoptic, contract: InputContract) -> answer_pb2.Panoptic:
             id=segment.id,
             is_thing=segment.is_thing,
             class_id=segment.class_id,
-            class_name=(contract.class_names if segment.is_thing else contract.stuff_class_names)[segment.class_id],
+            class_name=contract.class_name(segment.class_id)
+            if segment.is_thing
+            else contract.stuff_name(segment.class_id),
             score=segment.score,
             area=segment.area,
         )
@@ -365,4 +374,5 @@ def _contract(given: InputContract) -> model_pb2.Contract:
         panoptic_threshold=given.panoptic_threshold,
         limits=model_pb2.Limits(max_bytes=limits.max_bytes, max_pixels=limits.max_pixels, max_edge=limits.max_edge),
         precision=given.precision,
+        own_threshold=given.own_threshold,
     )
