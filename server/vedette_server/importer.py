@@ -17,7 +17,7 @@ from torch import nn
 
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import Count, Produced
-from vedette_server.contract.declared import OBJECT, ONE_CLASS, declared
+from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, declared
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
@@ -160,13 +160,13 @@ def _infer(
     options = defaults(version.contract)
     answers = {name: predictor.predict(EncodedImage(), data, options) for name, data in pictures.items()}
     best = [answer.evidence.best_score for answer in answers.values()]
-    _check_not_flat([score for score in best if score is not None], declared(config).architecture, version.contract)
+    _check_not_flat([score for score in best if score is not None], architecture(config), version.contract)
     return [note(name, pictures[name], answer) for name, answer in answers.items()]
 
 
-def _check_not_flat(best: Sequence[float], architecture: str, contract: InputContract) -> None:
+def _check_not_flat(best: Sequence[float], model: str, contract: InputContract) -> None:
     classes = len(contract.class_names)
-    flat = _FLAT.get(architecture, 0.0 if contract.own_threshold else _FLAT_SHARE / (classes + 1))
+    flat = _FLAT.get(model, 0.0 if contract.own_threshold else _FLAT_SHARE / (classes + 1))
     if best and max(best) < flat:
         seen = f"the best is {max(best):.3f}, of {classes} classes"
         refuse(Check.SCORES_FLAT, seen, contract.waivers)

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
-from detectron2.layers import DeformConv, ModulatedDeformConv
-from detectron2.layers.nms import nms_rotated
+from detectron2.layers import DeformConv, ModulatedDeformConv, batched_nms_rotated
 from detectron2.layers.roi_align_rotated import ROIAlignRotated
 from detectron2.modeling.proposal_generator.rrpn import RRPN
 from detectron2.modeling.roi_heads.rotated_fast_rcnn import RotatedFastRCNNOutputLayers
@@ -64,7 +63,7 @@ def _align(module: nn.Module, device: torch.device) -> Tensor:
 
 def _suppress(_module: nn.Module, device: torch.device) -> Tensor:
     boxes = torch.tensor([[2.0, 2, 2, 2, 0], [9.0, 9, 2, 2, 30]], device=device)
-    kept: Tensor = nms_rotated(boxes, torch.tensor([0.5, 0.4], device=device), 0.5)
+    kept: Tensor = batched_nms_rotated(boxes, torch.tensor([0.5, 0.4], device=device), torch.zeros(2).to(boxes), 0.5)
     return kept
 
 

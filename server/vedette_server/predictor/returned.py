@@ -88,6 +88,11 @@ def objects(output: Mapping[str, Any], size: tuple[int, int]) -> Any:  # noqa: A
         seen, wanted = ("x".join(map(str, edges)) for edges in (found.image_size, size))
         msg = f"its instances are of an image of {seen}, and {wanted} was asked for in height and width"
         raise UnservableError(msg)
+    if found.has("pred_masks"):
+        shape = tuple(getattr(found.pred_masks, "tensor", found.pred_masks).shape)
+        if shape != (len(found), *size):
+            msg = f"its pred_masks have the shape {shape}, not {(len(found), *size)}"
+            raise UnservableError(msg)
     return Instances(size, **{name: found.get(name) for name in _SERVED if found.has(name)})
 
 

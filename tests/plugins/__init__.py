@@ -1,0 +1,1 @@
+"""Models and operators of projects, as users bring them with --plugin: small, and trained on nothing."""
