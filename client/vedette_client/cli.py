@@ -170,14 +170,16 @@ def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, s
     outputs = Outputs()
     if picture and picture.path:
         outputs.reads(picture.path)
-    if save:
-        outputs.check(save / _sheet_name(picture, stream_id))
+    sheet = save / _sheet_name(picture, stream_id) if save else None
+    if save and sheet:
+        outputs.check(sheet)
         prepare(save, LocalError)
     sent = sending.file(picture.read()) if picture else None
     with Client(server) as client:
         found = client.diagnose(sent, stream_id=stream_id, **sending.ask)
-    if save:
-        _tell(f"saved {text.name(outputs.write(save / _sheet_name(picture, stream_id), found.comparison_png))}")
+    if sheet:
+        outputs.write(sheet, found.comparison_png)
+        _tell(f"saved {text.name(sheet)}")
     if as_json:
         click.echo(json.dumps({"image": picture.name if picture else None, **records.diagnosis(found)}))
         return
@@ -239,7 +241,12 @@ def stream(source: str, server: str, policy: str | None, jsonl: Path | None, sav
 )
 @click.option("--weights", required=True, type=_FILE, help="A .pth, .pkl or .safetensors file.")
 @click.option(
-    "--plugin", "plugins", multiple=True, metavar="MODULE", type=_WORDS, help="A module of the model's project, run."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    type=kinds.Module(),
+    help="A module of the model's project, run.",
 )
 @_server
 @click.option("--model", default="", type=_WORDS, help="Name of the served model; not needed where one is served.")

@@ -34,4 +34,5 @@ class Folder:
 
     def write(self, picture: Picture, data: bytes) -> Path:
         """Write a picture's file, whole or not at all; returns where. Raises `LocalError`."""
-        return self._outputs.write(self._targets[picture], data)
+        self._outputs.write(self._targets[picture], data)
+        return self._targets[picture]

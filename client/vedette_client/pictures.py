@@ -50,11 +50,14 @@ class Picture:
             if self.path is None:
                 return _standard_input()
             with self.path.open("rb") as file:
-                kind = os.fstat(file.fileno()).st_mode
-                if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                status = os.fstat(file.fileno())
+                if stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
                     msg = f"{self.path} is a device, not a file"
                     raise LocalError(msg)
-                return _limited(file.read(_MOST_BYTES + 1), str(self.path))
+                _limited(status.st_size, str(self.path))
+                data = file.read(_MOST_BYTES + 1)
+                _limited(len(data), str(self.path))
+                return data
         except (OSError, ValueError) as error:
             msg = f"cannot read {self.path or 'standard input'}: {getattr(error, 'strerror', None) or error}"
             raise LocalError(msg) from error
@@ -67,14 +70,15 @@ def _standard_input() -> bytes:
     if sys.stdin.isatty():
         msg = "standard input is a terminal: give a picture by `< FILE` or through a pipe"
         raise LocalError(msg)
-    return _limited(sys.stdin.buffer.read(_MOST_BYTES + 1), "standard input")
+    data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    _limited(len(data), "standard input")
+    return data
 
 
-def _limited(data: bytes, name: str) -> bytes:
-    if len(data) > _MOST_BYTES:
+def _limited(size: int, name: str) -> None:
+    if size > _MOST_BYTES:
         msg = f"{name} has more than {_MOST_BYTES} bytes: no server takes that"
         raise LocalError(msg)
-    return data
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,18 @@ def found(given: Iterable[str]) -> Iterator[Picture | Missing]:
         if word == STANDARD_INPUT:
             yield Picture(None, Path("stdin"))
             continue
+        none, why = True, f"no pictures are there ({', '.join(sorted(SUFFIXES))})"
         try:
-            matches = _matches(word)
-            for path in matches:
-                yield from _below(path) if path.is_dir() else [Picture(path, Path(path.name))]
-        except (LocalError, OSError, ValueError) as error:
-            told = (
-                error if isinstance(error, LocalError) else LocalError(getattr(error, "strerror", None) or str(error))
-            )
-            yield Missing(text.name(word), told)
+            for path in _matches(word):
+                for picture in _below(path) if path.is_dir() else [Picture(path, Path(path.name))]:
+                    none = False
+                    yield picture
+        except LocalError as error:
+            why = str(error)
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+        if none:
+            yield Missing(text.name(word), LocalError(why))
 
 
 def one(word: str) -> Picture:
@@ -127,20 +134,15 @@ def _matches(word: str) -> Sequence[Path]:
 
 
 def _below(folder: Path) -> Iterator[Picture]:
-    """The pictures of a folder. Raises `LocalError` if there are none, or the folder cannot be read."""
+    """The pictures of a folder. Raises `OSError` if the folder cannot be read."""
 
     def give_up(error: OSError) -> None:
         if error.filename == str(folder):
             raise error
 
-    none = True
     for root, folders, files in os.walk(folder, onerror=give_up):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _LEFTOVERS)
         for name in sorted(files):
             path = Path(root, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                none = False
                 yield Picture(path, path.relative_to(folder))
-    if none:
-        msg = f"the folder holds no pictures ({', '.join(sorted(SUFFIXES))})"
-        raise LocalError(msg)

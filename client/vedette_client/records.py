@@ -1,5 +1,6 @@
 """Results as plain objects for JSON, as the commands print them."""
 
+import base64
 import dataclasses
 from typing import Any
 
@@ -20,14 +21,28 @@ def diagnosis(given: Diagnosis) -> dict[str, Any]:
 
 
 def answer(result: Result) -> dict[str, Any]:
-    """What an image gave."""
-    return {
+    """What an image gave. Maps are PNGs in base64: a segment's id, or a class's, for each pixel."""
+    record = {
         "model": result.model,
         "version": result.version,
         "detections": [_detection(item) for item in result],
         "empty": _empty(result.empty),
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
+        "width": result.width,
+        "height": result.height,
+        "threshold": result.threshold,
     }
+    if result.panoptic:
+        segments = [dataclasses.asdict(segment) for segment in result.panoptic.segments]
+        record["panoptic"] = {"segments": segments, "segment_map_png": _text(result.panoptic.segment_map_png)}
+    if result.class_map_png is not None:
+        record["semantic"] = {"class_map_png": _text(result.class_map_png)}
+    return record
+
+
+def _text(png: bytes) -> str:
+    """A file as JSON can hold it: in base64."""
+    return base64.b64encode(png).decode()
 
 
 def _detection(item: Detection) -> dict[str, Any]:

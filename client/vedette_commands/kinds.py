@@ -48,6 +48,19 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
         return given
 
 
+class Module(Words):
+    """The name of a Python module."""
+
+    name = "module"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401  click's own signature
+        """The name itself."""
+        given = super().convert(value, param, ctx)
+        if not all(part.isidentifier() for part in given.split(".")):
+            self.fail(f"{given!r} is not the name of a module, such as project.heads.", param, ctx)
+        return given
+
+
 class Listed(Words):
     """Several, separated by commas."""
 

@@ -47,8 +47,12 @@ class FailedError(Exception):
         self.status = status
 
 
-class Program(click.Group):
-    """A group of commands that end in good order."""
+class _NobodyReadsError(Exception):
+    """Whoever read what is printed has gone."""
+
+
+class _Orderly(click.Command):
+    """What ends in good order."""
 
     def status(self, error: Exception) -> int | None:
         """The exit code for an error of the program's own, which its text explains; None: it is no such error."""
@@ -59,12 +63,25 @@ class Program(click.Group):
         with contextlib.suppress(OSError):  # nobody is there to be told
             click.echo(f"{self.name}: {text.line(message)}", err=True)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401  click's own signature
+        """Read the command line, and show the help if it is asked for."""
+        with self._ended():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's own signature
         """Run a command."""
-        try:
+        with self._ended():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:  # which click has its own words for
+
+    @contextlib.contextmanager
+    def _ended(self) -> Iterator[None]:
+        """Tell of what ends a command by signals before click does, which has its own words for that."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
             raise FailedError(self._words(error), self._number(error)) from error
+        except BrokenPipeError as error:
+            raise _NobodyReadsError from error
 
     def main(
         self,
@@ -86,7 +103,7 @@ class Program(click.Group):
     def _status(self, args: Sequence[str] | None, complete_var: str | None, extra: dict[str, Any]) -> int:
         try:
             status = self._run(args, complete_var, extra)
-        except BrokenPipeError:
+        except (BrokenPipeError, _NobodyReadsError):
             _forget(sys.stdout, sys.stderr)
             status = _BY_SIGNAL + signal.SIGPIPE
         except KeyboardInterrupt as error:
@@ -149,6 +166,14 @@ class Program(click.Group):
     @staticmethod
     def _number(error: KeyboardInterrupt) -> int:
         return _BY_SIGNAL + (error.number if isinstance(error, Ended) else signal.SIGINT)
+
+
+class Program(_Orderly, click.Group):
+    """Several commands that end in good order."""
+
+
+class Single(_Orderly):
+    """One command that does."""
 
 
 def fail(message: object, status: int = FAILURE) -> NoReturn:

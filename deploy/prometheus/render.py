@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 import yaml
+from vedette_commands import kinds
+from vedette_commands.outputs import Outputs
+from vedette_commands.program import Single
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, from anywhere
 
@@ -47,6 +50,7 @@ def render(parameters: Parameters) -> str:
     return _HEADER.format(flags=flags) + body
 
 
+_KINDS = {str: kinds.Words(), float: kinds.Number()}
 _TIMES = ("window", "long", "hold", "interval")
 
 
@@ -66,7 +70,7 @@ class _Seconds(click.ParamType):
 
 def _options(command: click.Command) -> click.Command:
     for field in fields(Parameters):
-        kind = _Seconds() if field.name in _TIMES else type(field.default)
+        kind = _Seconds() if field.name in _TIMES else _KINDS.get(type(field.default), type(field.default))
         shown = duration(float(str(field.default))) if field.name in _TIMES else field.default
         names = [f"--{field.name.replace('_', '-')}"]
         command.params.append(click.Option(names, type=kind, default=field.default, show_default=str(shown)))
@@ -74,7 +78,7 @@ def _options(command: click.Command) -> click.Command:
 
 
 @_options
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("render", cls=Single, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path(__file__).parent, help="Where to."
 )
@@ -84,8 +88,7 @@ def main(out: Path, **chosen: Any) -> None:  # noqa: ANN401  the parameters, by 
         text = render(Parameters(**chosen))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    (out / FILE).write_text(text)
+    Outputs().write(out / FILE, text.encode())
 
 
 if __name__ == "__main__":

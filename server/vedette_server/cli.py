@@ -45,7 +45,9 @@ def main() -> None:
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that models may import.")
+@click.option(
+    "--plugin", "plugins", multiple=True, metavar="MODULE", type=kinds.Module(), help="A module that models may import."
+)
 @click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
 @click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
 @click.option("--device", help="Where models run: cpu, or cuda:0,cuda:1.  [default: cpu]")
@@ -103,7 +105,12 @@ def _names(text: str) -> list[str]:
 @click.option("--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures.")
 @click.option("--weights-key", help="The entry to take of a checkpoint with several, such as ema_state.")
 @click.option(
-    "--plugin", "plugins", multiple=True, metavar="MODULE", help="A module of the model's project, which is run."
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    type=kinds.Module(),
+    help="A module of the model's project, which is run.",
 )
 @click.option("--run-config", is_flag=True, help="Run a config that is a program: a LazyConfig.")
 def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> None:  # noqa: ANN401  click passes each option by its name
@@ -128,7 +135,14 @@ def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> N
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that the model may import.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    type=kinds.Module(),
+    help="A module that the model may import.",
+)
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, as torch names it.")
 @click.option("--save", type=click.Path(path_type=Path), help="Save each picture, expected left, seen right, here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
@@ -181,7 +195,14 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str) 
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
 )
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="A module that the model may import.")
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    type=kinds.Module(),
+    help="A module that the model may import.",
+)
 @click.option(
     "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
 )

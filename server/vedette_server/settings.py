@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX = "VEDETTE_"
 BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
+_LARGEST_FILE = 2**20  # bytes
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -85,5 +86,9 @@ def load(flags: dict[str, Any]) -> Settings:
     """Read the settings; `flags` holds those given on the command line. Raises `ValueError` for what is wrong."""
     if unknown := unknown_variables():
         msg = f"unknown environment variables: {', '.join(unknown)}"
+        raise ValueError(msg)
+    config = Path(os.environ.get(PREFIX + "CONFIG", ""))
+    if config.is_file() and config.stat().st_size > _LARGEST_FILE:
+        msg = f"{config} is larger than {_LARGEST_FILE} bytes: it is not a file of settings"
         raise ValueError(msg)
     return Settings(**flags)
