@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from vedette_commands import text
 
-from vedette_client import compare, matching
+from vedette_client import asking, compare, matching
 from vedette_client.client import Client
 from vedette_client.detect_command import hopeless
 from vedette_client.errors import VedetteError
@@ -53,6 +53,7 @@ def run(
     The server is asked first: it says the threshold that both are held to. Raises `ServerError` if it has no such
     model, `LocalError` if Detectron2 is missing or cannot load the local one.
     """
+    asking.options({"threshold": wanted.threshold})  # else each picture would be refused for it
     model = client.model(wanted.model)
     answers = list(_answers(client, model, pictures, wanted, failed))
     if not answers:

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from vedette_commands import text
 from vedette_commands.program import Ended, is_full
 
-from vedette_client import drawing, records
+from vedette_client import asking, drawing, records
 from vedette_client.client import Client
 from vedette_client.errors import (
     DeadlineExceeded,
@@ -146,15 +146,16 @@ def run(
     """Show what every picture gives; returns what has failed. What would fail for each alike ends the run.
 
     `say` is given what has failed, `tell` what has gone well. Ctrl-C ends it with what is there so far: raises `Ended`,
-    which says how much that is.
+    which says how much that is. Raises `LocalError` for what cannot be asked at all.
     """
+    asking.options(sending.ask)  # else each picture would be refused for it
     failures: list[VedetteError] = []
     told = 0
     try:
         with contextlib.closing(outcomes(client, pictures, sending)) as found:
             for outcome in found:
-                told += 1
                 error = outcome.error or _shown(outcome, sending, printer, folder, tell)
+                told += 1
                 if error is None:
                     continue
                 failures.append(error)
