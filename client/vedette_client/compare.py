@@ -42,6 +42,7 @@ class Local:
     own_threshold: float | None  # the config's; None: the model has none
     random: tuple[str, ...]  # tensors of the model that the checkpoint lacks, or has in another shape: left random
     ignored: tuple[str, ...]  # tensors of the checkpoint that the model does not have
+    image_format: str = "BGR"  # as which Detectron2 reads files for it; L: a model of one channel
 
     def detect(self, path: Path, served: Result, class_names: Sequence[str]) -> Result:
         """What Detectron2 finds in a file above the served result's threshold, as a result of its own.
@@ -52,7 +53,7 @@ class Local:
 
         try:
             with _quiet():
-                instances = self.predictor(read_image(str(path), format="BGR"))["instances"].to("cpu")
+                instances = self.predictor(read_image(str(path), format=self.image_format))["instances"].to("cpu")
         except Exception as error:
             msg = f"Detectron2 fails on it here: {_first_line(error)}"
             raise LocalError(msg) from error
@@ -86,13 +87,16 @@ def load(config: str, weights: Path, plugins: Sequence[str], threshold: float) -
         node.MODEL.WEIGHTS = ""  # loaded below, by a checkpointer that remembers
         if not torch.cuda.is_available():
             node.MODEL.DEVICE = "cpu"
+        grey = node.INPUT.FORMAT == "L" or len(node.MODEL.PIXEL_MEAN) == 1
+        if grey:
+            node.INPUT.FORMAT = "BGR"  # all that DefaultPredictor takes besides RGB; it leaves the channels as they are
         try:
             predictor = engine.DefaultPredictor(node)
             random, ignored = _load_weights(predictor.model, weights)
         except Exception as error:
             msg = f"Detectron2 cannot load {weights} as {config} says: {_first_line(error)}"
             raise LocalError(msg) from error
-    return Local(predictor, node, own, random, ignored)
+    return Local(predictor, node, own, random, ignored, "L" if grey else "BGR")
 
 
 def _config(path: str, plugins: Sequence[str]) -> Any:  # noqa: ANN401  detectron2 is untyped
@@ -192,7 +196,7 @@ def _settings(node: Any, contract: Contract) -> list[str]:  # noqa: ANN401  dete
             (f"MODEL.{part}.NUM_CLASSES", classes, len(contract.class_names), "these are two different models"),
             ("TEST.DETECTIONS_PER_IMAGE", most, contract.max_detections or most, "a full image is cut off elsewhere"),
         )
-        if not _alike(mine, theirs)
+        if not _alike(mine, theirs) and not (key == "INPUT.FORMAT" and contract.channels != 3)
     ]
 
 

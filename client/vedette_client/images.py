@@ -16,11 +16,11 @@ from vedette_client import arguments, arrays, limits, pillow
 from vedette_client.errors import LocalError
 from vedette_client.limits import Buffer, Limits
 
-PixelFormat: TypeAlias = Literal["BGR8", "RGB8", "GRAY8", "BGRA8", "RGBA8", "NV12", "I420"]
+PixelFormat: TypeAlias = Literal["BGR8", "RGB8", "GRAY8", "BGRA8", "RGBA8", "NV12", "I420", "8UCN"]
 Orientation: TypeAlias = Literal["APPLY", "REFUSE", "IGNORE"]
 YuvMatrix: TypeAlias = Literal["BT601", "BT709"]
 YuvRange: TypeAlias = Literal["LIMITED", "FULL"]
-ChannelOrder: TypeAlias = Literal["BGR", "RGB"]
+ChannelOrder: TypeAlias = Literal["BGR", "RGB", "GRAY", "MODEL"]
 TensorLayout: TypeAlias = Literal["HWC", "CHW"]
 ValueRange: TypeAlias = Literal["0-255", "0-1"]
 
@@ -47,6 +47,7 @@ class File:
 class Raw:
     """Raw 8-bit samples, row by row; NV12 and I420 need `yuv_matrix` and `yuv_range`, alpha needs `drop_alpha`.
 
+    8UCN is for models of other channels than colours or grey: as many as the model has, in its own order.
     The samples are the bytes of any buffer, whatever its own items and shape: of bytes, an array, an mmap.
     """
 
@@ -65,10 +66,10 @@ class Raw:
 class Tensor:
     """Floating-point pixels, not normalised: normalisation is done inside the model. They are sent with 32 bits.
 
-    Whole numbers are taken for the range 0-255.
+    Whole numbers are taken for the range 0-255. The order MODEL is for models of other channels than colours or grey.
     """
 
-    values: NDArray[Any] | Array | list[Any]  # (height, width, 3) or (3, height, width), by the layout
+    values: NDArray[Any] | Array | list[Any]  # (height, width, channels) or (channels, height, width)
     channel_order: ChannelOrder
     layout: TensorLayout
     value_range: ValueRange
@@ -78,7 +79,9 @@ ImageLike: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any] | Array | File | Raw | Tensor
 )
 
-_CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4}
+_CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4, "8UCN": 0}
+_MODELS_OWN = "8UCN"  # whose number of channels the model's contract says
+_TENSOR_CHANNELS = {"BGR": 3, "RGB": 3, "GRAY": 1}
 _WITH_ALPHA = ("BGRA8", "RGBA8")
 _KINDS = "a path, a file's bytes, a PIL image, an array with its pixel_format, File, Raw or Tensor"
 
@@ -196,10 +199,15 @@ def _from_array(image: object, beside: Beside) -> Raw:
         raise LocalError(msg)
     pixels = arrays.array(image, "image")
     shape = pixels.shape
-    if channels == 1 and len(shape) == 3 and shape[2] == 1:
+    channels = channels or (shape[2] if len(shape) == 3 else 0)
+    if channels == 1 and pixel_format != _MODELS_OWN and len(shape) == 3 and shape[2] == 1:
         shape = shape[:2]
-    if pixels.dtype != np.uint8 or len(shape) != (2 if channels == 1 else 3) or shape[2:] not in ((), (channels,)):
-        size = "" if channels == 1 else f", {channels}"
+    if (
+        pixels.dtype != np.uint8
+        or len(shape) != (2 if pixel_format == "GRAY8" else 3)
+        or shape[2:] not in ((), (channels,))
+    ):
+        size = "" if pixel_format == "GRAY8" else f", {channels or 'channels'}"
         msg = (
             f"an array of dtype {pixels.dtype} and shape {pixels.shape} was given as {pixel_format}: send uint8, 0 to "
             f"255, not normalised, of shape (height, width{size}){_hint(pixels)}"
@@ -242,7 +250,8 @@ def _raw(image: Raw, known: Limits) -> tuple[image_pb2.Image, Buffer]:
         drop_alpha=arguments.flag(image.drop_alpha, "drop_alpha"),
     )
     data = arrays.octets(image.data, "data")
-    _check_length(declared, pixel_format, data.nbytes)
+    if pixel_format != _MODELS_OWN:
+        _check_length(declared, pixel_format, data.nbytes)
     if (matrix == "UNSPECIFIED") != (pixel_format in _CHANNELS) or (matrix == "UNSPECIFIED") != (span == "UNSPECIFIED"):
         msg = f"pixel_format is {pixel_format!r}: NV12 and I420 need yuv_matrix and yuv_range, and no other takes them"
         raise LocalError(msg, "YUV_UNDECLARED")
@@ -278,9 +287,11 @@ def _tensor(image: Tensor, known: Limits) -> tuple[image_pb2.Image, Buffer]:
     values = _values(image.values, span)
     shape = values.shape
     channel_axis = 2 if layout == "HWC" else 0
-    if len(shape) != 3 or shape[channel_axis] != 3:
+    wanted = _TENSOR_CHANNELS.get(order)
+    if len(shape) != 3 or (wanted and shape[channel_axis] != wanted):
         hint = "; of a batch, send one image at a time" if len(shape) == 4 else ""
-        msg = f"values of dtype {values.dtype} and shape {shape} were given as {layout}: send three channels{hint}"
+        channels = f"{wanted or 'all'} channels"
+        msg = f"values of dtype {values.dtype} and shape {shape} were given as {order} {layout}: send {channels}{hint}"
         raise LocalError(msg)
     height, width = (size for axis, size in enumerate(shape) if axis != channel_axis)
     declared = image_pb2.TensorImage(

@@ -311,7 +311,8 @@ class Contract:
     """What a model takes and what it gives."""
 
     fingerprint: str
-    channel_order: str  # in which the model itself takes its channels; callers need not match it
+    channel_order: str  # BGR or RGB, which callers need not match, GRAY, or MODEL: channels of no fixed meaning
+    channels: int  # that the model takes
     shortest_edge: int  # to which images are resized, in pixels; 0: not at all
     longest_edge: int
     pixel_mean: tuple[float, ...]
@@ -325,6 +326,7 @@ class Contract:
     panoptic_threshold: float | None
     max_detections: int | None
     inputs: tuple[str, ...]  # what may be sent
+    tensor_orders: tuple[str, ...]  # the orders of channels that a tensor may have
     max_bytes: int
     max_pixels: int
     max_edge: int
@@ -506,7 +508,10 @@ def _contract(item: model_pb2.Contract) -> Contract:
     order = image_pb2.PixelFormat.Name(item.model_pixel_format)
     return Contract(
         fingerprint=item.fingerprint,
-        channel_order=order.removeprefix("PIXEL_FORMAT_").removesuffix("8"),
+        channel_order="MODEL"
+        if order == "PIXEL_FORMAT_8UCN"
+        else order.removeprefix("PIXEL_FORMAT_").removesuffix("8"),
+        channels=item.channels,
         shortest_edge=item.resize.shortest_edge,
         longest_edge=item.resize.longest_edge,
         pixel_mean=tuple(map(decimal, item.pixel_mean)),
@@ -520,6 +525,9 @@ def _contract(item: model_pb2.Contract) -> Contract:
         panoptic_threshold=decimal(item.panoptic_threshold) if item.HasField("panoptic_threshold") else None,
         max_detections=item.max_detections if item.HasField("max_detections") else None,
         inputs=(*encoded, *formats, *tensors),
+        tensor_orders=tuple(
+            image_pb2.ChannelOrder.Name(kind).removeprefix("CHANNEL_ORDER_") for kind in item.accepted_channel_orders
+        ),
         max_bytes=item.limits.max_bytes,
         max_pixels=item.limits.max_pixels,
         max_edge=item.limits.max_edge,

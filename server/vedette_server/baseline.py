@@ -13,7 +13,7 @@ import click
 import msgspec
 from vedette_commands.program import FailedError
 
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.files import declare
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.engine.query import Outcome
@@ -98,7 +98,7 @@ def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str
     for number, group in enumerate(groups, 1):
         for path in group:
             try:
-                answer = predictor.predict(EncodedImage(), path.read_bytes(), options)
+                answer = predictor.predict(*declare(path.read_bytes(), model.contract), options)
             except Refused as error:
                 msg = f"{path} cannot be read: {error.reason}; take it out of the folder"
                 raise CaptureError(msg) from error

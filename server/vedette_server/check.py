@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 from vedette_commands import text
 from vedette_commands.program import FailedError
 
 from vedette_server.contract.answer import Answer, corners
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.files import declare, picture
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.predictor.predictor import load
@@ -73,7 +73,7 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
     predictor = load(version.folder, contract, device, threads)
     for golden in version.golden:
         try:
-            answer = predictor.predict(EncodedImage(), golden.data, defaults(contract))
+            answer = predictor.predict(*declare(golden.data, contract), defaults(contract))
         except Refused as error:
             msg = f"{version.folder / 'golden' / golden.name} cannot be read: {error.reason}; import the model again"
             raise RepositoryError(msg) from error
@@ -147,23 +147,22 @@ def _found(found: ExpectedObject | None) -> dict[str, Any] | None:
 
 def drawn(checked: Checked, class_names: Sequence[str]) -> bytes:
     """A PNG of the picture with what was expected (left) and what was seen (right)."""
-    with Image.open(io.BytesIO(checked.golden.data)) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    shown = picture(checked.golden.data)
     sides = (checked.golden.objects, describe(checked.answer.detections))
-    sheet = Image.new("RGB", (2 * picture.width, picture.height))
+    sheet = Image.new("RGB", (2 * shown.width, shown.height))
     for index, objects in enumerate(sides):
-        sheet.paste(_drawn(picture, objects, class_names), (index * picture.width, 0))
+        sheet.paste(_drawn(shown, objects, class_names), (index * shown.width, 0))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _drawn(picture: Image.Image, objects: Sequence[ExpectedObject], class_names: Sequence[str]) -> Image.Image:
+def _drawn(shown: Image.Image, objects: Sequence[ExpectedObject], class_names: Sequence[str]) -> Image.Image:
     """A copy of the picture with boxes, masks, class names and scores."""
-    pixels = np.array(picture, np.float32)
+    pixels = np.array(shown, np.float32)
     for item in objects:
         if item.mask is not None:
-            inside = rle.decode({"size": [picture.height, picture.width], "counts": item.mask.encode()}).astype(bool)
+            inside = rle.decode({"size": [shown.height, shown.width], "counts": item.mask.encode()}).astype(bool)
             pixels[inside] = (1 - _TINT) * pixels[inside] + _TINT * np.array(_BOX)
     canvas = Image.fromarray(pixels.astype(np.uint8))
     draw = ImageDraw.Draw(canvas)

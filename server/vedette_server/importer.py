@@ -18,7 +18,7 @@ from torch import nn
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import Count, Produced
 from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, declared
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
 from vedette_server.predictor.build import build
@@ -158,7 +158,7 @@ def _infer(
     threads = len(os.sched_getaffinity(0))
     predictor = load(version.folder, version.contract, device="cpu", threads=threads)
     options = defaults(version.contract)
-    answers = {name: predictor.predict(EncodedImage(), data, options) for name, data in pictures.items()}
+    answers = {name: predictor.predict(*declare(data, version.contract), options) for name, data in pictures.items()}
     best = [answer.evidence.best_score for answer in answers.values()]
     _check_not_flat([score for score in best if score is not None], architecture(config), version.contract)
     return [note(name, pictures[name], answer) for name, answer in answers.items()]

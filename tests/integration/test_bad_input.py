@@ -187,6 +187,18 @@ CASES = {
     ),
     "a tensor of no layout": (tensor(layout=0), INVALID, "TENSOR_UNDECLARED", "image.tensor.layout"),
     "a tensor of no range": (tensor(value_range=0), INVALID, "TENSOR_UNDECLARED", "image.tensor.value_range"),
+    "a grey tensor for a model of colours": (
+        tensor(channel_order=image_pb2.CHANNEL_ORDER_GRAY),
+        INVALID,
+        "CHANNELS_NOT_THE_MODELS",
+        "image.tensor.channel_order",
+    ),
+    "samples of no fixed meaning for a model of colours": (
+        raw(pixel_format=image_pb2.PIXEL_FORMAT_8UCN),
+        INVALID,
+        "INPUT_NOT_ALLOWED",
+        "image",
+    ),
     "a tensor of doubles": (
         tensor(data=PIXELS.astype("<f8").tobytes()),
         INVALID,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from vedette.v1 import answer_pb2, detection_service_pb2
 from vedette_server.contract.answer import Answer, Detections, Evidence, ModelInput, PixelStatistics, StageTimes
-from vedette_server.contract.contract import DEFAULT_INPUTS, Input
+from vedette_server.contract.contract import Input, default_inputs
+from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, summary
@@ -167,7 +168,7 @@ def test_sizes_tell_where_they_are_far_from_what_the_model_sees() -> None:
 
 
 def test_grey_is_welcome_where_the_operator_says_so() -> None:
-    terms = contract(inputs=(*DEFAULT_INPUTS, Input.GRAY8))
+    terms = contract(inputs=(*default_inputs(ChannelOrder.BGR), Input.GRAY8))
     assert codes(answer(PIXELS["GREY_FOR_COLOUR"]), terms) == [Code.QUIET_SCENE]
 
 

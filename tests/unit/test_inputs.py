@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 from PIL import Image
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Input, InputContract
+from vedette_server.contract.contract import InputContract, possible
 from vedette_server.contract.image import (
     ChannelOrder,
     EncodedImage,
@@ -31,7 +31,7 @@ from vedette_server.demo import scenes
 
 from tests.unit.test_contract import contract
 
-ALL = contract(inputs=tuple(Input))
+ALL = contract(inputs=possible(ChannelOrder.BGR))
 RGB = scenes.draw(scenes.describe(3_000_001)).pixels[:123, :157].copy()  # odd sizes, for the chroma planes
 HEIGHT, WIDTH = RGB.shape[:2]
 BGR = RGB[:, :, ::-1]
@@ -115,7 +115,7 @@ def test_yuv_is_converted_by_the_published_equations(
 
 @pytest.mark.parametrize("value_range", ValueRange)
 @pytest.mark.parametrize("layout", TensorLayout)
-@pytest.mark.parametrize("order", ChannelOrder)
+@pytest.mark.parametrize("order", [ChannelOrder.BGR, ChannelOrder.RGB])
 def test_a_tensor_comes_out_to_the_last_bit(order: ChannelOrder, layout: TensorLayout, value_range: ValueRange) -> None:
     pixels = (BGR if order is ChannelOrder.BGR else RGB).astype(np.float32)
     if value_range is ValueRange.TO_1:

@@ -117,8 +117,8 @@ class Evidence:
 class PixelStatistics:
     """What an image looks like, from an evenly spaced sample of its pixels, in grey levels 0 to 255."""
 
-    mean: tuple[float, float, float]  # blue, green, red
-    spread: tuple[float, float, float]  # standard deviations of the same
+    mean: tuple[float, ...]  # of each channel; of three: blue, green, red
+    spread: tuple[float, ...]  # standard deviations of the same
     lowest: int
     highest: int
     dark: float  # share of the samples that are at most 12
@@ -126,7 +126,7 @@ class PixelStatistics:
     middle: float  # share of the samples from 4 to 252: what normalised values, cut to 8 bits, do not have
     flat: float  # share of neighbouring samples that differ by at most one level in every channel
     coherence: float  # correlation of the luminance of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
-    colour: float  # mean difference between the largest and the smallest channel of a pixel
+    colour: float  # mean difference between the largest and the smallest channel of a pixel; 0 of other than colours
     sharpness: float  # variance of the Laplacian of the middle's luminance, at the size that the model sees
     hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
     checksum: int  # CRC-32 of the sample: equal for equal pixels

@@ -33,11 +33,23 @@ class Input(StrEnum):
     RGBA8 = "RGBA8"
     NV12 = "NV12"
     I420 = "I420"
+    CHANNELS8 = "8UCN"
     TENSOR = "tensor"
 
 
-# Grey is expanded to colour only where the operator allows it: a model trained on colour may be blind to it.
-DEFAULT_INPUTS = tuple(item for item in Input if item is not Input.GRAY8)
+def possible(order: ChannelOrder) -> tuple[Input, ...]:
+    """The ways to send an image from which a model's channels can be had: colours give grey, but nothing else."""
+    if order is ChannelOrder.MODEL:
+        return Input.CHANNELS8, Input.TENSOR
+    return tuple(item for item in Input if item is not Input.CHANNELS8)
+
+
+def default_inputs(order: ChannelOrder) -> tuple[Input, ...]:
+    """What callers may send where the operator says nothing.
+
+    Grey is expanded to colour only where the operator allows it: a model trained on colour may be blind to it.
+    """
+    return tuple(item for item in possible(order) if item is not Input.GRAY8 or order is ChannelOrder.GRAY)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class InputContract:
     source_digest: str  # of the config and the weights
     panoptic_threshold: float | None = None  # score that a thing needs to enter the map; None: not a panoptic model
     plugins: tuple[str, ...] = ()  # modules of the model's project, imported before it is built
-    inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what the operator lets callers send
+    inputs: tuple[Input, ...] = default_inputs(ChannelOrder.BGR)  # what the operator lets callers send
     limits: Limits = field(default_factory=Limits)
     waivers: tuple[Check, ...] = ()  # checks that the operator has switched off
     own_threshold: bool = False  # whether the model drops what lies below a threshold of its own, seen by nobody
@@ -102,6 +114,11 @@ class InputContract:
     def stuff_name(self, class_id: int) -> str:
         """The same of a class of stuff."""
         return _name(self.stuff_class_names, class_id)
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has as it is given to the model; of colours, three."""
+        return {ChannelOrder.GRAY: 1, ChannelOrder.MODEL: len(self.pixel_mean)}.get(self.channel_order, 3)
 
     @property
     def fingerprint(self) -> str:

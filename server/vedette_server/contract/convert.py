@@ -1,8 +1,9 @@
 """From what a caller sent to pixels, each converted exactly once.
 
 `check` looks at sizes and headers alone and is cheap enough for the gateway; `decode` makes the pixels, in a worker,
-and finds what only the pixels show. Every image becomes BGR, HWC, uint8, 0 to 255: what Detectron2's `DefaultPredictor`
-takes, whatever the model's own channel order.
+and finds what only the pixels show. Every image becomes HWC, uint8, 0 to 255. Colours become BGR: what Detectron2's
+`DefaultPredictor` takes, whatever the model's own channel order. A model of one channel is given grey, and one of any
+other number of channels what callers send, in the model's own order.
 """
 
 import numpy as np
@@ -38,11 +39,11 @@ def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, 
         case RawImage():
             size = spec.height, spec.width
             _check_size(*size, limits)
-            raw.check(spec, data)
+            raw.check(spec, data, contract.channels)
         case TensorImage():
             size = spec.height, spec.width
             _check_size(*size, limits)
-            tensor.check(spec, data)
+            tensor.check(spec, data, contract.channel_order, contract.channels)
     _check_resized(size, contract)
     return size
 
@@ -88,29 +89,29 @@ def _check_resized(size: tuple[int, int], contract: InputContract) -> None:
         )
 
 
-def decode(spec: ImageSpec, data: Buffer) -> UInt8Array:
-    """The pixels of an image that `check` has passed: BGR, uint8, shape (height, width, 3).
+def decode(spec: ImageSpec, data: Buffer, channels: int = 3) -> UInt8Array:
+    """The pixels of an image that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
 
     Raises `Refused` for what only the pixels show to be wrong.
     """
     match spec:
         case EncodedImage():
-            return encoded.decode(spec, data)
+            return encoded.decode(spec, data, channels)
         case RawImage():
-            return raw.decode(spec, data)
+            return raw.decode(spec, data, channels)
         case TensorImage():
-            return tensor.decode(spec, data)
+            return tensor.decode(spec, data, channels)
 
 
-def read(spec: ImageSpec, data: Buffer) -> Float32Array:
-    """The pixels of an image that `check` has passed, believing what is declared: BGR, shape (height, width, 3).
+def read(spec: ImageSpec, data: Buffer, channels: int = 3) -> Float32Array:
+    """The pixels of an image that `check` has passed, believing what is declared: shape (height, width, channels).
 
     Values are levels, 0 to 255 where nothing is wrong; what `decode` refuses about them is left as it is.
     """
     match spec:
         case EncodedImage():
-            return encoded.decode(spec, data).astype(np.float32)
+            return encoded.decode(spec, data, channels).astype(np.float32)
         case RawImage():
-            return raw.read(spec, data).astype(np.float32)
+            return raw.read(spec, data, channels).astype(np.float32)
         case TensorImage():
-            return tensor.read(spec, data)
+            return tensor.read(spec, data, channels)

@@ -21,6 +21,8 @@ Config = Mapping[str, Any]
 # Detectron2's own defaults, for the arguments that a LazyConfig leaves out.
 _RCNN_THRESHOLD, _COMBINE_THRESHOLD, _MOST = 0.0, 0.5, 100
 _DENSE_THRESHOLD = {"RetinaNet": 0.05, "FCOS": 0.2}
+_FORMATS = ("BGR", "RGB", "L")
+_WHITE = 255
 _NO_LIMIT = 2**31 - 1  # pixels; where a LazyConfig sets no longest edge
 
 OBJECT = "object"  # what a proposal network finds, where its operator has no better name
@@ -78,7 +80,7 @@ def _yacs_prepared(config: Config) -> Prepared:
     model, preprocessing = config["MODEL"], config["INPUT"]
     return Prepared(
         architecture=architecture(config),
-        channel_order=ChannelOrder(preprocessing["FORMAT"]),
+        channel_order=_channels("INPUT.FORMAT", preprocessing["FORMAT"], model["PIXEL_MEAN"]),
         resize=ResizeRule(int(preprocessing["MIN_SIZE_TEST"]), int(preprocessing["MAX_SIZE_TEST"])),
         pixel_mean=_floats(model["PIXEL_MEAN"]),
         pixel_std=_floats(model["PIXEL_STD"]),
@@ -156,13 +158,38 @@ def _yacs_threshold(config: Config) -> float:
 
 def _lazy_prepared(config: Config, produced: Produced) -> Prepared:
     model, mapper = config["model"], config["dataloader"]["test"]["mapper"]
+    mean = model.get("pixel_mean", produced.pixel_mean)
     return Prepared(
         architecture=architecture(config),
-        channel_order=ChannelOrder(mapper["image_format"]),  # the model's input_format is for drawings in training
+        # The model's own input_format is for drawings in training.
+        channel_order=_channels("dataloader.test.mapper.image_format", mapper["image_format"], mean),
         resize=_lazy_resize(mapper["augmentations"]),
-        pixel_mean=_floats(model.get("pixel_mean", produced.pixel_mean)),
+        pixel_mean=_floats(mean),
         pixel_std=_floats(model.get("pixel_std", produced.pixel_std)),
     )
+
+
+def _channels(key: str, image_format: str, mean: Sequence[float]) -> ChannelOrder:
+    """What a model's channels are. Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
+
+    A format other than L says nothing about a model of one channel, or of more than three: Detectron2 leaves it as it
+    is by default, and such a model's images are read by a program of its own.
+    """
+    if image_format not in _FORMATS:
+        seen = (
+            f"{key} is {image_format!r}: Detectron2's DefaultPredictor refuses it too, and its samples are not 8-bit "
+            f"colours or grey. Served are {', '.join(_FORMATS)}; where a model takes other than three channels, which "
+            "callers send as they are, set it to BGR"
+        )
+        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
+    if max(mean, default=0) > _WHITE:
+        seen = (
+            f"the mean of a channel is {max(mean):g}: the model takes more than 8 bits, and 0 to 255 is what is served"
+        )
+        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
+    if image_format == "L" or len(mean) == 1:
+        return ChannelOrder.GRAY
+    return ChannelOrder(image_format) if len(mean) in (0, 3) else ChannelOrder.MODEL  # 0: the model does not say
 
 
 def _lazy_regions(config: Config) -> Gives:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Names
+from vedette_server.contract.contract import Input, InputContract, Limits, Names, default_inputs, possible
 from vedette_server.contract.declaration import Count, Declared, Produced
 from vedette_server.contract.declared import declared
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
@@ -20,7 +20,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
     produced: Produced | None = None,
     threshold: float | None = None,
     plugins: Sequence[str] = (),
-    inputs: Sequence[Input] = DEFAULT_INPUTS,
+    inputs: Sequence[Input] | None = None,
     limits: Limits | None = None,
     waivers: Sequence[Check] = (),
     source_digest: str,
@@ -28,7 +28,8 @@ def derive(  # noqa: PLR0913  all but two are keywords
     """Derive the contract.
 
     `produced` is what was seen of the model at import, where its config cannot say it. `threshold` is the operator's
-    default for requests that set none; None takes the config's own.
+    default for requests that set none; None takes the config's own. `inputs` are what the operator
+    lets callers send; None is what the model's channels suggest.
     Raises `LoadRefusedError`: CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL, NAMES_MISSING, CLASS_COUNT, ALWAYS_EMPTY.
     """
     model = declared(config, produced)
@@ -40,6 +41,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
     _check_names(model.keypoints, names.keypoints, "keypoints")
     _check_map_holds(model.stuff)
     _check_not_always_empty(model, default, waivers)
+    _check_inputs(inputs or (), model)
     return InputContract(
         channel_order=model.channel_order,
         resize=model.resize,
@@ -56,7 +58,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
         source_digest=source_digest,
         panoptic_threshold=model.panoptic_threshold,
         plugins=tuple(plugins),
-        inputs=tuple(inputs),
+        inputs=default_inputs(model.channel_order) if inputs is None else tuple(inputs),
         limits=limits or Limits(),
         waivers=tuple(waivers),
         own_threshold=model.own_threshold,
@@ -66,6 +68,16 @@ def derive(  # noqa: PLR0913  all but two are keywords
 def _most(model: Declared) -> int | None:
     most = model.most.number
     return None if most is None or most < 0 else most
+
+
+def _check_inputs(inputs: Sequence[Input], model: Declared) -> None:
+    """Refuse what the operator allows and the model has no use for."""
+    if wrong := [item for item in inputs if item not in possible(model.channel_order)]:
+        allowed, channels = ", ".join(possible(model.channel_order)), len(model.pixel_mean)
+        seen = (
+            f"model.toml allows {', '.join(wrong)} as inputs of a model of {channels} channels, which takes {allowed}"
+        )
+        raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
 
 
 def _check_names(count: Count | None, names: Sequence[str], of: str) -> None:

@@ -50,8 +50,8 @@ def _open(data: Buffer) -> Image.Image:
     return image
 
 
-def decode(spec: EncodedImage, data: Buffer) -> UInt8Array:
-    """The pixels of a file whose header was checked: BGR, uint8, shape (height, width, 3).
+def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
+    """The pixels of a file whose header was checked: uint8, (height, width, channels), BGR of three or grey of one.
 
     Raises `Refused`: IMAGE_TRUNCATED, IMAGE_NOT_UPRIGHT, ALPHA_NOT_DROPPED.
     """
@@ -64,6 +64,8 @@ def decode(spec: EncodedImage, data: Buffer) -> UInt8Array:
         _check_alpha(image, drop_alpha=spec.drop_alpha)
         if spec.orientation is Orientation.APPLY:
             image = ImageOps.exif_transpose(image)
+        if channels == 1:
+            return np.asarray(image.convert("L"))[:, :, None]
         rgb = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, IndexError) as error:
         raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec=image.format) from error

@@ -26,6 +26,7 @@ class PixelFormat(StrEnum):
     RGBA8 = "RGBA8"
     NV12 = "NV12"
     I420 = "I420"
+    CHANNELS8 = "8UCN"  # as ROS and OpenCV call samples of no fixed meaning: 8 bits, unsigned, n channels
 
 
 class YuvMatrix(StrEnum):
@@ -43,10 +44,12 @@ class YuvRange(StrEnum):
 
 
 class ChannelOrder(StrEnum):
-    """The order of colour channels."""
+    """What the channels are, in their order."""
 
     BGR = "BGR"
     RGB = "RGB"
+    GRAY = "GRAY"
+    MODEL = "MODEL"  # whatever the model was trained on, in its own order
 
 
 class TensorLayout(StrEnum):
@@ -74,7 +77,7 @@ class RawImage(msgspec.Struct, frozen=True, tag=True):
     """Raw samples: rows from top to bottom, `row_stride` bytes from row to row (None: packed).
 
     NV12 and I420 need `yuv_matrix` and `yuv_range`; their chroma planes follow the luma rows. Formats with alpha need
-    `drop_alpha`.
+    `drop_alpha`. How many channels 8UCN has is the contract's to say.
     """
 
     pixel_format: PixelFormat

@@ -1,7 +1,7 @@
 """The known mistakes by which an image reaches a model as something else than was meant, and how each is undone.
 
-Undoing works on pixels as they were declared, BGR, shape (height, width, 3), float32, which a mistaken image may well
-have outside 0 to 255.
+Undoing works on pixels as they were declared, shape (height, width, channels), float32, BGR where there are three
+channels; a mistaken image may well have values outside 0 to 255. What is about colours is tried on colours alone.
 """
 
 from collections.abc import Callable
@@ -23,6 +23,8 @@ _SCALED_UP = 0.5  # share of saturated samples that values multiplied by 255 exc
 _GAMMA = 2.2
 _SUBTRACTED_ONLY = 2.0  # a standard deviation below it, as Caffe's models have, which only subtract the mean
 _SIGNED = 128  # where an 8-bit sample that was cut from a negative value begins
+_OF_COLOURS = ("CHANNELS_SWAPPED", "COLOUR_FOR_GREY", "NORMALISED_IMAGENET")
+_OF_CHANNELS = ("CHW_AS_HWC", "HWC_AS_CHW")  # with one channel, both are the same
 _LUMINANCE = np.array([0.114, 0.587, 0.299], np.float32)  # ITU-R BT.601, of blue, green, red
 
 
@@ -63,7 +65,7 @@ def applicable(
     pixels: PixelStatistics, size: tuple[int, int], contract: InputContract, threshold: float
 ) -> list[Mistake]:
     """The mistakes that can have been made about an image of `size` (height, width) that looks so."""
-    constants = _constants(contract)
+    constants, channels = _constants(contract), contract.channels
     tiny = pixels.highest <= HIGHEST_NORMALISED
     normalised = tiny or pixels.middle < NO_MIDDLE
     impossible = {
@@ -71,17 +73,23 @@ def applicable(
         Mistake.UNIT_RANGE: not tiny,
         Mistake.SCALED_UP: pixels.saturated < _SCALED_UP,
         Mistake.NORMALISED: not normalised and constants[1].max() >= _SUBTRACTED_ONLY,
-        Mistake.NORMALISED_IMAGENET: not normalised or np.allclose(constants, IMAGENET, atol=1),
+        Mistake.NORMALISED_IMAGENET: not normalised or (channels == 3 and np.allclose(constants, IMAGENET, atol=1)),
         Mistake.TOO_FAR: _crop(*size, contract) is None,
         Mistake.THRESHOLD: threshold <= contract.floor,
     }
-    return [mistake for mistake in Mistake if not impossible.get(mistake, False)]
+    without = (*(_OF_COLOURS if channels != 3 else ()), *(_OF_CHANNELS if channels == 1 else ()))
+    return [mistake for mistake in Mistake if mistake not in without and not impossible.get(mistake, False)]
 
 
 def _constants(contract: InputContract) -> Float32Array:
-    """Means and standard deviations that the model normalises with: shape (2, 3), as blue, green, red."""
+    """Means and standard deviations that the model normalises with: shape (2, channels), of three blue, green, red.
+
+    A model that makes several channels of one grey has as many of them; their average stands for it.
+    """
     step = -1 if contract.channel_order is ChannelOrder.RGB else 1
-    return np.array([contract.pixel_mean[::step], contract.pixel_std[::step]], np.float32)
+    constants = np.array([contract.pixel_mean[::step], contract.pixel_std[::step]], np.float32)
+    grey: Float32Array = constants.mean(axis=1, keepdims=True)
+    return grey if contract.channels == 1 else constants
 
 
 def _denormalised(pixels: Float32Array, constants: Float32Array) -> Float32Array:
@@ -109,8 +117,8 @@ def _grey(pixels: Float32Array, _contract: InputContract) -> Float32Array:
 
 
 def _planar(pixels: Float32Array, _contract: InputContract) -> Float32Array:
-    height, width = pixels.shape[:2]
-    return pixels.reshape(3, height, width).transpose(1, 2, 0)
+    height, width, channels = pixels.shape
+    return pixels.reshape(channels, height, width).transpose(1, 2, 0)
 
 
 def _interleaved(pixels: Float32Array, _contract: InputContract) -> Float32Array:
@@ -151,7 +159,7 @@ _UNDO: dict[Mistake, Undo] = {
     Mistake.COLOUR_FOR_GREY: _grey,
     Mistake.CHW_AS_HWC: _planar,
     Mistake.HWC_AS_CHW: _interleaved,
-    Mistake.SIZE_SWAPPED: lambda pixels, _contract: pixels.reshape(pixels.shape[1], pixels.shape[0], 3),
+    Mistake.SIZE_SWAPPED: lambda pixels, _contract: pixels.reshape(pixels.shape[1], pixels.shape[0], -1),
     Mistake.TOO_FAR: _middle,
     Mistake.TOO_DARK: _power(1 / _GAMMA),
     Mistake.TOO_BRIGHT: _power(_GAMMA),

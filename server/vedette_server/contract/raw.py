@@ -1,10 +1,10 @@
-"""Raw 8-bit samples: interleaved colours, grey, and the two YUV layouts that video decoders give."""
+"""Raw 8-bit samples: interleaved colours, grey, a model's own channels, and the two YUV layouts that decoders give."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from vedette_server.contract import planes
+from vedette_server.contract import colours, planes
 from vedette_server.contract.image import Buffer, PixelFormat, RawImage, YuvMatrix, YuvRange
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import Float32Array, UInt8Array
@@ -40,8 +40,13 @@ class _Layout:
         return full, full if chroma else full - self.stride + self.packed
 
 
-def _layout(spec: RawImage) -> _Layout:
-    if channels := _CHANNELS.get(spec.pixel_format):
+def _interleaved(spec: RawImage, model: int) -> int:
+    """The samples of a pixel, given how many channels the model has; 0 of a format that is planar."""
+    return model if spec.pixel_format is PixelFormat.CHANNELS8 else _CHANNELS.get(spec.pixel_format, 0)
+
+
+def _layout(spec: RawImage, model: int) -> _Layout:
+    if channels := _interleaved(spec, model):
         packed = spec.width * channels
         return _Layout(packed, _stride(spec, packed), 0, 0, 0)
     stride, rows = _stride(spec, spec.width), -(-spec.height // 2)
@@ -54,12 +59,12 @@ def _stride(spec: RawImage, packed: int) -> int:
     return packed if spec.row_stride is None else spec.row_stride
 
 
-def check(spec: RawImage, data: Buffer) -> None:
-    """Refuse a declaration that contradicts itself or the length of the data.
+def check(spec: RawImage, data: Buffer, channels: int) -> None:
+    """Refuse a declaration that contradicts itself or the length of the data; `channels` are the model's.
 
     Raises `Refused`: ROW_STRIDE_INVALID, RAW_LENGTH_MISMATCH, YUV_UNDECLARED, ALPHA_NOT_DROPPED.
     """
-    layout = _layout(spec)
+    layout = _layout(spec, channels)
     if layout.stride < layout.packed:
         raise Refused(Reason.ROW_STRIDE_INVALID, row_stride=layout.stride, least=layout.packed, width=spec.width)
     if len(data) not in (lengths := layout.lengths(spec.height)):
@@ -80,36 +85,38 @@ def check(spec: RawImage, data: Buffer) -> None:
         raise Refused(Reason.ALPHA_NOT_DROPPED, field="image.raw.drop_alpha", format=spec.pixel_format)
 
 
-def decode(spec: RawImage, data: Buffer) -> UInt8Array:
-    """The pixels of samples that `check` has passed: BGR, uint8, shape (height, width, 3).
+def decode(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
+    """The pixels of samples that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
 
     Raises `Refused`: LAYOUT_CONTRADICTED.
     """
-    layout = _layout(spec)
+    layout = _layout(spec, channels)
     interleaved = _CHANNELS.get(spec.pixel_format) == 3 and layout.stride == layout.packed
     if interleaved and planes.look_planar(np.frombuffer(data, np.uint8), spec.height, spec.width):
         raise Refused(Reason.LAYOUT_CONTRADICTED, field="image.raw.data", declared="HWC", seen="CHW")
-    return read(spec, data)
+    return read(spec, data, channels)
 
 
-def read(spec: RawImage, data: Buffer) -> UInt8Array:
+def read(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
     """The same pixels, believing what is declared about them."""
     samples = np.frombuffer(data, np.uint8)
-    channels = _CHANNELS.get(spec.pixel_format)
-    if channels is None:
-        return _from_yuv(spec, samples)
-    layout = _layout(spec)
-    shape, strides = (spec.height, spec.width, channels), (layout.stride, channels, 1)
+    sent = _interleaved(spec, channels)
+    if not sent:
+        return colours.fitted(_from_yuv(spec, samples), channels)
+    layout = _layout(spec, channels)
+    shape, strides = (spec.height, spec.width, sent), (layout.stride, sent, 1)
     pixels = np.lib.stride_tricks.as_strided(samples, shape, strides, writeable=False)
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
-    colours = pixels[:, :, 2::-1] if spec.pixel_format in _RED_FIRST else pixels[:, :, :3]
-    return np.ascontiguousarray(colours)
+    if spec.pixel_format is PixelFormat.CHANNELS8:
+        return np.ascontiguousarray(pixels)
+    if sent == 1:
+        return np.repeat(pixels, channels, axis=2)
+    bgr = pixels[:, :, 2::-1] if spec.pixel_format in _RED_FIRST else pixels[:, :, :3]
+    return colours.fitted(np.ascontiguousarray(bgr), channels)
 
 
 def _from_yuv(spec: RawImage, samples: UInt8Array) -> UInt8Array:
     """Chroma is replicated over its 2 x 2 pixels, then ITU-R's formula is applied and rounded."""
-    layout = _layout(spec)
+    layout = _layout(spec, 0)
     luma = samples[: layout.stride * spec.height].reshape(spec.height, layout.stride)[:, : spec.width]
     shape = (layout.chroma_planes, layout.chroma_rows, layout.chroma_stride)
     chroma = samples[layout.stride * spec.height :].reshape(shape)

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     ALPHA_NOT_DROPPED = auto()
     INPUT_NOT_ALLOWED = auto()
     TENSOR_UNDECLARED = auto()
+    CHANNELS_NOT_THE_MODELS = auto()
     TENSOR_LENGTH_MISMATCH = auto()
     VALUES_NOT_FINITE = auto()
     VALUES_NORMALISED = auto()
@@ -86,6 +87,7 @@ VIOLATIONS = (
     Reason.ALPHA_NOT_DROPPED,
     Reason.INPUT_NOT_ALLOWED,
     Reason.TENSOR_UNDECLARED,
+    Reason.CHANNELS_NOT_THE_MODELS,
     Reason.TENSOR_LENGTH_MISMATCH,
     Reason.VALUES_NOT_FINITE,
     Reason.VALUES_NORMALISED,

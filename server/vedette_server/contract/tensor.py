@@ -11,40 +11,62 @@ from vedette_server.contract.image import Buffer, ChannelOrder, TensorImage, Ten
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_BYTES = 3 * 4  # of a pixel
+_BYTES = 4  # of a sample
 _HIGHEST = {ValueRange.TO_255: 255.0, ValueRange.TO_1: 1.0}
 _SLACK = 0.5 / 255  # of the range: what rounds to it
 
 
-def check(spec: TensorImage, data: Buffer) -> None:
-    """Refuse a length that is not the size's. Raises `Refused`: TENSOR_LENGTH_MISMATCH."""
-    expected = spec.height * spec.width * _BYTES
+def check(spec: TensorImage, data: Buffer, own: ChannelOrder, channels: int) -> None:
+    """Refuse other channels than the model's, whose `own` they are, and a length that is not the size's.
+
+    Raises `Refused`: CHANNELS_NOT_THE_MODELS, TENSOR_LENGTH_MISMATCH.
+    """
+    if spec.channel_order not in (allowed := orders(own)):
+        raise Refused(
+            Reason.CHANNELS_NOT_THE_MODELS,
+            channel_order=spec.channel_order,
+            channels=channels,
+            allowed=" or ".join(allowed),
+        )
+    expected = spec.height * spec.width * channels * _BYTES
     if len(data) != expected:
         raise Refused(
-            Reason.TENSOR_LENGTH_MISMATCH, bytes=len(data), expected=expected, height=spec.height, width=spec.width
+            Reason.TENSOR_LENGTH_MISMATCH,
+            bytes=len(data),
+            expected=expected,
+            height=spec.height,
+            width=spec.width,
+            channels=channels,
         )
 
 
-def decode(spec: TensorImage, data: Buffer) -> UInt8Array:
-    """The pixels of a tensor that `check` has passed: BGR, uint8, shape (height, width, 3).
+def orders(own: ChannelOrder) -> tuple[ChannelOrder, ...]:
+    """The orders of a tensor's channels that a model of this `own` order takes: colours in either, else its own."""
+    colours = (ChannelOrder.BGR, ChannelOrder.RGB)
+    return colours if own in colours else (own,)
+
+
+def decode(spec: TensorImage, data: Buffer, channels: int) -> UInt8Array:
+    """The pixels of a tensor that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
 
     Raises `Refused`: VALUES_NOT_FINITE, VALUES_NORMALISED, VALUES_IN_UNIT_RANGE, VALUES_OUT_OF_RANGE,
     LAYOUT_CONTRADICTED.
     """
     values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     _check_values(spec, values)
-    _check_layout(spec, values)
-    rounded: Float32Array = np.clip(np.rint(read(spec, data)), 0, 255)
+    if channels == 3:
+        _check_layout(spec, values)
+    rounded: Float32Array = np.clip(np.rint(read(spec, data, channels)), 0, 255)
     return rounded.astype(np.uint8, order="C")
 
 
-def read(spec: TensorImage, data: Buffer) -> Float32Array:
+def read(spec: TensorImage, data: Buffer, channels: int) -> Float32Array:
     """The same pixels before they are 8 bits, believing what is declared about them, whatever their values."""
     values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if spec.layout is TensorLayout.CHW:
-        pixels = values.reshape(3, spec.height, spec.width).transpose(1, 2, 0)
+        pixels = values.reshape(channels, spec.height, spec.width).transpose(1, 2, 0)
     else:
-        pixels = values.reshape(spec.height, spec.width, 3)
+        pixels = values.reshape(spec.height, spec.width, channels)
     if spec.channel_order is ChannelOrder.RGB:
         pixels = pixels[:, :, ::-1]
     scaled: Float32Array = pixels * np.float32(255 / _HIGHEST[spec.value_range])

@@ -12,7 +12,7 @@ from enum import StrEnum
 import structlog
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Reason, Refused
@@ -344,7 +344,7 @@ class ServedVersion:
     async def _answer_one(self, golden: Golden, worker: Worker) -> Answer:
         """Have a worker answer one golden image. Raises `ProbationError`."""
         try:
-            return await worker.predict(EncodedImage(), golden.data, defaults(self.model.contract))
+            return await worker.predict(*declare(golden.data, self.model.contract), defaults(self.model.contract))
         except (Refused, WorkerBugError, WorkerLostError) as error:
             msg = f"golden image {golden.name} was not answered: {error}"
             raise ProbationError(msg) from error

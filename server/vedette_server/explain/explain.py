@@ -185,7 +185,7 @@ def _suspicion(case: _Case) -> Finding | None:
 
 def _grey(case: _Case) -> Finding | None:
     pixels = case.answer.pixels
-    if pixels is None or pixels.colour >= _GREY or Input.GRAY8 in case.contract.inputs:
+    if case.contract.channels != 3 or pixels is None or pixels.colour >= _GREY or Input.GRAY8 in case.contract.inputs:
         return None
     return find(Code.GREY_FOR_COLOUR, Confidence.SUSPECTED, f"the channels differ by {pixels.colour:.2f} levels")
 

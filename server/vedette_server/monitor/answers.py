@@ -32,11 +32,13 @@ class _Source:
     upper: Summary
 
     def see(self, pixels: PixelStatistics) -> None:
-        blue, green, red = pixels.mean
-        self.brightness.observe((blue + green + red) / 3)
-        self.contrast.observe(sum(pixels.spread) / 3)
+        self.brightness.observe(sum(pixels.mean) / len(pixels.mean))
+        self.contrast.observe(sum(pixels.spread) / len(pixels.spread))
         self.sharpness.observe(10 * math.log10(1 + pixels.sharpness))
-        self.redness.observe((red + 1) / (red + blue + 2))  # 1 level each, so that black is even
+        blue, red = (pixels.mean[0], pixels.mean[2]) if len(pixels.mean) == 3 else (0.0, 0.0)
+        self.redness.observe(
+            (red + 1) / (red + blue + 2)
+        )  # 1 level each, so that black is even, as is what has no colours
         self.upper.observe(pixels.upper)
 
 

@@ -16,7 +16,8 @@ _QUALITY = 85
 def thumbnail(shown: UInt8Array, size: tuple[int, int], found: Detections, name: Callable[[int], str]) -> bytes:
     """A JPEG of what a model was shown, BGR, with the detections of an image of `size` (height, width) drawn in."""
     scale = min(1.0, _EDGE / max(shown.shape[:2]))
-    canvas = cv2.resize(shown, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = (max(1, round(edge * scale)) for edge in shown.shape[:2])
+    canvas = cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA)
     down, across = canvas.shape[0] / size[0], canvas.shape[1] / size[1]
     for index, (class_id, score) in enumerate(zip(found.class_ids.tolist(), found.scores.tolist(), strict=True)):
         outline = np.rint(found.outline(index) * np.array((across, down))).astype(np.int32)

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from vedette_server.contract.answer import ModelInput, PixelStatistics
-from vedette_server.contract.types import UInt8Array
+from vedette_server.contract.types import Float32Array, UInt8Array
 
 _SAMPLES = 64  # along the shorter edge, about
 _DARK, _SATURATED = 12, 250  # levels at and beyond which a sample counts as dark or as saturated
@@ -15,18 +15,19 @@ _LOW, _HIGH = 3, 253  # levels at and beyond which normalised values lie once th
 
 
 def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
-    """Look at an image, BGR, shape (height, width, 3), 0 to 255; `resized` is the same as the model is given it."""
+    """Look at an image, shape (height, width, channels), 0 to 255; `resized` is the same as the model is given it.
+
+    Three channels are BGR. Of any other number, brightness is their average.
+    """
     sample = _sample(pixels)
     levels = np.bincount(sample.ravel(), minlength=256)
     share = levels / levels.sum()
     present = np.flatnonzero(levels)
     mean, spread = cv2.meanStdDev(sample)
-    blue, green, red = cv2.split(sample)
-    colour = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
-    grey = cv2.cvtColor(sample, cv2.COLOR_BGR2GRAY)
+    grey = brightness(sample)
     return PixelStatistics(
-        mean=_three(mean),
-        spread=_three(spread),
+        mean=tuple(mean.ravel().tolist()),
+        spread=tuple(spread.ravel().tolist()),
         lowest=int(present[0]),
         highest=int(present[-1]),
         dark=float(share[: _DARK + 1].sum()),
@@ -34,7 +35,7 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
         middle=float(share[_LOW + 1 : _HIGH].sum()),
         flat=_flat(sample),
         coherence=_coherence(grey),
-        colour=cv2.mean(colour)[0],
+        colour=_colour(sample),
         sharpness=_sharpness(resized),
         hash=_hash(grey),
         checksum=zlib.crc32(sample.tobytes()),
@@ -42,14 +43,25 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
     )
 
 
-def _sample(pixels: UInt8Array) -> UInt8Array:
+def _sample(pixels: Any) -> Any:  # noqa: ANN401  of the same type
     step = max(1, min(pixels.shape[:2]) // _SAMPLES)
     return np.ascontiguousarray(pixels[::step, ::step])
 
 
-def _three(values: Any) -> tuple[float, float, float]:  # noqa: ANN401  OpenCV's types are wide
-    first, second, third = values.ravel().tolist()
-    return first, second, third
+def brightness(pixels: UInt8Array) -> UInt8Array:
+    """One level for each pixel: the luminance of colours, BGR, else the average of the channels."""
+    channels = pixels.shape[2]
+    if channels == 3:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
+    return pixels[:, :, 0] if channels == 1 else np.rint(pixels.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+
+
+def _colour(sample: UInt8Array) -> float:
+    if sample.shape[2] != 3:
+        return 0.0
+    blue, green, red = cv2.split(sample)
+    colour = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
+    return float(cv2.mean(colour)[0])
 
 
 def _flat(sample: UInt8Array) -> float:
@@ -63,7 +75,7 @@ def _sharpness(resized: UInt8Array) -> float:
     """The variance of the Laplacian, a measure of focus (Pech-Pacheco et al., ICPR 2000)."""
     height, width = resized.shape[:2]
     middle = np.ascontiguousarray(resized[height // 4 : height - height // 4, width // 4 : width - width // 4])
-    edges = cv2.Laplacian(cv2.cvtColor(middle, cv2.COLOR_BGR2GRAY), cv2.CV_32F).ravel()
+    edges = cv2.Laplacian(brightness(middle), cv2.CV_32F).ravel()
     return float(np.dot(edges, edges)) / edges.size - float(edges.mean()) ** 2
 
 
@@ -91,7 +103,7 @@ def _hash(grey: Any) -> int:  # noqa: ANN401  the same
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 
-def entered(resized: UInt8Array, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelInput:
+def entered(resized: UInt8Array | Float32Array, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelInput:
     """What the model makes of an image in its own channel order, shape (height, width, channels), 0 to 255."""
     height, width = resized.shape[:2]
     levels, spread = (values.ravel() for values in cv2.meanStdDev(_sample(resized)))

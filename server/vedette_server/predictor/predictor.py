@@ -21,18 +21,19 @@ from vedette_server.contract.convert import decode, read
 from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
 from vedette_server.contract.mistakes import undo
 from vedette_server.contract.options import Options, defaults
-from vedette_server.contract.types import UInt8Array
+from vedette_server.contract.types import Float32Array, UInt8Array
 from vedette_server.predictor import operators, prove
 from vedette_server.predictor.build import build
 from vedette_server.predictor.draw import thumbnail
 from vedette_server.predictor.encode import class_map, detections, panoptic
-from vedette_server.predictor.look import entered, look
+from vedette_server.predictor.look import brightness, entered, look
 from vedette_server.predictor.observe import observer
 from vedette_server.predictor.strict import load_strictly
 
 _MOST_BATCH = 16  # images at once, whatever the gain: each of them waits for the last
 _WORTH_WHILE = 1.1  # how much less time each image must take for twice as many at once
 _TIMINGS = 5  # of which the fastest counts; the first ones choose the device's algorithms
+_MOST_PILLOW = 4  # channels, as 8 bits each; of more, Pillow makes no picture
 _PLAIN_EDGE = 800  # pixels, for a model that does not resize
 
 
@@ -97,14 +98,14 @@ class Predictor:
         seen, given = self._look(pixels, resized) if self._observe else (None, None)
         ready = time.perf_counter()
         height, width = pixels.shape[:2]
-        shown = self._bgr(resized) if options.thumbnail else None
+        shown = self._picture(resized) if options.thumbnail else None
         return Prepared(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
 
     def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
-        """BGR, HWC, uint8. Raises `Refused` if decoding fails."""
+        """HWC, uint8, of three channels BGR. Raises `Refused` if decoding fails."""
         if options.undo is None:
-            return decode(image, data)
-        return undo(options.undo, read(image, data), self._contract)
+            return decode(image, data, self._contract.channels)
+        return undo(options.undo, read(image, data, self._contract.channels), self._contract)
 
     @torch.inference_mode()
     def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
@@ -144,7 +145,8 @@ class Predictor:
     def _seconds_each(self, count: int) -> float:
         """Seconds that each of `count` images takes at once, at the size to which images are resized."""
         edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
-        image = prepared(torch.zeros(3, edge, edge), (edge, edge), defaults(self._contract))
+        blank = torch.zeros(self._contract.channels, edge, edge)
+        image = prepared(blank, (edge, edge), defaults(self._contract))
         times = [self.infer([image] * count)[0].forward_seconds for _ in range(_TIMINGS)]
         return min(times)
 
@@ -155,7 +157,7 @@ class Predictor:
         """
 
         def infer(options: Options) -> tuple[dict[str, Any], Answer]:
-            tensor = prove.picture(self._contract.resize, len(self._contract.pixel_mean))
+            tensor = prove.picture(self._contract.resize, self._contract.channels)
             (inferred,) = self.infer([prepared(tensor, prove.SIZE, options)])
             return inferred.output, self.encode(inferred)
 
@@ -197,18 +199,30 @@ class Predictor:
         if options[0].panoptic_threshold is not None:
             self._model.combine_instances_score_thresh = options[0].panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
 
-    def _resized(self, pixels: UInt8Array) -> UInt8Array:
-        """BGR, HWC, uint8 to the model's own channel order and size."""
+    def _resized(self, pixels: UInt8Array) -> UInt8Array | Float32Array:
+        """From what `_pixels` gives to the model's own channel order and size.
+
+        Up to four channels are resized as 8-bit pictures by Pillow, two and four of them as if the last were alpha, as
+        Detectron2 does. More it can only resize as floats.
+        """
         if self._rgb:
             pixels = pixels[:, :, ::-1]
-        resized: UInt8Array = self._resize.get_transform(pixels).apply_image(pixels)
+        source = pixels if pixels.shape[2] <= _MOST_PILLOW else pixels.astype(np.float32)
+        resized: UInt8Array | Float32Array = self._resize.get_transform(source).apply_image(source)
         return resized
 
-    def _bgr(self, resized: UInt8Array) -> UInt8Array:
-        return np.ascontiguousarray(resized[:, :, ::-1]) if self._rgb else resized
+    def _seen(self, resized: UInt8Array | Float32Array) -> UInt8Array:
+        """What the model is given, as 8 bits, of three channels BGR."""
+        levels = np.asarray(resized if resized.dtype == np.uint8 else np.rint(resized), np.uint8)
+        return np.ascontiguousarray(levels[:, :, ::-1]) if self._rgb else levels
 
-    def _look(self, pixels: UInt8Array, resized: UInt8Array) -> tuple[PixelStatistics, ModelInput]:
-        return look(pixels, self._bgr(resized)), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
+    def _picture(self, resized: UInt8Array | Float32Array) -> UInt8Array:
+        """The same to look at: BGR, and grey where the channels are no colours."""
+        seen = self._seen(resized)
+        return seen if seen.shape[2] == 3 else np.repeat(brightness(seen)[:, :, None], 3, axis=2)
+
+    def _look(self, pixels: UInt8Array, resized: UInt8Array | Float32Array) -> tuple[PixelStatistics, ModelInput]:
+        return look(pixels, self._seen(resized)), entered(resized, self._contract.pixel_mean, self._contract.pixel_std)
 
 
 def load(folder: Path, contract: InputContract, device: str, threads: int, *, observe: bool = True) -> Predictor:

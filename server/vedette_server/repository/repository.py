@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from vedette_server.contract.contract import DEFAULT_INPUTS, Input, InputContract, Limits, Names
+from vedette_server.contract.contract import Input, InputContract, Limits, Names
 from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
 from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
@@ -45,7 +45,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     description: str = ""
     threshold: float | None = None  # of requests that set none; unset: the config's own
-    inputs: tuple[Input, ...] = DEFAULT_INPUTS  # what callers may send
+    inputs: tuple[Input, ...] | None = None  # what callers may send; unset: what the model's channels suggest
     limits: LimitSettings = LimitSettings()
     waivers: tuple[Check, ...] = ()  # checks that are switched off, by name
 

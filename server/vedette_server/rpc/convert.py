@@ -27,6 +27,7 @@ from vedette_server.contract.image import (
 )
 from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.contract.tensor import orders
 from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import ServedVersion, State
@@ -43,6 +44,12 @@ _OUTPUTS = {
     Output.PANOPTIC: answer_pb2.OUTPUT_KIND_PANOPTIC,
     Output.SEMANTIC: answer_pb2.OUTPUT_KIND_SEMANTIC,
     Output.ROTATED_BOXES: answer_pb2.OUTPUT_KIND_ROTATED_BOXES,
+}
+_OWN_FORMATS = {
+    ChannelOrder.BGR: image_pb2.PIXEL_FORMAT_BGR8,
+    ChannelOrder.RGB: image_pb2.PIXEL_FORMAT_RGB8,
+    ChannelOrder.GRAY: image_pb2.PIXEL_FORMAT_GRAY8,
+    ChannelOrder.MODEL: image_pb2.PIXEL_FORMAT_8UCN,
 }
 _STATES = {
     State.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -112,7 +119,7 @@ def _named(kind: type[Named], message: Message, field: str) -> Named | None:
     """Our value for an enum field, by its name; None for the unspecified and for one that is not known."""
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
     value = enum.values_by_number.get(getattr(message, field)) if enum else None
-    return next((member for member in kind if value and value.name.endswith(f"_{member.name}")), None)
+    return next((member for member in kind if value and value.name.endswith(f"_{member}")), None)
 
 
 def asked(options: detection_service_pb2.DetectOptions) -> Asked:
@@ -348,11 +355,11 @@ def model(served: ServedVersion) -> model_pb2.Model:
 
 
 def _contract(given: InputContract) -> model_pb2.Contract:
-    bgr = given.channel_order is ChannelOrder.BGR
     limits = given.limits
     return model_pb2.Contract(
         fingerprint=given.fingerprint,
-        model_pixel_format=image_pb2.PIXEL_FORMAT_BGR8 if bgr else image_pb2.PIXEL_FORMAT_RGB8,
+        model_pixel_format=_OWN_FORMATS[given.channel_order],
+        channels=given.channels,
         resize=model_pb2.ResizeRule(shortest_edge=given.resize.shortest_edge, longest_edge=given.resize.longest_edge),
         pixel_mean=given.pixel_mean,
         pixel_std=given.pixel_std,
@@ -368,6 +375,11 @@ def _contract(given: InputContract) -> model_pb2.Contract:
             image_pb2.PixelFormat.Value(f"PIXEL_FORMAT_{kind}")
             for kind in given.inputs
             if kind.name in PixelFormat.__members__
+        ],
+        accepted_channel_orders=[
+            image_pb2.ChannelOrder.Value(f"CHANNEL_ORDER_{order}")
+            for order in orders(given.channel_order)
+            if Input.TENSOR in given.inputs
         ],
         accepts_encoded=Input.ENCODED in given.inputs,
         accepts_tensors=Input.TENSOR in given.inputs,

@@ -130,7 +130,7 @@ TABLE: dict[Reason, Row] = {
         _INVALID,
         "image",
         "The image was sent as {kind}, which this model's contract does not allow.",
-        "Send one of {allowed}, or have the operator add it to inputs in model.toml.",
+        "Send one of {allowed}, or have the operator add it to inputs in model.toml, if the model's channels permit.",
     ),
     Reason.TENSOR_UNDECLARED: Row(
         _INVALID,
@@ -138,10 +138,16 @@ TABLE: dict[Reason, Row] = {
         "A tensor was sent without its {field}, or with one that is not known ({seen}).",
         "Say the channel order, the layout and the value range: there are no defaults.",
     ),
+    Reason.CHANNELS_NOT_THE_MODELS: Row(
+        _INVALID,
+        "image.tensor.channel_order",
+        "The tensor's channels were declared as {channel_order}; this model takes {channels}, declared as {allowed}.",
+        "Send the channels that the model was trained on; files and raw colours are made grey for a model of grey.",
+    ),
     Reason.TENSOR_LENGTH_MISMATCH: Row(
         _INVALID,
         "image.tensor.data",
-        "{bytes} bytes were sent; {width} x {height} pixels of three 32-bit floats are {expected}.",
+        "{bytes} bytes were sent; {width} x {height} pixels of {channels} 32-bit floats are {expected}.",
         "Check width and height (are they exchanged?) and the dtype, which must be 32-bit floats.",
     ),
     Reason.VALUES_NOT_FINITE: Row(
