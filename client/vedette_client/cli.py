@@ -5,11 +5,9 @@ Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed
 130 is Ctrl-C, 143 SIGTERM, and 141 that whoever read the results has gone, as `head` does.
 """
 
-import contextlib
 import dataclasses
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +15,7 @@ from typing import Any, Literal, get_args
 import click
 from vedette_commands import kinds, text
 from vedette_commands.outputs import prepare
-from vedette_commands.program import Program
+from vedette_commands.program import Ended, Program
 
 from vedette_client import detect_command, pictures, records
 from vedette_client.asking import OutputKind
@@ -27,7 +25,6 @@ from vedette_client.errors import LocalError, ServerError, VedetteError
 from vedette_client.folder import Folder
 from vedette_client.outputs import Outputs
 from vedette_client.results import Model
-from vedette_client.streaming import Policy
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
 _WORDS = kinds.Words()
@@ -197,6 +194,13 @@ def _sheet_name(picture: pictures.Picture | None, stream_id: str) -> str:
     return f"{picture.target.name if picture else letters or 'sampled'}-diagnosis.png"
 
 
+def _patience(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if not value >= 0:
+        msg = f"{value:g} is not a time: give seconds, 0 or more"
+        raise click.BadParameter(msg)
+    return value
+
+
 @main.command()
 @click.argument("source")
 @_server
@@ -207,31 +211,50 @@ def _sheet_name(picture: pictures.Picture | None, stream_id: str) -> str:
     type=click.Choice(["latest", "lossless"]),
     help="Drop what is too old, or answer every frame.  [default: lossless for a file read as fast as it goes]",
 )
-@click.option("--jsonl", type=click.Path(path_type=Path), help="Write one JSON object for each frame to this file.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the annotated video to this file.")
+@click.option("--jsonl", type=_FILE, help="Write one JSON object for each frame to this file; - prints them.")
+@click.option("--save", type=_FILE, help="Write the frames that are answered to this video, annotated.")
 @click.option("--loop", is_flag=True, help="Begin a file anew at its end.")
-@click.option("--fps", type=float, help="Play a file at this rate, in frames a second.")
+@click.option(
+    "--fps",
+    type=kinds.Number(above=0, most=kinds.MOST),
+    metavar="N",
+    help="Play a file at this rate, in frames a second.",
+)
+@click.option(
+    "--reconnect",
+    type=float,
+    callback=_patience,
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="How long to try a live source again that has dropped; inf never gives up.",
+)
 def stream(source: str, server: str, policy: str | None, jsonl: Path | None, save: Path | None, **rest: Any) -> None:  # noqa: ANN401  click passes each option by its name
-    """Find objects in the frames of SOURCE: a video file, an RTSP address, or a camera by its number.
+    """Find objects in the frames of SOURCE: a video file, an address, a camera by its number, or - for a pipe.
 
-    Ctrl-C ends it; what was sent is still answered.
+    Ctrl-C ends it; what was sent is still answered, and what is answered is kept.
     """
-    from vedette_client import stream_command, video  # PyAV is an optional dependency
+    from vedette_client import stream_command  # PyAV is an optional dependency
 
-    live = video.is_live(source) or rest["fps"] is not None
-    chosen: Policy = "LATEST" if (policy or ("latest" if live else "lossless")) == "latest" else "LOSSLESS"
-    ask = {"model": rest["model"], "threshold": rest["threshold"]}
-
-    def run() -> Counter[str]:
-        opened = video.Video(source, loop=rest["loop"], fps=rest["fps"])
-        with contextlib.ExitStack() as stack:
-            lines = stack.enter_context(jsonl.open("w", encoding="utf-8")) if jsonl else None
-            client = stack.enter_context(Client(server))
-            return stream_command.run(client, opened, chosen, lines, save, ask)
-
-    counts = run()
-    told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(counts.items()))
-    click.echo(f"{sum(counts.values())} frames: {told or 'none'}", err=True)
+    wanted = stream_command.Wanted(
+        policy=policy,
+        ask={"model": rest["model"], "threshold": rest["threshold"]},
+        jsonl=jsonl,
+        save=save,
+        loop=rest["loop"],
+        fps=rest["fps"],
+        patience=rest["reconnect"],
+    )
+    with Client(server) as client:
+        outcome = stream_command.run(client, source, wanted)
+    if outcome.signal and not outcome.whole:
+        raise Ended(str(outcome), outcome.signal)
+    _tell(str(outcome))
+    if outcome.error:
+        raise outcome.error
+    if outcome.failed:
+        main.say(f"the first frame that failed: {outcome.failed}")
+        sys.exit(_status(outcome.failed))
 
 
 @main.command()

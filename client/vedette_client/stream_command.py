@@ -2,13 +2,15 @@
 
 import collections
 import contextlib
+import dataclasses
 import json
 import signal
-import threading
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,77 +18,256 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
+from vedette_commands import text
 
 from vedette_client import drawing, records
 from vedette_client.client import Client
+from vedette_client.errors import LocalError, ServerError, VedetteError
+from vedette_client.outputs import Outputs
+from vedette_client.saving import Writer
 from vedette_client.streaming import Answered, Dropped, Event, Failed, Frame, Policy
-from vedette_client.video import Video, Writer
+from vedette_client.video import Skipped, Video, VideoFrame
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DAMAGED: Final = "its data are damaged, and its decoder could only guess at them: it was not sent"
 
 
-class Kept:
-    """Hands frames on to be sent, and keeps those whose answers are to be drawn; Ctrl-C ends them in good order."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a stream."""
+
+    policy: str | None  # None: as suits the source
+    ask: Mapping[str, Any]
+    jsonl: Path | None
+    save: Path | None
+    loop: bool
+    fps: float | None
+    patience: float
+
+
+@dataclass
+class Outcome:
+    """What became of a stream."""
+
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by what became of them
+    error: VedetteError | BrokenPipeError | None = None  # what ended it, or was wrong with its source
+    failed: ServerError | None = None  # why the first frame that failed did
+    signal: int = 0  # that ended it
+    whole: bool = True  # whether the source was answered to its end
+    saved: str = ""  # what is to be said about the annotated video
+
+    def __str__(self) -> str:
+        """How many frames became what."""
+        told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(self.counts.items()))
+        return f"{self.counts.total()} frames: {told or 'none'}{self.saved}"
+
+
+_What: TypeAlias = Event | Skipped
+
+
+class _Sending:
+    """Hands frames on to be sent, and keeps what is needed of them until they are answered."""
 
     def __init__(self, video: Video, *, pixels: bool) -> None:
         self._video = video
         self._keep = pixels
-        self._kept: dict[int, NDArray[np.uint8]] = {}
-        self.stopped = threading.Event()
+        self._sent: dict[int, VideoFrame] = {}
 
     def __iter__(self) -> Iterator[Frame]:
         """The video's frames."""
         for frame in self._video:
-            if self.stopped.is_set():
-                return
-            if self._keep and frame.frame_id is not None and isinstance(frame.image, np.ndarray):
-                self._kept[frame.frame_id] = frame.image
+            if frame.frame_id is not None:
+                self._sent[frame.frame_id] = frame if self._keep else dataclasses.replace(frame, image=b"")
             yield frame
 
-    def take(self, frame_id: int) -> NDArray[np.uint8] | None:
-        """A frame's pixels, BGR, once."""
-        return self._kept.pop(frame_id, None)
+    def take(self, frame_id: int) -> VideoFrame:
+        """A frame, once; without its image where none are to be drawn into."""
+        return self._sent.pop(frame_id)
 
 
-def run(
-    client: Client, video: Video, policy: Policy, lines: TextIO | None, save: Path | None, ask: dict[str, Any]
-) -> collections.Counter[str]:
-    """Stream a video to its end, or until Ctrl-C; returns how many frames became what."""
-    counts: collections.Counter[str] = collections.Counter()
-    frames = Kept(video, pixels=save is not None)
+class Lines:
+    """JSON, one line for each frame, under its name from the first line on; - is standard output. A context manager."""
+
+    def __init__(self, outputs: Outputs, path: Path) -> None:
+        """Raises `LocalError` for what cannot be written."""
+        self._path = path
+        self._part = None if str(path) == "-" else outputs.begin(path)
+        self._named = False
+        try:
+            self._file = self._part.path.open("wb", buffering=0) if self._part else None
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        """It is open already."""
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close the file; one without a line is taken away."""
+        if self._file and self._part:
+            self._file.close()
+            if not self._named:
+                self._part.discard()
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a line, whole or not at all. Raises `LocalError`, or BrokenPipeError where nobody reads on."""
+        try:
+            self._put(f"{json.dumps(record)}\n")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from error
+        if self._part and not self._named:
+            self._part.finish()
+            self._named = True
+
+    def _put(self, line: str) -> None:
+        if self._file is None:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            return
+        left, begin = memoryview(line.encode()), self._file.tell() if self._file.seekable() else 0
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # of what is no file
+                self._file.truncate(begin)
+            raise
+
+    def _failed(self, error: OSError) -> LocalError:
+        name = "standard output" if self._file is None else str(self._path)
+        return LocalError(f"cannot write {name}: {error.strerror}")
+
+
+def run(client: Client, source: str, wanted: Wanted) -> Outcome:
+    """Stream a video to its end, or until Ctrl-C. Raises `LocalError` for what cannot be begun."""
+    video = Video(
+        source, loop=wanted.loop, fps=wanted.fps, newest=wanted.policy != "lossless", patience=wanted.patience
+    )
+    live = video.live or wanted.fps is not None
+    policy: Policy = "LATEST" if (wanted.policy or ("latest" if live else "lossless")) == "latest" else "LOSSLESS"
+    outputs = Outputs()
+    if video.path:
+        outputs.reads(video.path)
+    outcome = Outcome()
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(Writer(save, video.rate)) if save else None
-        progress = stack.enter_context(_progress())
-        task = progress.add_task("frames", total=video.frames, age="", drops=0)
-        stack.enter_context(_stopping_at_interrupt(frames.stopped))
-        for event in client.stream(frames, policy=policy, stream_id="vedette-stream", **ask):
-            counts[type(event).__name__] += 1
-            if lines:
-                print(json.dumps(record(event)), file=lines, flush=True)
-            if writer and (pixels := frames.take(event.frame_id)) is not None:
-                writer.write(_drawn(pixels, event))
-            age = f"{event.age * 1000:.0f} ms" if isinstance(event, Answered) else progress.tasks[task].fields["age"]
-            progress.update(task, advance=1, age=age, drops=counts["Dropped"])
-    return counts
+        lines = stack.enter_context(Lines(outputs, wanted.jsonl)) if wanted.jsonl else None
+        writer = (
+            stack.enter_context(Writer(outputs, wanted.save, rate=video.rate, unit=video.unit)) if wanted.save else None
+        )
+        told = stack.enter_context(_Telling(video, lines, writer, outcome))
+        frames = _Sending(video, pixels=writer is not None)
+        try:
+            with _stopping_at_signals(video.stop, outcome):
+                for event in client.stream(frames, policy=policy, stream_id="vedette-stream", **wanted.ask):
+                    told.skipped(event.frame_id)
+                    told.event(event, frames.take(event.frame_id))
+                told.skipped()
+        except (VedetteError, BrokenPipeError) as error:
+            outcome.error = error
+        except KeyboardInterrupt:
+            outcome.signal = outcome.signal or signal.SIGINT
+        outcome.whole = outcome.error is None and (not outcome.signal or video.endless)
+        if writer:
+            _finish(writer, outcome)
+    return outcome
 
 
-def record(event: Event) -> dict[str, Any]:
-    """One line of the file: an object for each frame, its id first."""
-    told: dict[str, Any] = {"frame_id": event.frame_id}
-    match event:
+def _finish(writer: Writer, outcome: Outcome) -> None:
+    try:
+        writer.finish(whole=outcome.whole)
+    except LocalError as error:
+        outcome.error, outcome.whole = outcome.error or error, False
+    partly = "" if outcome.whole else ", which is partial"
+    outcome.saved = f"; saved {writer.kept}{partly}" if writer.kept else "; nothing to save"
+
+
+class _Telling:
+    """Tells what becomes of each frame: a line, a picture of the video, the progress bar."""
+
+    def __init__(self, video: Video, lines: Lines | None, writer: Writer | None, outcome: Outcome) -> None:
+        self._video = video
+        self._lines = lines
+        self._writer = writer
+        self._outcome = outcome
+        self._age = ""
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TextColumn("age {task.fields[age]}"),
+            TextColumn("{task.fields[drops]} dropped"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("frames", total=video.frames, age="", drops=0)
+        video.notice = self.say
+
+    def __enter__(self) -> Self:
+        """Show the progress bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave the progress bar as it is."""
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """A line beside the progress bar."""
+        self._progress.console.print(Text(f"vedette: {text.line(line)}"), soft_wrap=True)
+
+    def event(self, event: Event, sent: VideoFrame) -> None:
+        """What became of a frame that was sent."""
+        self._tell(event, sent.time)
+        if isinstance(event, Answered):
+            self._age = f"{event.age * 1000:.0f} ms"
+            if self._writer and isinstance(sent.image, np.ndarray):
+                self._writer.write(_drawn(sent.image, event), sent.time, sent.duration, sent.aspect)
+        elif isinstance(event, Failed):
+            self._outcome.failed = self._outcome.failed or event.error
+
+    def skipped(self, before: int | None = None) -> None:
+        """What became of frames that were not sent."""
+        for skip in self._video.skipped(before):
+            self._tell(skip, skip.time)
+
+    def _tell(self, what: _What, time: float) -> None:
+        counts = self._outcome.counts
+        counts[_name(what)] += 1
+        if self._lines:
+            self._lines.write(record(what, time))
+        self._progress.update(self._task, advance=1, age=self._age, drops=counts["Dropped"])
+
+
+def _name(what: _What) -> str:
+    if isinstance(what, Skipped):
+        return "Dropped" if what.reason == "SUPERSEDED" else "Damaged"
+    return type(what).__name__
+
+
+def record(what: _What, time: float) -> dict[str, Any]:
+    """One line of the file: an object for each frame, its number and its time in seconds first."""
+    told: dict[str, Any] = {"frame_id": what.frame_id, "time": round(time, 6)}
+    match what:
         case Answered():
-            told |= {"captured": event.captured, "age": round(event.age, 6), **records.answer(event.result)}
-        case Dropped():
-            told["dropped"] = event.reason
+            told |= {"captured": what.captured, "age": round(what.age, 6), **records.answer(what.result)}
+        case Dropped() | Skipped(reason="SUPERSEDED"):
+            told["dropped"] = what.reason
+        case Skipped():
+            told["error"] = {"reason": what.reason, "message": _DAMAGED}
         case Failed():
-            told["error"] = {"reason": event.error.reason, "message": event.error.message}
+            told["error"] = {"reason": what.error.reason, "message": what.error.message}
     return told
 
 
-def _drawn(bgr: NDArray[np.uint8], event: Event) -> NDArray[np.uint8]:
-    """A frame with its answer; one without is shown as it is."""
-    rgb = np.ascontiguousarray(bgr[:, :, ::-1])
-    if not isinstance(event, Answered):
-        return rgb
-    drawn: NDArray[np.uint8] = np.asarray(drawing.annotate(Image.fromarray(rgb), event.result))
+def _drawn(bgr: NDArray[np.uint8], event: Answered) -> NDArray[np.uint8]:
+    """A frame with its answer, RGB."""
+    picture = Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
+    drawn: NDArray[np.uint8] = np.asarray(drawing.annotate(picture, event.result))
     return drawn
 
 
@@ -98,30 +279,20 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("age {task.fields[age]}"),
-        TextColumn("{task.fields[drops]} dropped"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-
-
 @contextlib.contextmanager
-def _stopping_at_interrupt(stopped: threading.Event) -> Iterator[None]:
+def _stopping_at_signals(stop: Callable[[], None], outcome: Outcome) -> Iterator[None]:
     """The first Ctrl-C ends the video, and what was sent is still answered and written; the second ends the rest."""
 
-    def stop(_number: int, _frame: types.FrameType | None) -> None:
-        if stopped.is_set():
+    def ended(number: int, _frame: types.FrameType | None) -> None:
+        if outcome.signal:
             raise KeyboardInterrupt
-        stopped.set()
+        outcome.signal = number
+        stop()
 
-    before = signal.signal(signal.SIGINT, stop)
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    before = {number: signal.signal(number, ended) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

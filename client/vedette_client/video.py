@@ -1,131 +1,214 @@
-"""Read videos frame by frame, and write annotated ones, with PyAV."""
+"""A video as frames to send: of a file, an address, a camera or a pipe, upright, with their times."""
 
+import dataclasses
 import itertools
+import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vedette_client.decoding import Decoded, Decoding
+from vedette_client.display import Display
 from vedette_client.errors import LocalError
+from vedette_client.live import Patience, Reader
+from vedette_client.opening import Kind, Opened, open_source
+from vedette_client.pyav import av, cause, reason
 from vedette_client.streaming import Frame
 
-if TYPE_CHECKING:
-    import types
+_log = logging.getLogger(__name__)
 
-_LIVE = ("rtsp://", "rtsps://", "rtmp://", "udp://", "/dev/video")
-_CONNECT_SECONDS = 10.0  # for an address to answer
+DEFAULT_PATIENCE = 60.0  # seconds that a live source may be gone
 
+SkipReason: TypeAlias = Literal["FRAME_DAMAGED", "SUPERSEDED"]
 
-def _av() -> "types.ModuleType":
-    try:
-        import av
-    except ImportError as error:
-        msg = "PyAV is not installed: python -m pip install 'vedette[video]'"
-        raise LocalError(msg) from error
-    return av
+_Numbered: TypeAlias = tuple[int, Decoded]
 
 
-def is_live(source: str) -> bool:
-    """Whether a source is a camera or an address rather than a file; a number is a camera's."""
-    return source.isdecimal() or source.startswith(_LIVE)
+@dataclass(frozen=True)
+class VideoFrame(Frame):
+    """A frame of a video."""
+
+    time: float = 0.0  # seconds from the start of the video, as ffmpeg counts them
+    duration: float = 0.0  # seconds
+    aspect: Fraction = Fraction(1)  # how wide a pixel is meant to be shown, in heights of it
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A frame that was not handed on: damaged, or too old before anyone took it."""
+
+    frame_id: int
+    time: float  # seconds, as a `VideoFrame`'s
+    reason: SkipReason
 
 
 class Video:
-    """A video file, an RTSP address or a camera, as frames to send: BGR8, upright, with the time of their capture."""
+    """The frames of a video, BGR8, as ffmpeg shows them.
 
-    def __init__(self, source: str, *, loop: bool = False, fps: float | None = None) -> None:
-        """`fps` paces a file to that rate, in frames a second; None reads it as fast as frames are taken.
+    A file is read as fast as its frames are taken; one that breaks off or is damaged raises `LocalError` after the last
+    frame that is sound. A live source is read as fast as it comes: whoever takes its frames gets the newest. When it
+    drops, it is tried again for `patience` seconds.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        loop: bool = False,
+        fps: float | None = None,
+        newest: bool = True,
+        patience: float = DEFAULT_PATIENCE,
+        notice: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Open a source: a path, an address, the number of a camera, or - for standard input.
+
+        `fps` plays a file at that rate, in frames a second, and `loop` begins it anew at its end. `newest=False` has
+        every frame of a live source waited for. `notice` is told when a live source drops and when it is back.
 
         Raises `LocalError` if it cannot be opened.
         """
-        self._source = f"/dev/video{source}" if source.isdecimal() else source
+        self._source = source
         self._loop = loop
         self._fps = fps
-        with self._open() as container:
-            stream = container.streams.video[0]
-            self.rate = Fraction(fps).limit_denominator(1000) if fps else stream.average_rate or Fraction(25)
-            self.frames: int | None = None if loop or is_live(source) else stream.frames or None  # None: not known
-
-    def _open(self) -> Any:  # noqa: ANN401  PyAV's container
-        av = _av()
-        camera = self._source.startswith("/dev/video")
-        options = {"rtsp_transport": "tcp"} if self._source.startswith("rtsp") else {}
-        try:
-            container = av.open(
-                self._source, format="v4l2" if camera else None, options=options, timeout=_CONNECT_SECONDS
-            )
-        except (OSError, ValueError) as error:
-            msg = f"cannot open {self._source}: {error}"
-            raise LocalError(msg) from error
-        if not container.streams.video:
-            msg = f"{self._source} holds no video"
+        self._newest = newest
+        self._patience = patience
+        self.notice = notice
+        self._stopped = threading.Event()
+        self._skipped: list[Skipped] = []
+        self._lock = threading.Lock()
+        self._opened: Opened | None = open_source(source, patience)
+        stream = self._opened.stream
+        self._display = Display(self._opened.crop)
+        self.name = self._opened.name
+        self.path = self._opened.path  # of a file of this machine
+        self.live = self._opened.kind is not Kind.FILE
+        if self.live and (loop or fps):
+            msg = f"{self.name} is live: only a file can be looped or played at another rate"
             raise LocalError(msg)
-        return container
+        self.endless = self.live or loop  # ends when it is ended
+        self.rate = stream.average_rate or Fraction(25)
+        self.unit = stream.time_base or Fraction(1, 1000)  # seconds in which its times are whole numbers
+        self._aspect = stream.sample_aspect_ratio or Fraction(1)
+        self.frames = None if loop else Decoding(self._opened).promised  # None: not known
 
-    def __iter__(self) -> Iterator[Frame]:
-        """The frames, numbered from 0. Raises `LocalError` for a file that breaks off."""
+    def stop(self) -> None:
+        """End the frames, wherever they are."""
+        self._stopped.set()
+
+    def skipped(self, before: int | None = None) -> list[Skipped]:
+        """What was not handed on since the last call, of the frames before one, or of all."""
+        with self._lock:
+            told = [skip for skip in self._skipped if before is None or skip.frame_id < before]
+            self._skipped = [skip for skip in self._skipped if skip not in told]
+        return sorted(told, key=lambda skip: skip.frame_id)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        """The frames, numbered from 0. Raises `LocalError` where the source breaks off, is damaged, or is given up."""
+        if not self.live:
+            yield from self._played()
+            return
+        frames = self._sound(self._watched(), itertools.count())
+        for number, decoded in Reader(frames, self._stopped, self._pass_over if self._newest else None):
+            yield self._frame(number, decoded, decoded.arrived)
+
+    def _played(self) -> Iterator[VideoFrame]:
         numbers = itertools.count()
         started = time.monotonic()
-        while True:
-            yielded = False
-            for pixels in self._decoded():
-                number = next(numbers)
+        begin = Fraction(0)
+        while not self._stopped.is_set():
+            decoding = Decoding(self._take())
+            for number, decoded in self._sound(_later(decoding, begin), numbers):
                 if self._fps:
-                    time.sleep(max(started + number / self._fps - time.monotonic(), 0.0))
-                yield Frame(pixels, frame_id=number, captured=time.time(), pixel_format="BGR8")
-                yielded = True
-            if not (self._loop and yielded):
+                    self._stopped.wait(max(started + number / self._fps - time.monotonic(), 0.0))
+                if self._stopped.is_set():
+                    return
+                yield self._frame(number, decoded, time.time())
+            begin += decoding.shown
+            if not self._loop:
                 return
 
-    def _decoded(self) -> Iterator[NDArray[np.uint8]]:
-        av = _av()
-        with self._open() as container:
-            container.streams.video[0].thread_type = "AUTO"
+    def _watched(self) -> Iterator[Decoded]:
+        """The frames of a live source, over all its connections; their times go on by the clock on the wall."""
+        patience = Patience(self.name, self._patience, self._stopped, self.notice)
+        opened: Opened | None = self._take()
+        first: float | None = None
+        while opened:
+            why = "it has ended"
+            shift: Fraction | None = None
             try:
-                for frame in container.decode(video=0):
-                    pixels: NDArray[np.uint8] = frame.to_ndarray(format="bgr24")
-                    yield np.rot90(pixels, k=round(frame.rotation / 90) % 4)  # as a player turns it
-            except av.error.FFmpegError as error:
-                msg = f"{self._source} breaks off: {error}"
-                raise LocalError(msg) from error
+                for decoded in self._paced(opened):
+                    patience.came()
+                    first = decoded.arrived if first is None else first
+                    since = Fraction(decoded.arrived - first)
+                    if shift is None:
+                        shift = since - decoded.time
+                    yield dataclasses.replace(decoded, time=decoded.time + shift if opened.has_times else since)
+            except LocalError as error:
+                if opened.kind is Kind.PIPE:
+                    raise
+                why = cause(error)
+            else:
+                if opened.kind is Kind.PIPE or opened.container.duration is not None:
+                    return
+            opened = patience.open(self._take, why)
+
+    def _paced(self, opened: Opened) -> Iterator[Decoded]:
+        """What comes in pieces of several seconds is handed on frame by frame, as it was filmed."""
+        begin: float | None = None
+        for decoded in Decoding(opened):
+            if opened.in_pieces:
+                now = time.monotonic()
+                begin = now - float(decoded.time) if begin is None else begin
+                due = begin + float(decoded.time)
+                self._stopped.wait(max(due - now, 0.0))
+                begin += max(now - due, 0.0)  # what came late is not hurried after
+                yield dataclasses.replace(decoded, arrived=time.time())
+            else:
+                yield decoded
+
+    def _take(self) -> Opened:
+        """The source as it was opened first, and after that anew."""
+        opened, self._opened = self._opened, None
+        return opened or open_source(self._source, self._patience)
+
+    def _sound(self, frames: Iterator[Decoded], numbers: Iterator[int]) -> Iterator[_Numbered]:
+        for decoded in frames:
+            number = next(numbers)
+            if decoded.damaged:
+                self._skip(number, decoded, "FRAME_DAMAGED")
+            else:
+                yield number, decoded
+
+    def _pass_over(self, item: _Numbered) -> None:
+        self._skip(*item, "SUPERSEDED")
+
+    def _skip(self, number: int, decoded: Decoded, why: SkipReason) -> None:
+        with self._lock:
+            self._skipped.append(Skipped(number, float(decoded.time), why))
+
+    def _frame(self, number: int, decoded: Decoded, captured: float) -> VideoFrame:
+        try:
+            pixels: NDArray[np.uint8] = self._display.pixels(decoded.frame)
+        except (av.FFmpegError, ValueError) as error:
+            msg = f"frame {number} of {self.name} cannot be converted: {reason(error)}"
+            raise LocalError(msg) from error
+        return VideoFrame(
+            pixels,
+            frame_id=number,
+            captured=captured,
+            pixel_format="BGR8",
+            time=float(decoded.time),
+            duration=float(decoded.duration),
+            aspect=1 / self._aspect if self._display.turned else self._aspect,
+        )
 
 
-class Writer:
-    """Writes frames as H.264 into the container that the path's suffix names. A context manager."""
-
-    def __init__(self, path: Path, rate: Fraction) -> None:
-        self._path = path
-        self._rate = rate
-        self._container: Any = None
-        self._stream: Any = None
-
-    def __enter__(self) -> Self:
-        """Nothing is written before the first frame, which says the size."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Finish the file."""
-        if self._container is not None:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        """Add a frame, of shape (height, width, 3), RGB; all must be of one size. Raises `LocalError`."""
-        av = _av()
-        height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # H.264 takes even sizes
-        if self._container is None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._container = av.open(str(self._path), "w")
-            except (OSError, ValueError) as error:
-                msg = f"cannot write {self._path}: {error}"
-                raise LocalError(msg) from error
-            self._stream = self._container.add_stream("libx264", rate=self._rate)
-            self._stream.width, self._stream.height = width, height
-            self._stream.pix_fmt = "yuv420p"
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[:height, :width]), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+def _later(frames: Decoding, begin: Fraction) -> Iterator[Decoded]:
+    for decoded in frames:
+        yield dataclasses.replace(decoded, time=decoded.time + begin) if begin else decoded

@@ -28,21 +28,29 @@ class Part:
         self.target = target
         self.path = path  # what a device or a pipe is written to directly is its own target
 
-    def finish(self) -> Path:
-        """Take the name, over what an earlier run has left there. Raises `Outputs.failure`."""
-        if self.path != self.target:
-            self._outputs.check(self._named)
-            try:
-                self.path.replace(self.target)
-            except OSError as error:
-                raise self._outputs.failed(self._named, error) from error
-            self._outputs.wrote(self.target)
-        return self.target
+    def finish(self, *, whole: bool = True) -> Path:
+        """Take the name, over what an earlier run has left there; returns it. Raises `Outputs.failure`.
+
+        What is not whole is kept too, but takes no older file's place: it is named NAME-partial then.
+        """
+        if self.path == self.target:
+            return self._named
+        target, named = self.target, self._named
+        if not whole and target.exists():
+            target, named = (path.with_stem(f"{path.stem}-partial") for path in (target, named))
+        self._outputs.check(target)
+        try:
+            self.path.replace(target)
+        except OSError as error:
+            raise self._outputs.failed(named, error) from error
+        self._outputs.wrote(target)
+        return named
 
     def discard(self) -> None:
         """Leave nothing behind."""
         if self.path != self.target:
-            self.path.unlink(missing_ok=True)
+            self._outputs.begun.discard(self.target)
+            self.path.unlink(missing_ok=True)  # there is none where it was finished
 
 
 class Outputs:
@@ -53,6 +61,7 @@ class Outputs:
     def __init__(self) -> None:
         self._read: set[_Identity] = set()
         self._written: set[_Identity] = set()
+        self.begun: set[Path] = set()  # names of what is on its way
 
     def reads(self, path: str | os.PathLike[str]) -> None:
         """From now on nothing is written over this file, under whatever name. What is not a file is let be."""
@@ -87,13 +96,16 @@ class Outputs:
                 raise IsADirectoryError(None, "it is a folder; name a file in it")
             if str(path.absolute()).startswith(_DIRECT) or not stat.S_ISREG(mode):
                 return Part(self, path, path, path)
+            if target in self.begun:
+                raise FileExistsError(None, "this run already writes it; name another file")
             if target.exists() and not os.access(target, os.W_OK):
                 raise PermissionError(None, "it is write-protected")
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make(target.parent)
             aside = _beside(target)
             os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, stat.S_IMODE(mode)))
         except (OSError, ValueError) as error:
             raise self.failed(path, error) from error
+        self.begun.add(target)
         return Part(self, path, target, aside)
 
     def write(self, path: Path, data: bytes) -> Path:
@@ -120,13 +132,20 @@ def free(wanted: Path, taken: Collection[Path]) -> Path:
 def prepare(folder: Path, failure: type[Exception] = FailedError) -> None:
     """Make a folder, and see whether a file can be made in it. Raises `failure`."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         probe = _beside(folder / "probe")
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         probe.unlink()
     except (OSError, ValueError) as error:
         msg = f"cannot write into {folder}: {getattr(error, 'strerror', None) or error}"
         raise failure(msg) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(None, f"{folder} is not a folder") from error
 
 
 def _beside(target: Path) -> Path:

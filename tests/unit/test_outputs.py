@@ -34,13 +34,28 @@ def test_what_is_written_is_not_written_over_in_the_same_run(tmp_path: Path) -> 
     assert Outputs().write(tmp_path / "a.png", b"of the next run").read_bytes() == b"of the next run"
 
 
-def test_two_files_on_their_way_to_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
-    """The second is noticed when it is whole, at the latest."""
+def test_two_files_are_not_on_their_way_to_one_name(tmp_path: Path) -> None:
+    """The second is refused before it is written, unless the first is given up."""
     outputs = Outputs()
-    parts = [outputs.begin(tmp_path / "a.png") for _ in range(2)]
-    parts[0].finish()
+    first = outputs.begin(tmp_path / "a.png")
+    with pytest.raises(LocalError, match="already writes it"):
+        outputs.begin(tmp_path / "." / "a.png")
+    first.discard()
+    outputs.begin(tmp_path / "a.png").finish()
     with pytest.raises(LocalError, match="already written it"):
-        parts[1].finish()
+        outputs.begin(tmp_path / "a.png")
+
+
+def test_what_is_not_whole_takes_no_older_file_s_place(tmp_path: Path) -> None:
+    """It is kept beside it; where there is none, under its own name."""
+    (tmp_path / "older.mp4").write_bytes(b"older")
+    for name in ("older.mp4", "none.mp4"):
+        part = Outputs().begin(tmp_path / name)
+        part.path.write_bytes(b"half")
+        kept = part.finish(whole=False)
+        assert kept.read_bytes() == b"half"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.mp4", "older-partial.mp4", "older.mp4"]
+    assert (tmp_path / "older.mp4").read_bytes() == b"older"
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -76,7 +91,8 @@ def test_a_folder_is_made_and_a_long_name_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "why"), [
-    ("folder", "it is a folder"), ("a.png/b.png", "Not a directory|File exists"), ("n" * 300, "File name too long"),
+    ("folder", "it is a folder"), ("a.png/b.png", "a.png is not a folder"),
+    ("a.png/b/c.png", "a.png/b is not a folder"), ("n" * 300, "File name too long"),
     ("nul\0.png", "null"), ("/proc/no/such", "No such file"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_said_with_the_reason(path: str, why: str, tmp_path: Path) -> None:

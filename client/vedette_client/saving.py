@@ -1,0 +1,130 @@
+"""Write frames as a video, each at its own time, under a name that appears when the video is done."""
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette_client.errors import LocalError
+from vedette_client.outputs import Outputs
+from vedette_client.pyav import av, reason
+
+_H264: Final = ("libx264", {"preset": "veryfast", "bf": "0"})  # frames out of order would begin an MP4 late
+_VP9: Final = ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "31", "b": "0"})
+_ENCODERS: Final = {
+    ".mp4": _H264,
+    ".m4v": _H264,
+    ".mov": _H264,
+    ".mkv": _H264,
+    ".ts": _H264,
+    ".webm": _VP9,
+}
+
+SUFFIXES: Final = tuple(_ENCODERS)
+
+# An MP4 is written in pieces of a second, each whole, and made an ordinary one at its end: what was written before a
+# full disk or a crash can be seen.
+_PIECES: Final = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
+
+_FINE: Final = Fraction(1, 90_000)  # seconds: a unit in which the usual rates are whole numbers
+_COARSEST: Final = Fraction(1, 1000)
+_FINEST: Final = Fraction(1, 1_000_000)
+
+_BT709: Final = 1  # for matrix, primaries and transfer alike
+_LIMITED: Final = 1
+
+
+class Writer:
+    """Writes a video into the container that its name's suffix says. A context manager, which leaves no half file."""
+
+    def __init__(self, outputs: Outputs, path: Path, *, rate: Fraction, unit: Fraction) -> None:
+        """`unit`: of the times of what is written, in seconds. Raises `LocalError` for what cannot be written."""
+        if path.suffix.lower() not in _ENCODERS:
+            *most, last = SUFFIXES
+            msg = f"cannot write {path}: a video's name ends in {', '.join(most)} or {last}"
+            raise LocalError(msg)
+        self._path = path
+        self._encoder, self._options = _ENCODERS[path.suffix.lower()]
+        try:
+            av.Codec(self._encoder, "w")
+        except ValueError as error:
+            msg = f"cannot write {path}: this PyAV has no {self._encoder}"
+            raise LocalError(msg) from error
+        self._rate = rate
+        self._unit = unit if _FINEST <= unit <= _COARSEST and unit.numerator == 1 else _FINE
+        self._part = outputs.begin(path)
+        self._container: Any = None
+        self._stream: Any = None
+        self._begins = 0.0  # the time of the first frame, at which the video begins
+        self._last = -1  # the time of the last frame, in units
+        self._durations: dict[int, int] = {}  # of frames that are being encoded, in units
+        self.kept: Path | None = None  # where what was written is, once it is finished
+
+    def __enter__(self) -> Self:
+        """Nothing is written before the first frame, which says the size."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take away what was not finished."""
+        self._part.discard()
+
+    def write(self, rgb: NDArray[np.uint8], time: float, duration: float, aspect: Fraction) -> None:
+        """Add a frame, of shape (height, width, 3), RGB, that is shown at `time`. Raises `LocalError`.
+
+        The first one's size and `aspect`, the shape of its pixels, are those of the video.
+        """
+        height, width = rgb.shape[:2]
+        even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # what encoders take
+        try:
+            if self._container is None:
+                self._begins = time
+                self._begin(even.shape[1], even.shape[0], aspect)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24").reformat(
+                self._stream.width, self._stream.height, "yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            frame.pts = self._last = max(round(Fraction(time - self._begins) / self._unit), self._last + 1)
+            frame.time_base = self._unit
+            self._durations[frame.pts] = max(round(Fraction(duration) / self._unit), 1)
+            self._mux(frame, self._container)
+        except (OSError, ValueError, av.FFmpegError) as error:
+            raise self._failed(error) from error
+
+    def _begin(self, width: int, height: int, aspect: Fraction) -> None:
+        options = _PIECES if self._path.suffix.lower() in (".mp4", ".m4v", ".mov") else {}
+        self._container = av.open(str(self._part.path), "w", options=options)
+        self._stream = self._container.add_stream(self._encoder, rate=self._rate, options=self._options)
+        context = self._stream.codec_context
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
+        context.sample_aspect_ratio = aspect
+        context.time_base = self._unit
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
+
+    def _mux(self, frame: "av.VideoFrame | None", container: "av.container.OutputContainer") -> None:
+        for packet in self._stream.encode(frame):
+            packet.duration = self._durations.pop(packet.pts, 0)
+            container.mux(packet)
+
+    def finish(self, *, whole: bool) -> None:
+        """End the video and give it its name, unless there is no frame. What cannot be ended is kept as far as it goes.
+
+        Raises `LocalError`.
+        """
+        container, self._container = self._container, None
+        if container is None:
+            return
+        try:
+            self._mux(None, container)
+            container.close()
+        except (OSError, ValueError, av.FFmpegError) as error:
+            self.kept = self._part.finish(whole=False)
+            raise self._failed(error) from error
+        self.kept = self._part.finish(whole=whole)
+
+    def _failed(self, error: Exception) -> LocalError:
+        return LocalError(f"cannot write {self._path}: {reason(error)}")
