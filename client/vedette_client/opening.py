@@ -1,15 +1,19 @@
 """Open what a video comes from: a file, an address, a camera or a pipe; or say precisely why it cannot be."""
 
+import contextlib
 import enum
 import itertools
 import os
+import queue
 import re
 import select
 import stat
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, cast
 
 from vedette_client import structure
 from vedette_client.errors import LocalError
@@ -34,10 +38,14 @@ _LIVE: Final = (
     "unix",
     "mms",
 )
+_LOOK_SECONDS: Final = 0.1  # between two looks whether Ctrl-C was pressed
 _NO_TIMES: Final = 0x80  # AVFMT_NOTIMESTAMPS
 _IN_PIECES: Final = ("hls", "dash")
+_PLAYLISTS: Final = (".m3u8", ".mpd")
 _STANDARD_INPUT: Final = ("-", "pipe:", "pipe:0", "/dev/stdin")
 _DEFAULT_BONUS: Final = 5_000_000  # pixels that ffmpeg gives a stream that its file calls the default
+
+T = TypeVar("T")
 
 
 class Kind(enum.Enum):
@@ -81,7 +89,7 @@ class _Pipe:
 
     def __init__(self, descriptor: int, patience: float) -> None:
         self._descriptor = descriptor
-        self._patience = patience
+        self._patience = max(patience, SILENCE_SECONDS)
         self._ready = select.poll()
         self._ready.register(descriptor, select.POLLIN | select.POLLHUP)
 
@@ -105,6 +113,8 @@ def open_source(source: str, patience: float) -> Opened:
         return _pipe(name, os.open(name, os.O_RDONLY | os.O_NONBLOCK), patience)
     if stat.S_ISCHR(mode):
         return _chosen(name, Kind.LIVE, _open(name, name, {}, live=True, format_name="v4l2"))
+    if name.endswith(_PLAYLISTS):  # which may be one without an end
+        return _address(f"file:{name}", Path(name))
     return _file(name, Path(name))
 
 
@@ -165,19 +175,19 @@ def _picture(name: str) -> LocalError:
     return LocalError(f"{name} is a picture, not a video: vedette detect {name}")
 
 
-def _address(name: str) -> Opened:
+def _address(name: str, path: Path | None = None) -> Opened:
     scheme, separator, rest = name.partition("://")
     scheme = scheme.lower()
-    shown = re.sub("(?<=://)[^/]*@", "", name)  # without a user's name and password
+    shown = str(path or re.sub("(?<=://)[^/]*@", "", name))  # without a user's name and password
     live = bool(separator) and scheme in _LIVE
     options = {"rtsp_transport": "tcp"} if scheme in ("rtsp", "rtsps") else {}
-    pieces = rest.partition("?")[0].endswith((".m3u8", ".mpd"))
+    pieces = (rest or name).partition("?")[0].endswith(_PLAYLISTS)
     container = _open(shown, name, options, live=live or pieces, silence=PIECES_SECONDS if pieces else SILENCE_SECONDS)
     ends = container.duration is not None or (container.size > 0 and container.format.name not in _IN_PIECES)
     kind = Kind.LIVE if live or not ends else Kind.FILE
     if kind is Kind.FILE and _is_picture(container, name):
         raise _picture(shown)
-    return _chosen(shown, kind, container)
+    return _chosen(shown, kind, container, path)
 
 
 def _open(
@@ -191,8 +201,9 @@ def _open(
 ) -> "av.container.InputContainer":
     if live:
         options = {**options, "fpsprobesize": "0"}  # the rate is not needed, and what is read for it has aged
+    timeout = (CONNECT_SECONDS, silence)
     try:
-        return av.open(url, "r", format=format_name, options=options, timeout=(CONNECT_SECONDS, silence))
+        return _interruptible(lambda: av.open(url, "r", format=format_name, options=options, timeout=timeout))
     except av.error.ProtocolNotFoundError as error:
         scheme, separator, _ = name.partition("://")
         why = f"this PyAV does not speak {scheme}; pipe it in: ffmpeg -i {name} -c copy -f mpegts - | vedette stream -"
@@ -201,6 +212,25 @@ def _open(
     except (OSError, ValueError, av.FFmpegError) as error:
         msg = f"cannot open {name}: {reason(error)}"
         raise LocalError(msg) from error
+
+
+def _interruptible(call: Callable[[], T]) -> T:
+    """What a call gives, made in a thread of its own: Ctrl-C does not wait until an address answers."""
+    answer: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer.put((call(), None))
+        except Exception as error:  # noqa: BLE001  raised where it is waited for
+            answer.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        with contextlib.suppress(queue.Empty):
+            given, error = answer.get(timeout=_LOOK_SECONDS)
+            if error:
+                raise error
+            return cast("T", given)
 
 
 def _chosen(name: str, kind: Kind, container: "av.container.InputContainer", path: Path | None = None) -> Opened:

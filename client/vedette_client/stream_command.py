@@ -3,9 +3,11 @@
 import collections
 import contextlib
 import dataclasses
+import heapq
 import json
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +84,7 @@ class _Sending:
 
     def take(self, frame_id: int) -> VideoFrame:
         """A frame, once; without its image where none are to be drawn into."""
-        return self._sent.pop(frame_id)
+        return self._sent.pop(frame_id, VideoFrame(b"", frame_id))
 
 
 class Lines:
@@ -142,8 +144,14 @@ class Lines:
 
 def run(client: Client, source: str, wanted: Wanted) -> Outcome:
     """Stream a video to its end, or until Ctrl-C. Raises `LocalError` for what cannot be begun."""
+    skips = _Skips()
     video = Video(
-        source, loop=wanted.loop, fps=wanted.fps, newest=wanted.policy != "lossless", patience=wanted.patience
+        source,
+        loop=wanted.loop,
+        fps=wanted.fps,
+        newest=wanted.policy != "lossless",
+        patience=wanted.patience,
+        skipped=skips.add,
     )
     live = video.live or wanted.fps is not None
     policy: Policy = "LATEST" if (wanted.policy or ("latest" if live else "lossless")) == "latest" else "LOSSLESS"
@@ -156,7 +164,7 @@ def run(client: Client, source: str, wanted: Wanted) -> Outcome:
         writer = (
             stack.enter_context(Writer(outputs, wanted.save, rate=video.rate, unit=video.unit)) if wanted.save else None
         )
-        told = stack.enter_context(_Telling(video, lines, writer, outcome))
+        told = stack.enter_context(_Telling(video, skips, lines, writer, outcome))
         frames = _Sending(video, pixels=writer is not None)
         try:
             with _stopping_at_signals(video.stop, outcome):
@@ -183,11 +191,35 @@ def _finish(writer: Writer, outcome: Outcome) -> None:
     outcome.saved = f"; saved {writer.kept}{partly}" if writer.kept else "; nothing to save"
 
 
+class _Skips:
+    """Frames that were not sent, until it is their turn to be told."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Skipped]] = []  # a heap: one that is passed over comes after a later damaged one
+        self._lock = threading.Lock()
+
+    def add(self, skipped: Skipped) -> None:
+        """Another one, from whatever thread."""
+        with self._lock:
+            heapq.heappush(self._waiting, (skipped.frame_id, skipped))
+
+    def take(self, before: int | None) -> Iterator[Skipped]:
+        """Those before a frame, or all."""
+        while True:
+            with self._lock:
+                if not self._waiting or (before is not None and self._waiting[0][0] >= before):
+                    return
+                _, skipped = heapq.heappop(self._waiting)
+            yield skipped
+
+
 class _Telling:
     """Tells what becomes of each frame: a line, a picture of the video, the progress bar."""
 
-    def __init__(self, video: Video, lines: Lines | None, writer: Writer | None, outcome: Outcome) -> None:
-        self._video = video
+    def __init__(
+        self, video: Video, skips: "_Skips", lines: Lines | None, writer: Writer | None, outcome: Outcome
+    ) -> None:
+        self._skips = skips
         self._lines = lines
         self._writer = writer
         self._outcome = outcome
@@ -232,7 +264,7 @@ class _Telling:
 
     def skipped(self, before: int | None = None) -> None:
         """What became of frames that were not sent."""
-        for skip in self._video.skipped(before):
+        for skip in self._skips.take(before):
             self._tell(skip, skip.time)
 
     def _tell(self, what: _What, time: float) -> None:

@@ -21,6 +21,8 @@ from vedette_client.opening import Kind, Opened, open_source
 from vedette_client.pyav import av, cause, reason
 from vedette_client.streaming import Frame
 
+_FASTEST = 1000  # frames a second; what is said to be faster is not known
+
 _log = logging.getLogger(__name__)
 
 DEFAULT_PATIENCE = 60.0  # seconds that a live source may be gone
@@ -48,6 +50,10 @@ class Skipped:
     reason: SkipReason
 
 
+def _ignore(_skipped: Skipped) -> None:
+    """What becomes of skipped frames that nobody asks for: their numbers are missing."""
+
+
 class Video:
     """The frames of a video, BGR8, as ffmpeg shows them.
 
@@ -65,11 +71,13 @@ class Video:
         newest: bool = True,
         patience: float = DEFAULT_PATIENCE,
         notice: Callable[[str], None] = _log.warning,
+        skipped: Callable[[Skipped], None] = _ignore,
     ) -> None:
         """Open a source: a path, an address, the number of a camera, or - for standard input.
 
         `fps` plays a file at that rate, in frames a second, and `loop` begins it anew at its end. `newest=False` has
-        every frame of a live source waited for. `notice` is told when a live source drops and when it is back.
+        every frame of a live source waited for. `notice` is told when a live source drops and when it is back;
+        `skipped`, from whatever thread, which frames are not handed on.
 
         Raises `LocalError` if it cannot be opened.
         """
@@ -80,8 +88,7 @@ class Video:
         self._patience = patience
         self.notice = notice
         self._stopped = threading.Event()
-        self._skipped: list[Skipped] = []
-        self._lock = threading.Lock()
+        self._skipped = skipped
         self._opened: Opened | None = open_source(source, patience)
         stream = self._opened.stream
         self._display = Display(self._opened.crop)
@@ -92,7 +99,8 @@ class Video:
             msg = f"{self.name} is live: only a file can be looped or played at another rate"
             raise LocalError(msg)
         self.endless = self.live or loop  # ends when it is ended
-        self.rate = stream.average_rate or Fraction(25)
+        rate = stream.average_rate or Fraction(0)
+        self.rate = rate if 0 < rate <= _FASTEST else Fraction(25)  # frames a second
         self.unit = stream.time_base or Fraction(1, 1000)  # seconds in which its times are whole numbers
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
         self.frames = None if loop else Decoding(self._opened).promised  # None: not known
@@ -100,13 +108,6 @@ class Video:
     def stop(self) -> None:
         """End the frames, wherever they are."""
         self._stopped.set()
-
-    def skipped(self, before: int | None = None) -> list[Skipped]:
-        """What was not handed on since the last call, of the frames before one, or of all."""
-        with self._lock:
-            told = [skip for skip in self._skipped if before is None or skip.frame_id < before]
-            self._skipped = [skip for skip in self._skipped if skip not in told]
-        return sorted(told, key=lambda skip: skip.frame_id)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """The frames, numbered from 0. Raises `LocalError` where the source breaks off, is damaged, or is given up."""
@@ -189,8 +190,7 @@ class Video:
         self._skip(*item, "SUPERSEDED")
 
     def _skip(self, number: int, decoded: Decoded, why: SkipReason) -> None:
-        with self._lock:
-            self._skipped.append(Skipped(number, float(decoded.time), why))
+        self._skipped(Skipped(number, float(decoded.time), why))
 
     def _frame(self, number: int, decoded: Decoded, captured: float) -> VideoFrame:
         try:

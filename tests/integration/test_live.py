@@ -28,13 +28,14 @@ def taken(video: Video, number: int, pause: float = 0.0) -> list[tuple[VideoFram
 def test_a_camera_over_http_is_live_and_its_frames_do_not_age() -> None:
     """Whoever takes a frame gets the newest; those that nobody took are told, and none is missing."""
     with cameras.jpegs() as camera:
-        video = Video(camera.url)
+        skipped: list[int] = []
+        video = Video(camera.url, skipped=lambda skip: skipped.append(skip.frame_id))
         assert video.live
         assert video.frames is None
         frames = taken(video, 8, pause=0.4)
         assert max(age for _, age in frames[1:]) < 1, "read one after the other, the last would be 2.8 s old"
         ids = [frame.frame_id or 0 for frame, _ in frames]
-        passed = [skipped.frame_id for skipped in video.skipped(before=ids[-1])]
+        passed = [number for number in skipped if number < ids[-1]]
         assert sorted(ids + passed) == list(range(ids[-1] + 1))
         assert len(passed) > 2 * len(ids), "20 frames a second, of which two or three are taken"
         greys = [int(np.asarray(frame.image).mean()) for frame, _ in frames]
@@ -134,7 +135,8 @@ def test_a_fifo_is_live_and_its_end_is_the_end(tmp_path: Path) -> None:
         assert len(list(video)) == cameras.RATE
 
 
-def test_a_pipe_into_which_nobody_writes_is_given_up(tmp_path: Path) -> None:
+def test_a_pipe_into_which_nobody_writes_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "SILENCE_SECONDS", 0.5)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(LocalError, match="nothing has come for 1 s"):
@@ -146,6 +148,7 @@ def test_hls_without_an_end_is_live_and_shown_as_it_was_filmed(tmp_path: Path) -
     cameras.transport_stream(tmp_path / "all.ts", "3")
     options = ("-c", "copy", "-f", "hls", "-hls_time", "1", "-hls_flags", "omit_endlist")
     videos.ffmpeg("-i", tmp_path / "all.ts", *options, tmp_path / "live.m3u8")
+    assert Video(str(tmp_path / "live.m3u8")).live, "what its folder gets may go on as well"
     with cameras.folder(tmp_path) as address:
         video = Video(f"{address}/live.m3u8")
         assert video.live
@@ -177,3 +180,20 @@ def test_what_this_pyav_does_not_speak_is_said_with_the_way_around() -> None:
         LocalError, match=r"does not speak nope; pipe it in: ffmpeg -i nope://there .* vedette stream -"
     ):
         Video("nope://there")
+
+
+def test_a_file_that_is_begun_anew_goes_on_in_numbers_and_times(tmp_path: Path) -> None:
+    (row,) = (row for row in videos.ROWS if row.name == "variable.mkv")
+    row.make(tmp_path / "variable.mkv")
+    video = Video(str(tmp_path / "variable.mkv"), loop=True)
+    assert video.frames is None
+    frames = [frame for frame, _ in taken(video, 12)]
+    assert [frame.frame_id for frame in frames] == list(range(12))
+    assert [frame.time for frame in frames] == pytest.approx([0, 0.3, 0.4, 0.6, 0.9, 1, 1.3, 1.4, 1.6, 1.9, 2, 2.3])
+
+
+def test_a_video_can_be_read_again(tmp_path: Path) -> None:
+    (row,) = (row for row in videos.ROWS if row.name == "plain.mp4")
+    row.make(tmp_path / "plain.mp4")
+    video = Video(str(tmp_path / "plain.mp4"))
+    assert [len(list(video)) for _ in range(2)] == [10, 10]
