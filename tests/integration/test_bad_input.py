@@ -97,7 +97,7 @@ CASES = {
     "no image at all": (pb.DetectRequest(), INVALID, "IMAGE_MISSING", "image"),
     "an empty file": (encoded(b""), INVALID, "IMAGE_MISSING", "image"),
     "a file that is no image": (encoded(b"#!/bin/sh\necho hello"), INVALID, "IMAGE_UNREADABLE", "image.encoded.data"),
-    "a codec that is not taken": (encoded(file("GIF")), INVALID, "IMAGE_UNREADABLE", "image.encoded.data"),
+    "a codec that is not taken": (encoded(file("JPEG2000")), INVALID, "IMAGE_UNREADABLE", "image.encoded.data"),
     "a truncated JPEG": (
         encoded(file("JPEG", size=(640, 480))[:-800]),
         INVALID,

@@ -1,53 +1,95 @@
-"""Compressed files: JPEG, PNG, WebP and BMP, told apart by content, decoded by Pillow.
+"""Compressed files: JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF, told apart by content, decoded by Pillow.
 
 What is done with what is not plain 8-bit RGB:
 
 - grey, palette and bilevel files are expanded, which loses nothing; CMYK is converted as Detectron2's `read_image`
   does;
 - alpha that is opaque everywhere is dropped; else only if the request says so;
-- more than 8 bits a sample and animations are refused: there is no single right way to reduce either.
+- of a JPEG that holds further pictures (a second view, a gain map), the first is taken, which all viewers show;
+- more than 8 bits a sample, animations and several pages are refused: there is no single right way to reduce either.
 """
 
 import io
+import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from vedette_server.contract import avif, formats, tiff
 from vedette_server.contract.image import Buffer, EncodedImage, Orientation
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
 
 # Pillow's own guard warns or raises at a fixed size; ours refuses at the contract's, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# What it warns of are metadata that nobody reads here, in words that a sender chooses and that would be kept for ever.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
-CODECS = ("JPEG", "PNG", "WEBP", "BMP")
+CODECS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+_BEGINNINGS = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "BMP": (b"BM",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "GIF": (b"GIF87a", b"GIF89a"),
+}
 _DEEP_MODES = ("I", "F")
 _PNG_DEPTH = 24  # where a PNG's header says the bits a sample; Pillow reduces 16-bit colour without a word
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
+_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 def size(data: Buffer) -> tuple[int, int]:
     """Height and width of a file as stored, from its header.
 
-    Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TOO_DEEP, IMAGE_ANIMATED.
+    Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_ANIMATED.
     """
-    image = _open(data)
+    codec = _codec(data)
+    if codec == "TIFF":
+        return tiff.size(data)
+    image = _open(data, codec)
+    if image.mode.startswith(_DEEP_MODES) or (codec == "PNG" and data[_PNG_DEPTH] > 8):
+        raise Refused(Reason.IMAGE_TOO_DEEP, codec=codec)
+    if codec == "AVIF":
+        avif.check(data, image.height * image.width)
+    if codec != "JPEG" and getattr(image, "is_animated", False):
+        # Those of a GIF cannot be counted without reading all of it.
+        raise Refused(Reason.IMAGE_ANIMATED, frames="several" if codec == "GIF" else getattr(image, "n_frames", 0))
     return image.height, image.width
 
 
-def _open(data: Buffer) -> Image.Image:
+def _codec(data: Buffer) -> str:
+    start = bytes(data[:12])
+    for codec, beginnings in _BEGINNINGS.items():
+        if start.startswith(beginnings):
+            return codec
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return "WEBP"
+    if avif.is_avif(data):
+        return "AVIF"
+    seen, remedy = formats.recognise(data)
+    raise Refused(Reason.IMAGE_UNREADABLE, seen=seen, remedy=remedy)
+
+
+def _open(data: Buffer, codec: str) -> Image.Image:
     """Read a file's header; nothing is decoded yet."""
     try:
-        image = Image.open(io.BytesIO(data), formats=CODECS)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        seen = bytes(data[:8]).hex(" ")
-        raise Refused(Reason.IMAGE_UNREADABLE, codecs=", ".join(CODECS), first_bytes=seen) from error
-    if image.mode.startswith(_DEEP_MODES) or (image.format == "PNG" and data[_PNG_DEPTH] > 8):
-        raise Refused(Reason.IMAGE_TOO_DEEP, codec=image.format)
-    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
-        raise Refused(Reason.IMAGE_ANIMATED, frames=getattr(image, "n_frames", 0))
-    return image
+        return Image.open(io.BytesIO(data), formats=(codec,))
+    except Exception as error:  # whatever a codec raises about a broken file
+        raise _truncated(data, codec) from error
+
+
+def _truncated(data: Buffer, codec: str) -> Refused:
+    return Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec=codec)
 
 
 def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
@@ -55,26 +97,42 @@ def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
 
     Raises `Refused`: IMAGE_TRUNCATED, IMAGE_NOT_UPRIGHT, ALPHA_NOT_DROPPED.
     """
-    image = _open(data)
+    codec = _codec(data)
+    image = _open(data, codec)
     try:
+        turned = tiff.orientation(data) if codec == "TIFF" else None
         image.load()
-        turned = image.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
-        if spec.orientation is Orientation.REFUSE and turned != _UPRIGHT:
-            raise Refused(Reason.IMAGE_NOT_UPRIGHT, orientation=turned)
-        _check_alpha(image, drop_alpha=spec.drop_alpha)
-        if spec.orientation is Orientation.APPLY:
-            image = ImageOps.exif_transpose(image)
+        if turned is None:
+            turned = image.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
+        _check_upright(turned, spec.orientation)
+        _check_alpha(image, codec, drop_alpha=spec.drop_alpha)
+        image = _turned(image, codec, turned, spec.orientation)
         if channels == 1:
             return np.asarray(image.convert("L"))[:, :, None]
         rgb = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, IndexError) as error:
-        raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec=image.format) from error
+    except Refused:
+        raise
+    except Exception as error:  # the same
+        raise _truncated(data, codec) from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
-def _check_alpha(image: Image.Image, *, drop_alpha: bool) -> None:
+def _turned(image: Image.Image, codec: str, turned: int, wanted: Orientation) -> Image.Image:
+    """A loaded image, upright or as it was stored. Pillow has turned a TIFF when it loaded it."""
+    if codec == "TIFF":
+        back = None if wanted is Orientation.APPLY else _BACK.get(turned)
+        return image if back is None else image.transpose(back)
+    return ImageOps.exif_transpose(image) if wanted is Orientation.APPLY else image
+
+
+def _check_upright(turned: int, wanted: Orientation) -> None:
+    if wanted is Orientation.REFUSE and turned != _UPRIGHT:
+        raise Refused(Reason.IMAGE_NOT_UPRIGHT, orientation=turned)
+
+
+def _check_alpha(image: Image.Image, codec: str, *, drop_alpha: bool) -> None:
     if drop_alpha or not image.has_transparency_data:
         return
     lowest, _highest = image.convert("RGBA").getchannel("A").getextrema()
     if lowest != 255:
-        raise Refused(Reason.ALPHA_NOT_DROPPED, field="image.encoded.drop_alpha", format=image.format)
+        raise Refused(Reason.ALPHA_NOT_DROPPED, field="image.encoded.drop_alpha", format=codec)

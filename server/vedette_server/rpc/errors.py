@@ -49,13 +49,13 @@ TABLE: dict[Reason, Row] = {
     Reason.IMAGE_UNREADABLE: Row(
         _INVALID,
         "image.encoded.data",
-        "The data is no image that can be read; it begins with the bytes {first_bytes}.",
-        "Send one of {codecs}. Pixels without a file format belong in image.raw.",
+        "The data is no image that is taken: {seen}.",
+        "Send JPEG, PNG, WebP, BMP, TIFF, GIF or AVIF of 8 bits a sample; here: {remedy}.",
     ),
     Reason.IMAGE_TRUNCATED: Row(
         _INVALID,
         "image.encoded.data",
-        "The {codec} file is broken: its header can be read, its {bytes} bytes cannot be decoded to the end.",
+        "The {codec} file is broken or cut short: its {bytes} bytes cannot be decoded to the end.",
         "Send the whole file; compare its size with the original's.",
     ),
     Reason.IMAGE_TOO_DEEP: Row(
@@ -73,7 +73,7 @@ TABLE: dict[Reason, Row] = {
     Reason.IMAGE_ANIMATED: Row(
         _INVALID,
         "image.encoded.data",
-        "The file is an animation of {frames} frames; which one to look at is not for the server to guess.",
+        "The file holds {frames} frames or pages; which one to look at is not for the server to guess.",
         "Send one frame as an image of its own.",
     ),
     Reason.IMAGE_TOO_LARGE: Row(
