@@ -72,6 +72,12 @@ MENDS = (
         places=1,
     ),
     Mend(
+        pattern=r"get_norm\(norm, 1\)",
+        replacement="get_norm(norm, 32)",
+        reason="torch refuses a GroupNorm of 1 channel, which FCOS's head makes for its type alone",
+        places=1,
+    ),
+    Mend(
         pattern=r"^from panopticapi\.utils import rgb2id$",
         replacement="try:\n    from panopticapi.utils import rgb2id\nexcept ImportError:\n    rgb2id = None",
         reason="panopticapi is in no package index; projects.panoptic_deeplab needs it to train, not to infer",

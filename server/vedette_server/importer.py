@@ -16,8 +16,8 @@ from detectron2.data import MetadataCatalog
 from torch import nn
 
 from vedette_server.contract.contract import InputContract, Names
-from vedette_server.contract.declaration import Count, Produced
-from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, declared
+from vedette_server.contract.declaration import FAMILIES, Count, Produced
+from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, dataset, declared
 from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
@@ -62,6 +62,8 @@ def import_model(root: Path, name: str, source: Source, golden: Path | None = No
     model, `RepositoryError` for what is wrong with its model.toml.
     """
     config = resolve(source.config, source.plugins, run=source.run_config)
+    if architecture(config) in FAMILIES:
+        declared(config)  # what can be refused by the config alone is, before anything is built
     folder = root / name
     waivers = repository.read_settings(folder).waivers
     model = build(config, source.plugins, "cpu")
@@ -81,8 +83,8 @@ def _names(config: Mapping[str, Any], source: Source, produced: Produced | None)
 
     The classes of pixels are those of objects, where there are as many of them and they have no names of their own.
     """
-    datasets = config.get("DATASETS", {}).get("TRAIN", ())
-    known = MetadataCatalog.get(datasets[0]) if datasets else None
+    trained_on = dataset(config)
+    known = MetadataCatalog.get(trained_on) if trained_on else None
     model = declared(config, produced)
 
     def choose(given: Sequence[str] | None, key: str, count: Count | None) -> tuple[str, ...]:

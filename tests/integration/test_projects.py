@@ -138,6 +138,12 @@ CALLS = {
     "a command": {"_target_": "os.system", "command": "touch {proof}"},
     "a program's path": {"_target_": "detectron2.config.LazyConfig.load", "filename": "{proof}.py"},
     "a command by way of a part": {"_target_": "detectron2.layers.wrappers.torch.load", "f": "{proof}"},
+    "a command as a part": {"_target_": "vedette_server.predictor.lazy.part", "part": "os.system"},
+    "a command as a part with arguments": {
+        "_target_": "vedette_server.predictor.lazy.partially",
+        "part": "os.system",
+        "command": "touch {proof}",
+    },
     "a command as an argument": {
         "_target_": "detectron2.layers.ShapeSpec",
         "channels": {"_target_": "os.system", "command": "touch {proof}"},

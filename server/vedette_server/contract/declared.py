@@ -64,6 +64,14 @@ def architecture(config: Config) -> str:
     return str(name).rpartition(".")[2]
 
 
+def dataset(config: Config) -> str | None:
+    """The name of the dataset that the model was trained on; None: the config does not say."""
+    if is_lazy(config):
+        names = config["dataloader"]["test"].get("dataset", {}).get("names", ())
+        return names if isinstance(names, str) else next(iter(names), None)
+    return next(iter(config.get("DATASETS", {}).get("TRAIN", ())), None)
+
+
 def _seen(produced: Produced, threshold: float) -> Gives:
     """What a model of no known family gives: only what was seen of it."""
     has = produced.outputs

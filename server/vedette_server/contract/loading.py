@@ -17,6 +17,7 @@ class Check(StrEnum):
 
     CONFIG_UNREADABLE = auto()
     CONFIG_IS_PROGRAM = auto()
+    CONFIG_UNBUILDABLE = auto()
     CONFIG_UNSERVABLE = auto()
     PROPOSALS_EXTERNAL = auto()
     OPERATORS_MISSING = auto()
@@ -59,6 +60,10 @@ CHECKS: dict[Check, Row] = {
         "The config is a Python program (a LazyConfig), or holds an expression that would be run.",
         "write the values instead, or give --run-config to run the program once, at import",
     ),
+    Check.CONFIG_UNBUILDABLE: Row(
+        "Detectron2 cannot build the model that the config describes.",
+        "build it with detectron2.modeling.build_model, which says the same, and mend the config",
+    ),
     Check.CONFIG_UNSERVABLE: Row(
         "The config describes a model, or a way to prepare images, that this server cannot serve.",
         "import the model again, and prepare its images as Detectron2's DefaultPredictor does",
@@ -82,7 +87,7 @@ CHECKS: dict[Check, Row] = {
         "run it on one picture with Detectron2's DefaultPredictor: what fails here fails there",
     ),
     Check.PLUGIN_MISSING: Row(
-        "A module that the model needs cannot be imported.",
+        "A module that the model needs cannot be imported, or a part of it is registered by no module.",
         "install the project beside the server, or put its folder on PYTHONPATH",
     ),
     Check.PLUGIN_NOT_ALLOWED: Row(
