@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain load alarms nights rules card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain zoo load alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(INSTALLED) ## measure, as ratios within one run
 
 explain: $(INSTALLED) ## print how often empty answers and Diagnose name the true cause; half an hour
 	$(BIN)/python -m tests.bench.explain
+
+zoo: $(INSTALLED) ## walk Detectron2's whole model zoo and write its page; an hour
+	$(BIN)/python -m tests.bench.zoo
 
 load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
 	$(BIN)/python -m tests.bench.load

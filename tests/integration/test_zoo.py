@@ -1,14 +1,10 @@
 """The page of the model zoo tells of every config that is shipped, and what it tells still holds."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from vedette_client import Client
 
-from tests import running
 from tests.bench import zoo
 from tests.integration.test_exact import one_thread
 
