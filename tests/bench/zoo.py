@@ -116,6 +116,8 @@ def shrink_lazy(model: Any, dataloader: Any) -> None:
     if "depth" in stages:
         stages.depth = 18
         stages.pop("stride_in_1x1", None)
+        if model.backbone.top_block.get("in_feature") == "res5":
+            model.backbone.top_block.in_channels = 512
     heads = model.get("roi_heads", {})
     if heads.get("box_predictor") and heads.get("box_head"):
         heads.box_head.fc_dims = [64]
