@@ -6,7 +6,7 @@
 ...         print(found.class_name, found.score, found.box)
 """
 
-from vedette_client.asking import Ask, MaskFormat, OutputKind
+from vedette_client.asking import Ask, MaskFormat, Options, OutputKind
 from vedette_client.client import AsyncClient, Client
 from vedette_client.errors import (
     DeadlineExceeded,
@@ -21,7 +21,7 @@ from vedette_client.errors import (
     Unavailable,
     VedetteError,
 )
-from vedette_client.images import File, ImageLike, PixelFormat, Raw, Tensor
+from vedette_client.images import File, ImageLike, Orientation, PixelFormat, Raw, Tensor
 from vedette_client.results import (
     Candidate,
     Contract,
@@ -69,6 +69,8 @@ __all__ = [
     "Model",
     "NotFound",
     "NotServed",
+    "Options",
+    "Orientation",
     "OutputKind",
     "Overloaded",
     "Panoptic",

@@ -5,6 +5,7 @@ camera, a file or a form, and one frame's ends no stream. Numbers are Python's a
 are numbers, and 1.0 is not a whole one.
 """
 
+import contextlib
 import difflib
 import functools
 import inspect
@@ -63,18 +64,23 @@ def whole(
     value: object, name: str, least: int = -LARGEST_INT32 - 1, most: int = LARGEST_INT32, reason: str = ""
 ) -> int:
     """A whole number."""
-    integer = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
-    if not integer or not least <= cast("int", value) <= most:
-        raise wrong(name, value, f"a whole number from {least} to {most}", reason if integer else "")
-    return int(cast("int", value))
+    wanted = f"a whole number from {least} to {most}"
+    if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
+        raise wrong(name, value, wanted)
+    if not least <= (given := int(value)) <= most:
+        raise wrong(name, value, wanted, reason)
+    return given
 
 
 def number(value: object, name: str, least: float, most: float, reason: str = "") -> float:
     """A finite number."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.timedelta64)
-    if not real or not least <= cast("float", value) <= most:  # which a NaN is not either
-        raise wrong(name, value, f"a number from {least:.15g} to {most:.15g}", reason if real else "")
-    return float(cast("float", value))
+    wanted = f"a number from {least:.15g} to {most:.15g}"
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, numbers.Real):
+        raise wrong(name, value, wanted)
+    with contextlib.suppress(OverflowError):  # of what no float holds
+        if least <= (given := float(value)) <= most:  # which a NaN is not
+            return given
+    raise wrong(name, value, wanted, reason)
 
 
 def flag(value: object, name: str) -> bool:

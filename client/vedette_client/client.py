@@ -316,6 +316,9 @@ class AsyncClient(_Caller):
                 try:
                     async for response in call:
                         yield session.read(response)
+                except asyncio.CancelledError:
+                    self._check_open()  # which cancels calls; else it was the caller's task that was cancelled
+                    raise
                 except grpc.RpcError as error:
                     failure = self._failure(error)
                     if (pause := session.pause(failure)) is None:
@@ -372,6 +375,9 @@ class AsyncClient(_Caller):
     ) -> T:
         try:
             return await method(request, timeout=timeout or self._timeout)
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
         except (grpc.RpcError, grpc.aio.UsageError) as error:
             raise self._failure(error) from error
 

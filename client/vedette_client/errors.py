@@ -1,7 +1,7 @@
 """What can go wrong when a server is called.
 
 VedetteError
-├── LocalError            nothing was sent: a file that cannot be read, an array without its pixel format
+├── LocalError            nothing was sent: an unreadable file, an array without its pixel format, a closed client
 └── ServerError           the call failed, with gRPC code, reason and metadata
     ├── InvalidRequest    what was sent is wrong; sending it again will not help
     ├── NotFound          there is no such model or version
@@ -12,11 +12,13 @@ VedetteError
     └── InternalError     a bug in the server
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -30,11 +32,12 @@ class LocalError(VedetteError):
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
+        self.message = message
         self.reason = reason  # the server's own, where it would refuse the same for it
 
     def __str__(self) -> str:
         """The reason, if there is one, and the message."""
-        return f"{self.reason}: {self.args[0]}" if self.reason else str(self.args[0])
+        return f"{self.reason}: {self.message}" if self.reason else self.message
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class FieldViolation:
     description: str
 
 
-@dataclass
+@dataclass(eq=False)  # as every exception, itself and no other
 class ServerError(VedetteError):
     """A call failed."""
 
@@ -102,28 +105,73 @@ _CLASSES: dict[grpc.StatusCode, type[ServerError]] = {
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
+# What gRPC itself says of a call that never reached our service, or whose answer never came from there: a part of its
+# words, and ours.
+_OWN: tuple[tuple[grpc.StatusCode, str, type[ServerError], str], ...] = (
+    (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "larger than max",
+        InvalidRequest,
+        "the request is larger than {address} takes: send the image as the bytes of a JPEG, or scale it down",
+    ),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "", Overloaded, "something on the way to {address} refuses more for now"),
+    (
+        grpc.StatusCode.UNKNOWN,
+        "DecodeError",
+        InvalidRequest,
+        "{address} could not read the request: it is of another version, or something on the way has changed it",
+    ),
+    (
+        grpc.StatusCode.INTERNAL,
+        "deserializing response",
+        InternalError,
+        "the answer of {address} cannot be read: it is of another version, or something on the way has changed it",
+    ),
+    (
+        grpc.StatusCode.INTERNAL,
+        "serializing request",
+        InternalError,
+        "the request cannot be written: a bug in the client",
+    ),
+    (
+        grpc.StatusCode.UNIMPLEMENTED,
+        "",
+        NotServed,
+        "what answers at {address} does not know this call: it is no Vedette server, or an older one",
+    ),
+    (grpc.StatusCode.UNAVAILABLE, "", Unavailable, "no server answers at {address}"),
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded, "no answer of {address} within the client's timeout"),
+)
+
 
 def from_rpc(error: grpc.RpcError, address: str) -> ServerError:
     """Make our error of gRPC's, with everything that the server said."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  every RpcError of a call is one
     code: grpc.StatusCode = error.code()
-    status = rpc_status.from_call(error)
-    if status is None:
-        failure = _CLASSES.get(code, ServerError)(error.details() or code.name, code)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            failure.message = f"no server answers at {address} ({failure.message})"
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own: the message is over the server's limit
-            return InvalidRequest(f"the request is larger than the server takes ({failure.message})", code)
-        return failure
-    return from_status(status)
+    if (status := _status(error)) is not None:
+        return from_status(status)
+    said = error.details() or code.name
+    for of, words, kind, message in _OWN:
+        if code is of and words in said:
+            return kind(f"{message.format(address=address)} ({said})", code)
+    return _CLASSES.get(code, ServerError)(said, code)
+
+
+def _status(error: grpc.RpcError) -> status_pb2.Status | None:
+    """What our server said; None for what others have, who may write there what they like."""
+    try:
+        return rpc_status.from_call(error)
+    except (ValueError, DecodeError):
+        return None
 
 
 def from_status(status: status_pb2.Status) -> ServerError:
     """Make our error of what a server says about a call, or about one frame of a stream."""
-    code = _CODES[status.code]
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     failure = _CLASSES.get(code, ServerError)(status.message or code.name, code)
     for detail in status.details:
-        _read_detail(failure, detail)
+        with contextlib.suppress(DecodeError):
+            _read_detail(failure, detail)
     return failure
 
 

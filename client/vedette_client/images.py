@@ -111,10 +111,9 @@ def message(image: object, beside: Beside, known: Limits = limits.none) -> tuple
         case File():
             return _file(image, known)
         case Image.Image():
-            pixels = pillow.pixels(image, _orientation(beside), known, drop_alpha=bool(beside.drop_alpha))
-            return _raw(Raw(arrays.packed(pixels), "RGB8", *pixels.shape[:2]), known)
+            return _from_pillow(image, beside, known)
         case _ if arrays.is_array(image):
-            return _raw(_from_array(image, beside), known)
+            return _raw(_from_array(image, beside, known), known)
         case _:
             return _file(File(cast("bytes", image), _orientation(beside), bool(beside.drop_alpha)), known, "image")
 
@@ -145,6 +144,16 @@ def _orientation(beside: Beside) -> Orientation:
     return cast("Orientation", beside.orientation or "APPLY")
 
 
+def _from_pillow(image: Image.Image, beside: Beside, known: Limits) -> tuple[image_pb2.Image, Buffer]:
+    """What can be seen to be wrong is refused here, whether the pixels are sent or the file."""
+    orientation, drop_alpha = _orientation(beside), bool(beside.drop_alpha)
+    data = pillow.file(image)
+    pixels = pillow.pixels(image, orientation, known, drop_alpha=drop_alpha)
+    if data is not None and limits.fits(data, known):
+        return _file(File(data, orientation, drop_alpha), known)
+    return _raw(Raw(arrays.packed(pixels), "RGB8", *pixels.shape[:2]), known)
+
+
 def _file(image: File, known: Limits, name: str = "source") -> tuple[image_pb2.Image, Buffer]:
     orientation = arguments.one_of(image.orientation, "orientation", get_args(Orientation))
     declared = image_pb2.EncodedImage(
@@ -170,31 +179,31 @@ def _content(source: object, name: str) -> Buffer:
         raise LocalError(msg)
     if not (path := os.fsdecode(source)):
         raise arguments.wrong(name, source, "a path, and not an empty one")
-    return _read(path)
+    return _read(path, name)
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, name: str) -> bytes:
     seen = path.encode(errors="backslashreplace").decode()
     try:
         with open(path, "rb") as file:  # noqa: PTH123  what says where a file is need not be a Path
             if (size := os.fstat(file.fileno()).st_size) > limits.MOST_BYTES:
-                msg = f"the image {seen} has {size} bytes: no message can hold that"
+                msg = f"the {name} {seen} has {size} bytes: no message can hold that"
                 raise LocalError(msg, "IMAGE_TOO_MANY_BYTES")
             return file.read()
     except (OSError, ValueError) as error:
-        msg = f"cannot read the image {seen}: {getattr(error, 'strerror', None) or error}"
+        msg = f"cannot read the {name} {seen}: {getattr(error, 'strerror', None) or error}"
         raise LocalError(msg) from error
 
 
-def _from_array(image: object, beside: Beside) -> Raw:
+def _from_array(image: object, beside: Beside, known: Limits) -> Raw:
     pixel_format = beside.pixel_format
     channels = _CHANNELS.get(pixel_format) if isinstance(pixel_format, str) else None
     if channels is None:
         near = arguments.nearest(pixel_format, _CHANNELS) if isinstance(pixel_format, str) else None
         msg = (
-            f"an array was given with pixel_format={arguments.shown(pixel_format)}: say 'BGR8' (what OpenCV reads), "
-            "'RGB8' (what Pillow reads), 'GRAY8', 'BGRA8' or 'RGBA8', or use Raw; exchanged, they leave a model half "
-            "blind without an error" + (f"; did you mean {near!r}?" if near else "")
+            f"image is an array, given with pixel_format={arguments.shown(pixel_format)}: say 'BGR8' (what OpenCV "
+            "reads), 'RGB8' (what Pillow reads), 'GRAY8', 'BGRA8' or 'RGBA8', or use Raw; exchanged, they leave a "
+            "model half blind without an error" + (f"; did you mean {near!r}?" if near else "")
         )
         raise LocalError(msg)
     pixels = arrays.array(image, "image")
@@ -209,10 +218,11 @@ def _from_array(image: object, beside: Beside) -> Raw:
     ):
         size = "" if pixel_format == "GRAY8" else f", {channels or 'channels'}"
         msg = (
-            f"an array of dtype {pixels.dtype} and shape {pixels.shape} was given as {pixel_format}: send uint8, 0 to "
-            f"255, not normalised, of shape (height, width{size}){_hint(pixels)}"
+            f"image is an array of dtype {pixels.dtype} and shape {pixels.shape}, given as {pixel_format}: send uint8, "
+            f"0 to 255, not normalised, of shape (height, width{size}){_hint(pixels)}"
         )
         raise LocalError(msg)
+    limits.check_size(shape[0], shape[1], pixels.size, known)  # before it is copied
     alpha = bool(beside.drop_alpha) and pixel_format in _WITH_ALPHA  # of others nothing is to be dropped
     return Raw(arrays.packed(pixels), cast("PixelFormat", pixel_format), shape[0], shape[1], drop_alpha=alpha)
 

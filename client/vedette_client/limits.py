@@ -74,6 +74,12 @@ def check_size(height: int, width: int, size: int, known: Limits) -> Contract | 
     return contract
 
 
+def fits(data: bytes, known: Limits) -> bool:
+    """Whether a file can be sent as it is."""
+    contract = known() if len(data) > _LARGE else None
+    return contract is None or (len(data) <= contract.max_bytes and "encoded" in contract.inputs)
+
+
 def fit(declared: image_pb2.Image, data: Buffer, known: Limits) -> tuple[image_pb2.Image, Buffer]:
     """Compress pixels that are more bytes than the model takes, without loss. Raises `LocalError` where that fails."""
     size = len(data)

@@ -4,7 +4,10 @@ import base64
 import dataclasses
 from typing import Any
 
-from vedette_client.results import Detection, Diagnosis, Empty, Result
+import numpy as np
+from numpy.typing import NDArray
+
+from vedette_client.results import Detection, Diagnosis, Empty, Result, Segment
 
 
 def diagnosis(given: Diagnosis) -> dict[str, Any]:
@@ -33,11 +36,28 @@ def answer(result: Result) -> dict[str, Any]:
         "threshold": result.threshold,
     }
     if result.panoptic:
-        segments = [dataclasses.asdict(segment) for segment in result.panoptic.segments]
+        segments = [_segment(segment) for segment in result.panoptic.segments]
         record["panoptic"] = {"segments": segments, "segment_map_png": _text(result.panoptic.segment_map_png)}
-    if result.class_map_png is not None:
-        record["semantic"] = {"class_map_png": _text(result.class_map_png)}
+    if result.class_map_png is not None and result.class_map is not None:
+        record["semantic"] = {"classes": _areas(result.class_map), "class_map_png": _text(result.class_map_png)}
     return record
+
+
+def _segment(given: Segment) -> dict[str, Any]:
+    return {
+        "id": given.id,
+        "class": given.class_name,
+        "class_id": given.class_id,
+        "is_thing": given.is_thing,
+        "score": None if given.score is None else round(given.score, 6),
+        "area": given.area,
+    }
+
+
+def _areas(class_map: NDArray[np.int32]) -> list[dict[str, int]]:
+    """The classes that a map shows, and how many pixels each has."""
+    ids, areas = np.unique(class_map, return_counts=True)
+    return [{"class_id": one, "area": area} for one, area in zip(ids.tolist(), areas.tolist(), strict=True)]
 
 
 def _text(png: bytes) -> str:

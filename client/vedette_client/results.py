@@ -2,8 +2,9 @@
 
 import functools
 import io
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
+from vedette_client import arguments
 from vedette_client.errors import LocalError
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ class Mask:
             encoded: dict[str, Any] = rle.encode(np.asfortranarray(self.decode(), np.uint8))
             return encoded
         outlines = [list(line) for line in self.polygons or ()]
+        if not outlines:  # which pycocotools would give the size 0 x 0
+            blank: dict[str, Any] = rle.encode(np.zeros((self.height, self.width), np.uint8, "F"))
+            return blank
         merged: dict[str, Any] = rle.merge(rle.frPyObjects(outlines, self.height, self.width))
         return merged
 
@@ -254,13 +259,24 @@ class Result:
         """All class ids: shape (N,)."""
         return np.array([item.class_id for item in self.detections], np.int64)
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_json(self) -> str:
+        """The same as one JSON object, in one line, as `vedette detect --json` prints it.
+
+        Masks are COCO's RLE; the maps of panoptic and semantic answers are PNGs in base64.
+        """
+        from vedette_client import records  # which reads results: at the top, each would need the other first
+
+        return json.dumps(records.answer(self))
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Result records as COCO's tools take them, and as Detectron2's own evaluator writes them.
 
         Boxes are x, y, width, height; rotated ones x and y of the centre, width, height, angle. Keypoints are half a
         pixel less than the answer's: COCO counts in pixels, whose middle is x + 0.5 in an answer. Class ids are the
         model's own, unchanged: a dataset may number its categories otherwise.
         """
+        if not isinstance(image_id, str):
+            image_id = arguments.whole(image_id, "image_id", -arguments.LARGEST_INT64 - 1, arguments.LARGEST_INT64)
         return [_coco(item, image_id) for item in self.detections]
 
     def to_supervision(self) -> "supervision.Detections":
@@ -289,7 +305,7 @@ def _grey(png: bytes) -> NDArray[np.int32]:
         return np.asarray(picture).astype(np.int32)
 
 
-def _coco(item: Detection, image_id: int) -> dict[str, Any]:
+def _coco(item: Detection, image_id: int | str) -> dict[str, Any]:
     corners = np.array(item.box, np.float32)  # in whose precision Detectron2 subtracts
     upright = np.concatenate([corners[:2], corners[2:] - corners[:2]]).tolist()
     record = {
@@ -410,16 +426,20 @@ def _mask(item: answer_pb2.Mask) -> Mask:
     )
 
 
-def _code(code: answer_pb2.FindingCode.ValueType) -> str:
-    """Its name; its number, where the server knows more of them than this client."""
+def name(of: Callable[[Any], str], number: int, prefix: str) -> str:
+    """An enum value's name; its number, where the server knows more of them than this client."""
     try:
-        return answer_pb2.FindingCode.Name(code).removeprefix("FINDING_CODE_")
+        return of(number).removeprefix(prefix)
     except ValueError:
-        return str(code)
+        return str(number)
+
+
+def _code(number: int) -> str:
+    return name(answer_pb2.FindingCode.Name, number, "FINDING_CODE_")
 
 
 def _finding(item: answer_pb2.Finding) -> Finding:
-    confidence = answer_pb2.Confidence.Name(item.confidence).removeprefix("CONFIDENCE_")
+    confidence = name(answer_pb2.Confidence.Name, item.confidence, "CONFIDENCE_")
     return Finding(_code(item.code), confidence, item.evidence, item.remedy)
 
 
@@ -429,7 +449,7 @@ def diagnosis(item: detection_service_pb2.DiagnoseResponse) -> Diagnosis:
         summary=item.summary,
         candidates=tuple(
             Candidate(
-                mistake=detection_service_pb2.Mistake.Name(one.mistake).removeprefix("MISTAKE_"),
+                mistake=name(detection_service_pb2.Mistake.Name, one.mistake, "MISTAKE_"),
                 code=_code(one.code),
                 detections=one.detection_count,
                 best_score=one.best_score,
@@ -494,7 +514,7 @@ def model(item: model_pb2.Model) -> Model:
         name=item.name,
         version=item.version,
         description=item.description,
-        state=model_pb2.ModelState.Name(item.state).removeprefix("MODEL_STATE_"),
+        state=name(model_pb2.ModelState.Name, item.state, "MODEL_STATE_"),
         state_reason=item.state_reason,
         waivers=tuple(item.waivers),
         contract=_contract(item.contract),
@@ -502,15 +522,13 @@ def model(item: model_pb2.Model) -> Model:
 
 
 def _contract(item: model_pb2.Contract) -> Contract:
-    formats = [image_pb2.PixelFormat.Name(kind).removeprefix("PIXEL_FORMAT_") for kind in item.accepted_pixel_formats]
+    formats = [name(image_pb2.PixelFormat.Name, kind, "PIXEL_FORMAT_") for kind in item.accepted_pixel_formats]
     encoded, tensors = ["encoded"] * item.accepts_encoded, ["tensor"] * item.accepts_tensors
-    outputs = (answer_pb2.OutputKind.Name(kind).removeprefix("OUTPUT_KIND_").lower() for kind in item.outputs)
-    order = image_pb2.PixelFormat.Name(item.model_pixel_format)
+    outputs = (name(answer_pb2.OutputKind.Name, kind, "OUTPUT_KIND_").lower() for kind in item.outputs)
+    order = name(image_pb2.PixelFormat.Name, item.model_pixel_format, "PIXEL_FORMAT_")
     return Contract(
         fingerprint=item.fingerprint,
-        channel_order="MODEL"
-        if order == "PIXEL_FORMAT_8UCN"
-        else order.removeprefix("PIXEL_FORMAT_").removesuffix("8"),
+        channel_order="MODEL" if order == "8UCN" else order.removesuffix("8"),
         channels=item.channels,
         shortest_edge=item.resize.shortest_edge,
         longest_edge=item.resize.longest_edge,

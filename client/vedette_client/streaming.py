@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import grpc
+import numpy as np
 from google.protobuf import timestamp_pb2
 from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
@@ -101,7 +102,8 @@ F = TypeVar("F")
 def frames_of(given: F) -> F:
     """What `stream` is given, if it can be frames. Raises `LocalError` for one image."""
     image = isinstance(given, str | bytes | bytearray | memoryview | os.PathLike | Mapping | Image.Image)
-    if image or not (hasattr(given, "__iter__") or hasattr(given, "__aiter__")):
+    single = isinstance(given, np.ndarray) and not given.ndim
+    if image or single or not (hasattr(given, "__iter__") or hasattr(given, "__aiter__")):
         raise arguments.wrong("frames", given, "an iterable of images or Frames; one image is [image]")
     return given
 
@@ -170,7 +172,7 @@ class Session:
                 result = results.result(pb.DetectResponse(answer=told.answer))
                 return Answered(told.frame_id, captured, told.age_seconds, result)
             case "dropped":
-                reason = pb.DropReason.Name(response.dropped.reason).removeprefix("DROP_REASON_")
+                reason = results.name(pb.DropReason.Name, response.dropped.reason, "DROP_REASON_")
                 return Dropped(response.dropped.frame_id, reason)
             case _:
                 return Failed(response.error.frame_id, errors.from_status(response.error.status))

@@ -1,6 +1,9 @@
 """What the client does before and after the network."""
 
+import base64
 import dataclasses
+import io
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 import vedette_client
 from PIL import Image
 from pycocotools import mask as rle
-from vedette.v1 import answer_pb2, image_pb2
+from vedette.v1 import answer_pb2, image_pb2, model_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Client, LocalError, ServerError, drawing, images, results
 from vedette_client.client import SERVICE
@@ -84,6 +87,62 @@ def test_a_result_is_frozen_and_a_sequence(result: results.Result) -> None:
     assert result.empty is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.height = 1  # type: ignore[misc]
+
+
+def test_a_result_becomes_json_whole() -> None:
+    ids = np.zeros((4, 5), np.uint16)
+    ids[:2], ids[2:, 0] = 300, 2
+    segments = [
+        answer_pb2.PanopticSegment(id=300, is_thing=True, class_id=1, class_name="dog", score=0.75, area=10),
+        answer_pb2.PanopticSegment(id=2, class_id=3, class_name="grass", area=2),
+    ]
+    answer = answer_pb2.Answer(
+        panoptic=answer_pb2.Panoptic(segment_map_png=png(ids), segments=segments),
+        semantic=answer_pb2.Semantic(class_map_png=png((ids // 100).astype(np.uint8))),
+        image_size=image_pb2.ImageSize(height=4, width=5),
+        model_name="m",
+        model_version="1",
+    )
+    given = results.result(pb.DetectResponse(answer=answer))
+    record = json.loads(given.to_json())
+    assert (record["width"], record["height"], record["model"], record["version"]) == (5, 4, "m", "1")
+    assert record["panoptic"]["segments"] == [
+        {"id": 300, "class": "dog", "class_id": 1, "is_thing": True, "score": 0.75, "area": 10},
+        {"id": 2, "class": "grass", "class_id": 3, "is_thing": False, "score": None, "area": 2},
+    ]
+    assert record["semantic"]["classes"] == [{"class_id": 0, "area": 10}, {"class_id": 3, "area": 10}]
+    for name, kind, wanted in (("panoptic", "segment", ids), ("semantic", "class", ids // 100)):
+        with Image.open(io.BytesIO(base64.b64decode(record[name][f"{kind}_map_png"]))) as shown:
+            assert np.array_equal(np.asarray(shown), wanted)
+    assert given.panoptic is not None
+    assert given.panoptic.segment_map.max() == 300
+
+
+def png(values: np.ndarray[Any, Any]) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(values).save(written, "PNG")
+    return written.getvalue()
+
+
+def test_what_a_model_does_not_produce_is_not_in_its_json(result: results.Result) -> None:
+    record = json.loads(result.to_json())
+    assert not {"panoptic", "semantic"} & set(record)
+    assert record["detections"][0]["mask"]["size"] == [4, 5]
+
+
+def test_a_mask_of_nothing_is_of_its_size() -> None:
+    mask = results.Mask(4, 5, polygons=())
+    assert mask.record()["size"] == [4, 5]
+    assert (mask.decode().shape, mask.decode().any()) == ((4, 5), False)
+
+
+def test_what_a_newer_server_names_is_read_by_its_number() -> None:
+    finding = answer_pb2.Finding(code=999, confidence=99)  # type: ignore[arg-type]
+    answer = answer_pb2.Answer(findings=[finding])
+    assert results.result(pb.DetectResponse(answer=answer)).findings[0].code == "999"
+    model = model_pb2.Model(state=99, contract=model_pb2.Contract(outputs=[99], model_pixel_format=99))  # type: ignore[arg-type, list-item]
+    read = results.model(model)
+    assert (read.state, read.contract.outputs, read.contract.channel_order) == ("99", ("99",), "99")
 
 
 def test_masks_are_decoded_when_asked(result: results.Result) -> None:
