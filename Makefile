@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain zoo load alarms nights rules card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ explain: $(INSTALLED) ## print how often empty answers and Diagnose name the tru
 
 zoo: $(INSTALLED) ## walk Detectron2's whole model zoo and write its page; an hour
 	$(BIN)/python -m tests.bench.zoo
+
+honest: $(INSTALLED) ## count how many honest pictures of other trades are accused; none may be; an hour
+	$(BIN)/python -m tests.bench.honest
 
 load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
 	$(BIN)/python -m tests.bench.load

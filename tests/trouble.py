@@ -18,9 +18,8 @@ from safetensors.numpy import load_file
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette_client import Client, ImageLike, VedetteError
-from vedette_server.monitor.profile import FORMAT, Baseline, ClassProfile, Profile
-from vedette_server.monitor.statistics import Limits
 from vedette_server.repository import repository
+from vedette_server.repository.baseline import FORMAT, Baseline, ClassProfile, Limits, Profile
 
 from tests import memory, running
 from tests.bench import faults

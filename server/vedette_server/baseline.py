@@ -20,8 +20,9 @@ from vedette_server.engine.query import Outcome
 from vedette_server.explain.explain import Context, explain
 from vedette_server.monitor import profile
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS, Baseline, TooLittleError, Window
+from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS, TooLittleError, Window
 from vedette_server.monitor.scrape import Page, fetch
+from vedette_server.repository.baseline import FORMAT, Baseline
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
 _GROUPS = 24  # of pictures, where there are enough
@@ -120,7 +121,7 @@ def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source
     except TooLittleError as error:
         raise CaptureError(str(error)) from error
     baseline = Baseline(
-        format=profile.FORMAT,
+        format=FORMAT,
         model=model.name,
         version=model.version,
         fingerprint=model.contract.fingerprint,

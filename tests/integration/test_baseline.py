@@ -15,10 +15,10 @@ from vedette_server import baseline
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings, State
-from vedette_server.monitor.baselines import read as read_baseline
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.monitor.scrape import Page
+from vedette_server.repository.baseline import read as read_baseline
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.http import HttpServer
 from vedette_server.settings import BUNDLED_REPOSITORY

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 from vedette_server import baseline
 from vedette_server.monitor import profile
-from vedette_server.monitor.baselines import BaselineRefusedError, in_force, read
+from vedette_server.monitor.baselines import in_force
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import LEAST_ANSWERS, Baseline, TooLittleError, Window, profiles
+from vedette_server.monitor.profile import LEAST_ANSWERS, TooLittleError, Window, profiles
 from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
+from vedette_server.repository.baseline import Baseline, BaselineRefusedError, read
 from vedette_server.repository.repository import BASELINE, ModelVersion, folders
 
 from tests.unit.test_metrics import MODEL, outcome, page

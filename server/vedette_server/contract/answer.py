@@ -113,17 +113,22 @@ class Evidence:
         return None if best is None else float(self.best_scores[best])
 
 
+NEARLY_ALL = 0.99  # share of the samples from which an image counts as black or as white
+NO_MIDDLE = 0.02  # share of the samples from 4 to 252, below which an image seems to have nothing but ends
+FLAT = 2.0  # levels, by which the samples of one colour spread at most
+
+
 @dataclass(frozen=True)
 class PixelStatistics:
-    """What an image looks like, from an evenly spaced sample of its pixels, in grey levels 0 to 255."""
+    """What an image looks like, in grey levels 0 to 255: an evenly spaced sample of its pixels; all where said so."""
 
     mean: tuple[float, ...]  # of each channel; of three: blue, green, red
     spread: tuple[float, ...]  # standard deviations of the same
-    lowest: int
-    highest: int
+    lowest: int  # of all samples
+    highest: int  # the same
     dark: float  # share of the samples that are at most 12
     saturated: float  # share of the samples that are at least 250
-    middle: float  # share of the samples from 4 to 252: what normalised values, cut to 8 bits, do not have
+    middle: float  # share of the samples from 4 to 252, of all where it is below NO_MIDDLE: what normalised values lack
     flat: float  # share of neighbouring samples that differ by at most one level in every channel
     coherence: float  # correlation of the luminance of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
     colour: float  # mean difference between the largest and the smallest channel of a pixel; 0 of other than colours
@@ -131,6 +136,25 @@ class PixelStatistics:
     hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
     checksum: int  # CRC-32 of the sample: equal for equal pixels
     upper: float  # share of the luminance that lies in the upper half: upside down, u becomes 1 - u
+    wrapped: bool = False  # whether it makes sense as signed numbers alone; looked at where there is no middle at all
+    featureless: bool = False  # whether all of it shows but noise; looked at where nearly all is black, white or flat
+    one_colour: bool = False  # whether all of it is the same; looked at where nearly all is black, white or flat
+
+    @property
+    def brightness(self) -> float:
+        """The mean level."""
+        return sum(self.mean) / len(self.mean)
+
+    @property
+    def contrast(self) -> float:
+        """The mean spread of the channels."""
+        return sum(self.spread) / len(self.spread)
+
+    @property
+    def redness(self) -> float:
+        """Red over red and blue, 1 level each, so that black is even, as is what has no colours: exchanged, 1 - r."""
+        blue, red = (self.mean[0], self.mean[2]) if len(self.mean) == 3 else (0.0, 0.0)
+        return (red + 1) / (red + blue + 2)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from vedette_server.contract.answer import PixelStatistics
+from vedette_server.contract.answer import NO_MIDDLE, PixelStatistics
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.types import Float32Array, UInt8Array
 
 # torchvision's constants for models trained on ImageNet, times 255, as blue, green, red.
 IMAGENET = np.array([[103.53, 116.28, 123.675], [57.375, 57.12, 58.395]], np.float32)
-# What normalised values look like once they are 8 bits, cut or wrapped around zero: their highest level, or the share
-# of the samples from 4 to 252 that they do not exceed.
-HIGHEST_NORMALISED, NO_MIDDLE = 3, 0.02
+HIGHEST_NORMALISED = 3  # level of normalised values once they are 8 bits and cut at zero
 _SCALED_UP = 0.5  # share of saturated samples that values multiplied by 255 exceed
 _GAMMA = 2.2
 _SUBTRACTED_ONLY = 2.0  # a standard deviation below it, as Caffe's models have, which only subtract the mean

@@ -43,5 +43,8 @@ def look_interleaved(samples: UInt8Array | Float32Array, height: int, width: int
     """Whether samples that were declared as planes are interleaved. `samples` are flat and packed."""
     if min(height, width) < _LEAST_EDGE:
         return False
+    planes = samples.reshape(3, -1)[:, : _SAMPLES * 3]
+    if (planes == planes[:1]).all(axis=0).mean() > _GREY:  # as grey planes are, however it was dithered
+        return False
     next_one, next_third, row, third_row = _steps(samples, width)
     return next_third < _MARGIN * next_one and third_row < _MARGIN * row

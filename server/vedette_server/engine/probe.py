@@ -32,14 +32,8 @@ _HOLD_SECONDS = 120.0  # that a suspicion stands before it is put on trial again
 _APART_BITS, _APART_SECONDS = 4, 10.0  # by which frames differ that count as two: in their hashes, or in time
 _GONE_SECONDS = 600.0  # after which a source that is not seen any more is suspected of nothing
 _PATIENCE_SECONDS = 60.0  # for the next frame of a source on trial
-# What an answer may say and still be looked into: nothing, or what could have another cause.
-_UNEXPLAINED = {
-    Code.QUIET_SCENE,
-    Code.GREY_FOR_COLOUR,
-    Code.IMAGE_TOO_SMALL,
-    Code.IMAGE_TOO_LARGE,
-    Code.NO_PROPOSALS,
-}
+# What an answer may be sure of and still be looked into: what it only suspects could have another cause, too.
+_UNEXPLAINED = {Code.QUIET_SCENE, Code.NO_PROPOSALS}
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,14 @@ class Probe:
         source.see(answer)
         if source.suspicion and source.calm:  # whatever it was, it has been mended
             self._tell(served.model, source, None)
-        context = Context(served.golden_failing, source.identical, source.values, source.suspicion)
+        context = Context(
+            served.golden_failing,
+            source.identical,
+            source.values,
+            source.suspicion,
+            served.usual,
+            item.source,
+        )
         findings = explain(answer, served.model.contract, context)
         frame = _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic())
         self._look_into(served, source, frame, findings)
@@ -107,7 +108,8 @@ class Probe:
                 self._next.set_result(frame)
             return
         empty = frame.answer.empty
-        open_case = empty and (findings[0].code in _UNEXPLAINED or source.suspicion is not None)
+        unsure = empty and (findings[0].code in _UNEXPLAINED or findings[0].confidence is Confidence.SUSPECTED)
+        open_case = unsure or (empty and source.suspicion is not None)
         if self._on_trial is None and open_case and source.due:
             self._on_trial = source
             log.info("looking_into", **_names(source.key))

@@ -20,10 +20,13 @@ from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.ledger import Ledger, Run
 from vedette_server.engine.query import Monitor
 from vedette_server.engine.queue import Item
+from vedette_server.explain.explain import usual
 from vedette_server.explain.findings import Code
+from vedette_server.explain.usual import Usual
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Loss, Worker, WorkerBugError, WorkerLostError
+from vedette_server.repository import baseline
 from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
 
@@ -85,6 +88,7 @@ class ServedVersion:
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
         # What their golden images showed last, where it is waived that this must be nothing.
         self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
+        self.usual = Usual()  # what its golden images and its baseline show
 
     def run(self) -> None:
         """Start the workers."""
@@ -327,17 +331,20 @@ class ServedVersion:
 
         Nothing of it is told to the monitor as traffic. Raises `ProbationError`, unless GOLDEN_CHANGED is waived.
         """
-        failing, cause = "", None
+        failing, cause, answers = "", None, []
         allowed = tolerance(self.model.contract.precision)
         for golden in self.model.golden:
             await self._until_idle(worker)
             answer = await self._answer_one(golden, worker)
+            answers.append(answer)
             if wrong := difference(golden, answer, allowed):
                 failing, cause = failing or wrong, cause or _cause(answer)
                 self._golden_changed(wrong, cause)
             if golden is self.model.golden[-1]:  # the first ones warm the model up
                 self._learn(answer)
         self._failing[worker] = failing
+        limits = baseline.limits(self.model)
+        self.usual = usual(answers, self.model.contract, sees=not failing, limits=limits)
         if self.model.golden:
             self._monitor.golden(self.model, cause)
 

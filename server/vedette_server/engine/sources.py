@@ -52,10 +52,10 @@ class Source:
         if pixels is None:
             self.identical, self._checksum = 1, None
             return
-        feed = bool(self.key.name)  # single images may well repeat
+        feed = bool(self.key.name)  # single images may well repeat, and are of many callers
         self.identical = self.identical + 1 if feed and pixels.checksum == self._checksum else 1
         self._checksum = pixels.checksum
-        self.values = values(pixels, self.values)
+        self.values = values(pixels, self.values if feed else None)
 
     @property
     def restless(self) -> bool:

@@ -10,7 +10,7 @@ from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.explain.explain import CONVINCING
-from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
+from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence, Finding
 
 GAIN = 0.7  # by which the convincing scores of an image must add up to more for something to have been gained
 COLUMNS, _TILE, _CAPTION = 4, 320, 34  # tiles in a row, and pixels
@@ -92,7 +92,8 @@ def summary(diagnosis: Diagnosis, contract: InputContract) -> str:
         return f"{given}; nothing that was tried gives convincingly more."
     if diagnosis.findings and diagnosis.findings[0].code is not Code.QUIET_SCENE:
         first = diagnosis.findings[0]
-        return f"{FINDINGS[first.code].meaning} {first.evidence}; nothing that was tried helps. {first.remedy}"
+        sure = "Perhaps: " if first.confidence is Confidence.SUSPECTED else ""
+        return f"{sure}{FINDINGS[first.code].meaning} {first.evidence}; nothing that was tried helps. {first.remedy}"
     return f"{given}, and nothing that was tried helps: either nothing is there, or the cause is another."
 
 

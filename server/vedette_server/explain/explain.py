@@ -4,23 +4,26 @@ The rules stand in the order in which they explain: the first that holds is an e
 measured stands before what is inferred, and quiet is what remains.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
+from vedette_server.contract.answer import FLAT, NEARLY_ALL, NO_MIDDLE, Answer, Evidence, PixelStatistics
 from vedette_server.contract.contract import Input, InputContract
-from vedette_server.contract.mistakes import HIGHEST_NORMALISED, NO_MIDDLE
+from vedette_server.contract.mistakes import HIGHEST_NORMALISED
 from vedette_server.explain.findings import FINDINGS, Code, Confidence, Finding
+from vedette_server.explain.usual import Ranges, Usual, surest
 
 FROZEN_FRAMES = 10  # in a row with the same pixels, from which on a feed counts as frozen
 CONVINCING = 0.5  # the score from which on the model holds a candidate more likely than not
 
 _HIGHEST_UNIT = 1  # of values that were scaled to [0, 1] and then cut to 8 bits
 _STRUCTURED = 0.3  # correlation of neighbouring samples: a picture's is above it, a dark sensor's noise below
-_BLACK, _SATURATED = 0.99, 0.5  # shares of the samples
-_FLAT = 2.0  # levels
+_EXPOSED = 0.1  # share of a picture's samples, at least, that lie in the upper half of the range
+_SATURATED = 0.5  # share of the samples
+_CLIPPED = 254.0  # mean level above which light was cut off, and is not merely bright
+_DRAWN = 0.5  # share of neighbouring samples that are alike: more is no sensor's, whose noise makes them differ
 _GREY = 1.0  # levels between the channels
 _CERTAIN_QUARTER = 0.25  # how far from all alike towards certain a trained head's mean best share lies at least
 _MOST_NAMES = 5  # classes that are named
@@ -35,6 +38,8 @@ class Context:
     identical: int = 1  # frames of the same source in a row with the same pixels, this one included
     values: Code | None = None  # what `values` has told of the source's frames, this one included
     suspicion: Finding | None = None  # what was found out about earlier frames of the same source
+    usual: Usual = field(default_factory=Usual)  # what the version's golden images and its baseline show
+    stream: str = ""  # the source's name
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,10 @@ def explain(answer: Answer, contract: InputContract, context: Context) -> tuple[
     empty = answer.empty
     found: dict[Code, Finding] = {}
     for rule in WHEN_EMPTY if empty else ALWAYS:
-        if (finding := rule(case)) is not None:
+        finding = rule(case)
+        if finding is not None:
+            finding = context.usual.tempered(finding, answer.pixels, context.stream)
+        if finding is not None:
             found.setdefault(finding.code, finding)
     return tuple(found.values()) or ((_quiet(case),) if empty else ())
 
@@ -81,16 +89,24 @@ def _pixels(rule: Callable[[PixelStatistics], Finding | None]) -> Callable[[_Cas
 def values(pixels: PixelStatistics, before: Code | None) -> Code | None:
     """What the values of a source's frames have been made of: scaled, normalised, or nothing known (None).
 
-    A dark picture scaled so is black; `before` is what the source's earlier frames have told.
+    A dark picture scaled so is black; `before` is what the source's earlier frames have told. Values that wrapped
+    around zero leave nothing at all between the ends of the range, which no lens does; black and white may be so.
+    Three colours, each normalised on its own, are never alike.
     """
-    wrapped = pixels.middle < NO_MIDDLE < pixels.saturated and pixels.lowest <= HIGHEST_NORMALISED
-    if not wrapped and pixels.highest > HIGHEST_NORMALISED:
-        return None
-    if wrapped or (pixels.highest > _HIGHEST_UNIT and pixels.coherence >= _STRUCTURED):
-        return Code.VALUES_NORMALISED
-    if pixels.coherence >= _STRUCTURED:
-        return before or Code.VALUES_IN_UNIT_RANGE
-    return before
+    if pixels.highest > HIGHEST_NORMALISED:
+        if pixels.middle or pixels.lowest > HIGHEST_NORMALISED or pixels.saturated <= NO_MIDDLE:
+            return None
+        return Code.VALUES_NORMALISED if pixels.wrapped and _apart(pixels) else before
+    if pixels.coherence < _STRUCTURED:
+        return before
+    if pixels.highest > _HIGHEST_UNIT:
+        return Code.VALUES_NORMALISED if _apart(pixels) and min(pixels.mean) >= _EXPOSED else before
+    return before or (Code.VALUES_IN_UNIT_RANGE if max(pixels.mean) >= _EXPOSED else None)
+
+
+def _apart(pixels: PixelStatistics) -> bool:
+    """Whether colours are not all grey; what has other channels than colours may be anything."""
+    return bool(pixels.colour) or len(pixels.mean) != 3
 
 
 def _values(case: _Case) -> Finding | None:
@@ -104,30 +120,39 @@ def _values(case: _Case) -> Finding | None:
 
 
 def _black(pixels: PixelStatistics) -> Finding | None:
-    if pixels.dark < _BLACK:
+    if pixels.dark < NEARLY_ALL:
         return None
-    return find(Code.IMAGE_BLACK, Confidence.CERTAIN, f"{pixels.dark:.1%} of the samples are at most 12 of 255")
+    seen = f"{pixels.dark:.1%} of the samples are at most 12 of 255"
+    return _nothing(Code.IMAGE_BLACK, seen, certain=pixels.featureless)
 
 
 def _saturated(pixels: PixelStatistics) -> Finding | None:
     if pixels.saturated < _SATURATED:
         return None
     seen = f"{pixels.saturated:.1%} of the samples are at least 250 of 255"
-    return find(Code.IMAGE_SATURATED, Confidence.CERTAIN, seen)
+    return _nothing(Code.IMAGE_SATURATED, seen, certain=min(pixels.mean) >= _CLIPPED and pixels.featureless)
 
 
 def _flat(pixels: PixelStatistics) -> Finding | None:
-    if max(pixels.spread) >= _FLAT:
+    if max(pixels.spread) >= FLAT:
         return None
     seen = f"the samples spread by at most {max(pixels.spread):.2f} levels in every channel"
-    return find(Code.IMAGE_FLAT, Confidence.CERTAIN, seen)
+    return _nothing(Code.IMAGE_FLAT, seen, certain=pixels.one_colour)
+
+
+def _nothing(code: Code, seen: str, *, certain: bool) -> Finding:
+    """A finding that is certain where nothing is left in the image; a page, a night sky, snow or a wall may be so."""
+    if certain:
+        return find(code, Confidence.CERTAIN, f"{seen}, and nothing else is in the image")
+    return find(code, Confidence.SUSPECTED, f"{seen}, which is as it should be of some subjects")
 
 
 def _scores_flat(case: _Case) -> Finding | None:
     uniform = 1 / (len(case.contract.class_names) + 1)
     least = uniform + _CERTAIN_QUARTER * (1 - uniform)
-    if not case.evidence.scored or case.evidence.certainty >= least:
-        return None
+    pixels = case.answer.pixels
+    if not case.evidence.scored or case.evidence.certainty >= least or (pixels and pixels.featureless):
+        return None  # where there is nothing to be seen, all regions are alike
     seen = f"the best class has a mean share of {case.evidence.certainty:.2f}, a random head's would be {uniform:.2f}"
     return find(Code.SCORES_FLAT, Confidence.LIKELY, seen)
 
@@ -141,6 +166,9 @@ def _frozen(case: _Case) -> Finding | None:
     if case.context.identical < FROZEN_FRAMES:
         return None
     seen = f"{case.context.identical} frames in a row have the same pixels"
+    pixels = case.answer.pixels
+    if pixels and pixels.flat >= _DRAWN and not pixels.featureless:  # as screens and drawings do
+        return find(Code.FEED_FROZEN, Confidence.SUSPECTED, f"{seen}, which show no sensor's noise")
     return find(Code.FEED_FROZEN, Confidence.LIKELY, seen)
 
 
@@ -235,3 +263,13 @@ WHEN_EMPTY = (
     _size,
     _no_proposals,
 )
+_OF_PIXELS = (_values, _pixels(_black), _pixels(_saturated), _pixels(_flat), _grey, _size)
+
+
+def usual(golden: Iterable[Answer], contract: InputContract, *, sees: bool, limits: Mapping[str, Ranges]) -> Usual:
+    """What is usual of a version, by the answers to its golden images and the limits of its baseline."""
+    told = ((answer, values(answer.pixels, None) if answer.pixels else None) for answer in golden)
+    cases = [_Case(answer, contract, Context(values=code)) for answer, code in told]
+    found = (rule(case) for case in cases for rule in _OF_PIXELS)
+    seen = sees and not all(case.answer.empty for case in cases)
+    return Usual(surest(filter(None, found)), seen, limits)

@@ -89,27 +89,32 @@ FINDINGS = {
     ),
     Code.VALUES_NORMALISED: Row(
         "The pixels were normalised before they were sent; the model normalises by itself.",
-        "Nearly all samples lie at 0 to 3 or, wrapped around zero, at 253 to 255.",
+        "All samples lie at 0 to 3 or, wrapped around zero, at 253 to 255, where they make sense as signed numbers and "
+        "the channels differ: black and white does not.",
         "Leave out the normalisation: the model subtracts the mean and divides by itself.",
     ),
     Code.IMAGE_BLACK: Row(
         "The image is black: a covered or dead camera, or night without light.",
-        "At least 99 % of the samples are at most 12 of 255.",
+        "At least 99 % of the samples are at most 12 of 255: certain where nothing in the whole image stands out of a "
+        "sensor's noise, suspected where something does, as in a picture of stars.",
         "Look at the camera, its lens cap and its exposure.",
     ),
     Code.IMAGE_SATURATED: Row(
         "The image is blinded: most of it is as bright as can be.",
-        "At least half of the samples are at least 250 of 255.",
+        "At least half of the samples are at least 250 of 255: certain where light was cut off everywhere and nothing "
+        "is left, suspected else, as of a page, of snow or of goods on white.",
         "Lower the exposure, or turn the camera out of the light.",
     ),
     Code.IMAGE_FLAT: Row(
         "The image has one colour: a test picture, a lost signal, a covered lens.",
-        "The samples spread by less than two levels in every channel.",
+        "The samples spread by less than two levels in every channel: certain where all pixels are the same, "
+        "suspected else, as of a clear sky.",
         "Look at what the camera or the decoder delivers.",
     ),
     Code.FEED_FROZEN: Row(
         "The feed repeats one picture.",
-        "Ten frames in a row have the same pixels; a sensor's noise alone makes two frames differ.",
+        "Ten frames in a row have the same pixels; a sensor's noise alone makes two frames differ. Suspected where "
+        "the picture has no such noise, as a screen's.",
         "Restart the camera or the decoder.",
     ),
     Code.SCORES_FLAT: Row(

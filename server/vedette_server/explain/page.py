@@ -15,6 +15,11 @@ the images that come one by one, go empty beyond their usual rate, the server lo
 diagnose` does, and puts what brings detections back on trial on the frames that follow. What is convicted is named in
 that feed's answers, in the log (`cause_suspected`) and by the metric `vedette_suspected_cause`, until it is cleared.
 
+What is usual accuses nobody. What would be said of the pixels of a version's golden images is not said of others,
+unless it is surer there: a model for documents whose golden images are white pages never calls a page blinded, and
+still calls a frame so in which nothing is left. A statistic that lies within the limits of the version's baseline
+lowers what it speaks for to `SUSPECTED`. A model that finds in its golden images what it must has no random head.
+
 This page is written by `make docs` from the list in `vedette_server/explain/findings.py`.
 """
 

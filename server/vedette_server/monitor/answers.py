@@ -32,13 +32,10 @@ class _Source:
     upper: Summary
 
     def see(self, pixels: PixelStatistics) -> None:
-        self.brightness.observe(sum(pixels.mean) / len(pixels.mean))
-        self.contrast.observe(sum(pixels.spread) / len(pixels.spread))
+        self.brightness.observe(pixels.brightness)
+        self.contrast.observe(pixels.contrast)
         self.sharpness.observe(10 * math.log10(1 + pixels.sharpness))
-        blue, red = (pixels.mean[0], pixels.mean[2]) if len(pixels.mean) == 3 else (0.0, 0.0)
-        self.redness.observe(
-            (red + 1) / (red + blue + 2)
-        )  # 1 level each, so that black is even, as is what has no colours
+        self.redness.observe(pixels.redness)
         self.upper.observe(pixels.upper)
 
 

@@ -12,51 +12,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vedette_server.monitor.families import SOURCE, VERSION
-from vedette_server.monitor.profile import FORMAT, Baseline, Profile
+from vedette_server.repository.baseline import Baseline, BaselineRefusedError, Profile, read
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
 log = structlog.get_logger()
 
 STATES = ("missing", "refused", "present")
-
-
-class BaselineRefusedError(Exception):
-    """A baseline is not of this version; the message says why."""
-
-
-def read(model: ModelVersion) -> Baseline | None:
-    """Read the baseline of a version; None: it has none. Raises `BaselineRefusedError`."""
-    path = model.folder / BASELINE
-    try:
-        baseline = msgspec.json.decode(path.read_bytes(), type=Baseline)
-    except FileNotFoundError:
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise BaselineRefusedError(msg) from error
-    if baseline.format != FORMAT:
-        msg = f"{path} has format {baseline.format}, this server reads {FORMAT}: capture it again"
-        raise BaselineRefusedError(msg)
-    if baseline.fingerprint != model.contract.fingerprint:
-        msg = (
-            f"{path} was captured under the contract {baseline.fingerprint[:12]}, this version's is "
-            f"{model.contract.fingerprint[:12]}: capture it again"
-        )
-        raise BaselineRefusedError(msg)
-    for profile in baseline.profiles:
-        if wrong := _wrong(profile, len(baseline.edges)):
-            msg = f"{path} contradicts itself: a profile of {profile.stream!r} has {wrong}: capture it again"
-            raise BaselineRefusedError(msg)
-    return baseline
-
-
-def _wrong(profile: Profile, edges: int) -> str:
-    """What a profile has that cannot be shown; empty: nothing."""
-    if len(profile.best_score) != edges:
-        return f"{len(profile.best_score)} values in best_score for {edges} edges"
-    if len(profile.scores) not in (0, edges):
-        return f"{len(profile.scores)} values in scores for {edges} edges"
-    return "" if "empty" in profile.statistics else 'no "empty" in statistics'
 
 
 @dataclass

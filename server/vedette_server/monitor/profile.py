@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import msgspec
 
 from vedette_server.monitor.scrape import Page
-from vedette_server.monitor.statistics import Limits, cumulative, ks, limits, shares, total_variation
+from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
+from vedette_server.repository.baseline import ClassProfile, Profile
 
-FORMAT = 1
 LEAST_WINDOWS = 8  # from which limits are drawn
 LEAST_ANSWERS = 30  # in a window, for a ratio or a mean of it to mean something
 LEAST_DETECTIONS = (
@@ -21,41 +21,6 @@ INPUTS = {  # statistic: the summary that it is the mean of, and the highest tha
     "redness": ("vedette_input_redness_ratio", 1.0),
     "upper": ("vedette_input_upper_ratio", 1.0),
 }
-
-
-class ClassProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often a class was detected."""
-
-    share: float  # of all detections
-    per_answer: float  # detections in each answer, on average
-    presence: float  # share of the windows in which it was detected at all
-
-
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one source, or all of a version's together, gave while all was well."""
-
-    stream: str  # label of the stream; empty: all together
-    hour: int | None  # of the day, UTC; None: all hours
-    windows: int
-    answers: int
-    statistics: dict[str, Limits]  # each in its own unit
-    best_score: list[float]  # cumulative shares, by `Baseline.edges`
-    scores: list[float] = []  # the same of the detections' scores; of all sources together alone, as are the classes
-    classes: dict[str, ClassProfile] = {}
-
-
-class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """baseline.json, beside the version that it is of."""
-
-    format: int
-    model: str
-    version: int
-    fingerprint: str  # of the contract under which it was captured, and for which alone it holds
-    captured: float  # seconds since the epoch, when the capture ended
-    source: str  # what was looked at, in words
-    window_seconds: float  # length of a reference window; 0: groups of images
-    edges: list[str]  # of the score histograms' buckets, as on the metrics page
-    profiles: list[Profile]
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,11 @@ Their choice, limits and false-alarm rates are explained in deploy/docs/statisti
 import itertools
 from collections.abc import Mapping, Sequence
 
-import msgspec
+from vedette_server.repository.baseline import Limits
 
 _MOVING_RANGE = (
     1.128  # d2 of two values: Shewhart's control chart for individuals (Montgomery, "Statistical Quality Control")
 )
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Between which values of a statistic all is well."""
-
-    low: float
-    mean: float
-    high: float
 
 
 def limits(values: Sequence[float], lowest: float = 0.0, highest: float = float("inf")) -> Limits:

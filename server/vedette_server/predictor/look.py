@@ -1,17 +1,28 @@
 """What an image looks like, as it arrived and as the model sees it: statistics from which mistakes can be told."""
 
+import math
 import zlib
 from typing import Any
 
 import cv2
 import numpy as np
 
-from vedette_server.contract.answer import ModelInput, PixelStatistics
+from vedette_server.contract.answer import FLAT, NEARLY_ALL, NO_MIDDLE, ModelInput, PixelStatistics
 from vedette_server.contract.types import Float32Array, UInt8Array
 
 _SAMPLES = 64  # along the shorter edge, about
 _DARK, _SATURATED = 12, 250  # levels at and beyond which a sample counts as dark or as saturated
 _LOW, _HIGH = 3, 253  # levels at and beyond which normalised values lie once they are 8 bits, cut or wrapped
+_TONE = 0.001  # share of the samples that have a level, from which on it is one of the picture's own
+_TWO_TONES = 2  # of a picture in black and white, which makes as much sense in signed numbers
+_ALIKE, _LESS = 0.3, 0.05  # correlation of a picture's neighbours, and by how much signs lessen it that are not meant
+# Where a sample shows nothing, the whole image is looked at before that is believed: noise is spread like a bell, so
+# that none of it lies beyond six standard deviations and what codecs add, and what neighbouring fields share is none.
+_ONE_SIDED = 0.95  # quantile that lies 1.645 standard deviations from a bell's middle
+_SIGMAS, _ADDED = 6.0, 4.0
+_DEFECTS = 1e-5  # share of a sensor's pixels that may be hot or dead
+_BLOCK = 8  # pixels, over which codecs spread a grey picture's noise
+_RELIEF, _SHARED = 0.15, 0.3  # levels, standard deviation of what neighbouring fields share; their correlation
 
 
 def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
@@ -22,17 +33,20 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
     sample = _sample(pixels)
     levels = np.bincount(sample.ravel(), minlength=256)
     share = levels / levels.sum()
-    present = np.flatnonzero(levels)
     mean, spread = cv2.meanStdDev(sample)
     grey = brightness(sample)
+    dark, saturated = float(share[: _DARK + 1].sum()), float(share[_SATURATED:].sum())
+    extreme = max(dark, saturated) >= NEARLY_ALL or float(spread.max()) < FLAT
+    lowest, highest = _extremes(pixels)
+    middle = _middle(pixels, float(share[_LOW + 1 : _HIGH].sum()))
     return PixelStatistics(
         mean=tuple(mean.ravel().tolist()),
         spread=tuple(spread.ravel().tolist()),
-        lowest=int(present[0]),
-        highest=int(present[-1]),
-        dark=float(share[: _DARK + 1].sum()),
-        saturated=float(share[_SATURATED:].sum()),
-        middle=float(share[_LOW + 1 : _HIGH].sum()),
+        lowest=lowest,
+        highest=highest,
+        dark=dark,
+        saturated=saturated,
+        middle=middle,
         flat=_flat(sample),
         coherence=_coherence(grey),
         colour=_colour(sample),
@@ -40,7 +54,64 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
         hash=_hash(grey),
         checksum=zlib.crc32(sample.tobytes()),
         upper=_upper(grey),
+        wrapped=not middle and int(np.count_nonzero(share >= _TONE)) > _TWO_TONES and _signed(pixels),
+        featureless=extreme and _featureless(pixels),
+        one_colour=extreme and bool((pixels == pixels[0, 0]).all()),
     )
+
+
+def _extremes(pixels: UInt8Array) -> tuple[int, int]:
+    """The lowest and the highest level of the whole image."""
+    lowest, highest, *_ = cv2.minMaxLoc(np.ascontiguousarray(pixels).reshape(len(pixels), -1))
+    return int(lowest), int(highest)
+
+
+def _middle(pixels: UInt8Array, share: float) -> float:
+    """The share of the levels between the lowest and the highest; of all where the sample has hardly any."""
+    if share >= NO_MIDDLE:
+        return share
+    return cv2.countNonZero(cv2.inRange(pixels.reshape(-1, 1), _LOW + 1, _HIGH - 1)) / pixels.size
+
+
+def _signed(pixels: UInt8Array) -> bool:
+    """Whether neighbours resemble each other no less where levels are read as signed numbers.
+
+    To noise at both ends of the range, as a JPEG of black and white has it, signs do what they do to all noise.
+    """
+    plane = np.ascontiguousarray(pixels[:, :, pixels.shape[2] // 2])
+    return _coherence(plane.view(np.int8)) >= max(_ALIKE, _coherence(plane) - _LESS)
+
+
+def _featureless(pixels: UInt8Array) -> bool:
+    """Whether the whole image shows nothing that a sensor's noise alone would not."""
+    if any(_outstanding(plane) > _DEFECTS for plane in cv2.split(pixels)):
+        return False
+    return _relief(brightness(pixels)) < _RELIEF
+
+
+def _outstanding(plane: Any) -> float:  # noqa: ANN401  OpenCV's types are wide
+    """The share of a channel's levels that lie where noise does not reach."""
+    levels = cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel().astype(np.float64)
+    below = np.cumsum(levels) / levels.sum()
+    low, middle, high = np.searchsorted(below, (1 - _ONE_SIDED, 0.5, _ONE_SIDED)).tolist()
+    sigma = max(high - middle, middle - low) / 1.645
+    beyond = np.abs(np.arange(256) - middle) > _SIGMAS * sigma + _ADDED
+    return float(levels[beyond].sum() / levels.sum())
+
+
+def _relief(grey: Any) -> float:  # noqa: ANN401  the same
+    """The standard deviation of what the means of neighbouring fields share; 0 where they hold but noise."""
+    height, width = grey.shape
+    step = max(1, min(height, width) // _SAMPLES // _BLOCK) * _BLOCK
+    rows, columns = height // step, width // step
+    if min(rows, columns) < 2:
+        return math.inf  # too small to be sure
+    whole = np.ascontiguousarray(grey[: rows * step, : columns * step], np.float32)
+    fields = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    fields -= fields.mean()
+    pairs = ((fields[:, 1:], fields[:, :-1]), (fields[1:], fields[:-1]))
+    shared = max(float(np.vdot(one, other)) / one.size for one, other in pairs)
+    return shared**0.5 if shared > _SHARED * float(fields.var()) else 0.0
 
 
 def _sample(pixels: Any) -> Any:  # noqa: ANN401  of the same type
