@@ -4,7 +4,10 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
 _WORDS = kinds.Words()
+_MOST_COMMANDS = 3  # that are suggested
+_CHOOSING = ("--weights-key", "--strip-prefix")  # flags that each suggestion gives anew
 _LONGEST_WINDOW = 7 * 86_400.0  # seconds
 
 
@@ -97,13 +102,31 @@ def _names(text: str) -> list[str]:
 @main.command("import")
 @click.argument("name")
 @click.option("--config", required=True, help="A Detectron2 config, or a path within its model zoo.")
-@click.option("--weights", required=True, type=click.Path(path_type=Path), help="A .safetensors, .pth or .pkl file.")
+@click.option(
+    "--weights", required=True, type=click.Path(path_type=Path), help="A checkpoint: what it is, its bytes say."
+)
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="The model repository to write to.")
 @click.option("--classes", type=_names, help="Class names, separated by commas.  [default: the config's dataset's]")
 @click.option("--stuff-classes", "stuff", type=_names, help="The same for the classes of stuff, of panoptic models.")
 @click.option("--keypoints", type=_names, help="The same for keypoints.")
 @click.option("--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures.")
-@click.option("--weights-key", help="The entry to take of a checkpoint with several, such as ema_state.")
+@click.option(
+    "--weights-key", metavar="PATH", help="The entry to take of a checkpoint with several, such as ema_state or a.b."
+)
+@click.option(
+    "--strip-prefix",
+    "strip_prefixes",
+    multiple=True,
+    metavar="PREFIX",
+    help="Take the tensors whose names begin so, without it, such as modelTeacher.; repeatable.",
+)
+@click.option(
+    "--ignore-keys",
+    multiple=True,
+    type=_names,
+    metavar="KEYS",
+    help="Leave these keys of the config out, separated by commas: none under MODEL or INPUT; repeatable.",
+)
 @click.option(
     "--plugin",
     "plugins",
@@ -113,20 +136,41 @@ def _names(text: str) -> list[str]:
     help="A module of the model's project, which is run.",
 )
 @click.option("--run-config", is_flag=True, help="Run a config that is a program: a LazyConfig.")
-def import_(name: str, repository: Path, golden: Path | None, **given: Any) -> None:  # noqa: ANN401  click passes each option by its name
+def import_(
+    name: str,
+    repository: Path,
+    golden: Path | None,
+    ignore_keys: tuple[list[str], ...],
+    **given: Any,  # noqa: ANN401  click passes each option by its name
+) -> None:
     """Check a model and write it into a repository as the next version of NAME.
 
     Nothing in it is run, but what --plugin and --run-config name.
     """
     from vedette_server.importer import Source, import_model  # imports torch, which serving must not
 
+    warnings.simplefilter("ignore")  # other people's, about their own code
+    source = Source(**given, ignore_keys=[key for keys in ignore_keys for key in keys])
     try:
-        folder = import_model(repository, name, Source(**given), golden)
-    except (LoadRefusedError, RepositoryError, OSError) as error:
-        fail(" ".join(str(error).split()), FAILURE)
+        folder = import_model(repository, name, source, golden, main.say)
+    except LoadRefusedError as error:
+        commands = [_again(sys.argv[1:], flags) for flags in error.flags[:_MOST_COMMANDS]]
+        fail("; or: ".join((f"{error}; try: {commands[0]}", *commands[1:])) if commands else error)
     click.echo(folder)
     if golden is None:
         click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
+
+
+def _again(arguments: Sequence[str], flags: Sequence[str]) -> str:
+    """The same command with other flags, to be pasted."""
+    kept, replaced = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if replaced or (name in _CHOOSING and flags[0] in _CHOOSING):
+            replaced = not replaced and not equals
+            continue
+        kept.append(argument)
+    return shlex.join(["vedette-server", *kept, *flags])
 
 
 @main.command("check")

@@ -6,7 +6,7 @@ A program of its own, like a worker: it runs the model, which the gateway never 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,27 +47,36 @@ class Source:
 
     config: str  # a file, or a path within the model zoo
     weights: Path
-    weights_key: str | None = None  # the entry to take of a checkpoint that holds several
+    weights_key: str | None = None  # the path of the entry to take of a checkpoint that holds several
+    strip_prefixes: Sequence[str] = ()  # what the names of its tensors begin with; others are left out
     classes: Sequence[str] | None = None  # None: the names of the dataset that the config was trained on
     stuff: Sequence[str] | None = None
     keypoints: Sequence[str] | None = None
     plugins: Sequence[str] = ()  # modules of its project
     run_config: bool = False  # whether a config that is a program may be run
+    ignore_keys: Sequence[str] = ()  # keys of the config to leave out
 
 
-def import_model(root: Path, name: str, source: Source, golden: Path | None = None) -> Path:
+def import_model(
+    root: Path,
+    name: str,
+    source: Source,
+    golden: Path | None = None,
+    tell: Callable[[str], object] = lambda _note: None,
+) -> Path:
     """Import a config and a checkpoint as the next version of the model `name`; returns the version's folder.
 
-    `golden` is a folder of pictures whose answers are stored. Raises `LoadRefusedError` for whatever is wrong with the
-    model, `RepositoryError` for what is wrong with its model.toml.
+    `golden` is a folder of pictures whose answers are stored; `tell` is told what was decided on the way. Raises
+    `LoadRefusedError` for whatever is wrong with the model, `RepositoryError` for what is wrong with its model.toml.
     """
-    config = resolve(source.config, source.plugins, run=source.run_config)
+    config = resolve(source.config, source.plugins, run=source.run_config, ignore=source.ignore_keys)
     if architecture(config) in FAMILIES:
         declared(config)  # what can be refused by the config alone is, before anything is built
     folder = root / name
     waivers = repository.read_settings(folder).waivers
     model = build(config, source.plugins, "cpu")
-    load_strictly(model, read_weights(source.weights, model, source.weights_key), waivers)
+    tensors = read_weights(source.weights, model, source.weights_key, source.strip_prefixes, tell)
+    load_strictly(model, tensors, waivers)
     produced = see(model, config)
     names = _names(config, source, produced)
     pictures = {path.name: path.read_bytes() for path in sorted(golden.iterdir())} if golden else {}

@@ -331,7 +331,7 @@ def test_a_check_is_waived_by_its_name_alone(name: str, state: State, tmp_path: 
 
 def test_what_is_no_mapping_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2, 3], tmp_path / "model.pth")
-    assert_refused(Check.WEIGHTS_UNREADABLE, tmp_path, tmp_path / "model.pth")
+    assert_refused(Check.WEIGHTS_EMPTY, tmp_path, tmp_path / "model.pth")
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], str, Check]] = {

@@ -130,7 +130,7 @@ def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_without_its_plugin_a_config_is_refused_by_its_key(projects: Path) -> None:
     file = projects.parent / "project.yaml"
-    with pytest.raises(LoadRefusedError, match=r"CONFIG_UNREADABLE: .*SCALED_HEAD.*--plugin"):
+    with pytest.raises(LoadRefusedError, match=r"CONFIG_KEYS_UNKNOWN: .*MODEL.SCALED_HEAD;.*--plugin"):
         import_model(projects, "x", Source(str(file), projects.parent / "project.pth", classes=CLASSES))
 
 

@@ -3,7 +3,7 @@
 Whoever refuses says what was seen; what that means and what to do about it is said here, once.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
@@ -18,6 +18,7 @@ class Check(StrEnum):
     CONFIG_UNREADABLE = auto()
     CONFIG_IS_PROGRAM = auto()
     CONFIG_UNBUILDABLE = auto()
+    CONFIG_KEYS_UNKNOWN = auto()
     CONFIG_UNSERVABLE = auto()
     PROPOSALS_EXTERNAL = auto()
     OPERATORS_MISSING = auto()
@@ -31,6 +32,7 @@ class Check(StrEnum):
     WEIGHTS_UNREADABLE = auto()
     WEIGHTS_UNSAFE = auto()
     WEIGHTS_EMPTY = auto()
+    WEIGHTS_AMBIGUOUS = auto()
     BACKBONE_ONLY = auto()
     SWITCH_DISAGREES = auto()
     TENSORS_MISSHAPEN = auto()
@@ -54,7 +56,7 @@ class Row:
 CHECKS: dict[Check, Row] = {
     Check.CONFIG_UNREADABLE: Row(
         "The config is no file, no path of the model zoo, or not what Detectron2 reads.",
-        "compare its keys with detectron2.config.defaults; a project's own keys need its --plugin",
+        "give the config.yaml that the training wrote into its OUTPUT_DIR",
     ),
     Check.CONFIG_IS_PROGRAM: Row(
         "The config is a Python program (a LazyConfig), or holds an expression that would be run.",
@@ -63,6 +65,10 @@ CHECKS: dict[Check, Row] = {
     Check.CONFIG_UNBUILDABLE: Row(
         "Detectron2 cannot build the model that the config describes.",
         "build it with detectron2.modeling.build_model, which says the same, and mend the config",
+    ),
+    Check.CONFIG_KEYS_UNKNOWN: Row(
+        "The config has keys that Detectron2 does not have: a project's own, or misspelt ones.",
+        "give the --plugin whose keys they are, or leave out by --ignore-keys what is not under MODEL or INPUT",
     ),
     Check.CONFIG_UNSERVABLE: Row(
         "The config describes a model, or a way to prepare images, that this server cannot serve.",
@@ -87,7 +93,7 @@ CHECKS: dict[Check, Row] = {
         "run it on one picture with Detectron2's DefaultPredictor: what fails here fails there",
     ),
     Check.PLUGIN_MISSING: Row(
-        "A module that the model needs cannot be imported, or a part of it is registered by no module.",
+        "A module that the model needs cannot be imported or fails, or a part of it is registered by no module.",
         "install the project beside the server, or put its folder on PYTHONPATH",
     ),
     Check.PLUGIN_NOT_ALLOWED: Row(
@@ -112,10 +118,17 @@ CHECKS: dict[Check, Row] = {
         "compare its size with the original's; save model.state_dict()",
     ),
     Check.WEIGHTS_UNSAFE: Row(
-        "The checkpoint is a pickle that holds more than tensors: loading it would run a program.",
-        "save the weights as safetensors where you trust the file",
+        "The checkpoint is a pickle that runs a program where it is loaded as usual, as no checkpoint needs to.",
+        "find out who made it, and load it nowhere; give the checkpoint from where it was trained",
     ),
-    Check.WEIGHTS_EMPTY: Row("The checkpoint holds no tensors.", "give the trained checkpoint, or --weights-key"),
+    Check.WEIGHTS_EMPTY: Row(
+        "The checkpoint holds no tensors, or none where --weights-key and --strip-prefix say.",
+        "give the trained checkpoint, or --weights-key with the entry that holds them",
+    ),
+    Check.WEIGHTS_AMBIGUOUS: Row(
+        "The checkpoint holds several sets of tensors that could be the model's, such as a student's and a teacher's.",
+        "say which, by --weights-key and --strip-prefix",
+    ),
     Check.BACKBONE_ONLY: Row(
         "No head is in the weights: they are a backbone's, from which training starts.",
         "give the trained checkpoint",
@@ -164,9 +177,15 @@ class LoadRefusedError(Exception):
     The message names the check, says what was seen and what to do; it is for whoever ships the model.
     """
 
-    def __init__(self, check: Check, seen: str) -> None:
-        super().__init__(f"{check}: {seen}; {CHECKS[check].remedy}")
+    def __init__(
+        self, check: Check, seen: str, remedy: str | None = None, *, flags: Sequence[Sequence[str]] = ()
+    ) -> None:
+        """`remedy` is one that fits what was seen better than the table's; `flags` are flags of `import` to try."""
+        super().__init__(f"{check}: {seen}; {remedy or CHECKS[check].remedy}")
         self.check = check
+        self.seen = seen
+        self.remedy = remedy
+        self.flags = flags
 
 
 def refuse(check: Check, seen: str, waivers: Collection[Check]) -> None:

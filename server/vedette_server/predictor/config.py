@@ -1,55 +1,226 @@
 """Resolve a Detectron2 config to one complete, plain mapping, without running what may be in it unless told to."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode, downgrade_config, get_cfg
+from detectron2.config.compat import guess_version
+from yacs.config import CfgNode as Node
 
 from vedette_server.contract.loading import Check, LoadRefusedError
-from vedette_server.predictor import lazy, plugins
+from vedette_server.predictor import lazy, plugins, written
+
+_BASE = "_BASE_"
+_MODELS = ("MODEL", "INPUT")  # where no key may be left out: it would make another model, or prepare images otherwise
+_UNREAD = ("SOLVER", "DATALOADER", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD")  # of no matter for serving
+_LONGEST_REASON = 300  # characters of what Detectron2 says
 
 
-def resolve(path: str, modules: Sequence[str] = (), *, run: bool = False) -> dict[str, Any]:
+def resolve(path: str, modules: Sequence[str] = (), *, run: bool = False, ignore: Sequence[str] = ()) -> dict[str, Any]:
     """The complete config of a file, or of a path within Detectron2's model zoo, its bases merged in.
 
-    `modules` are the plugins that extend the config; `run` allows a LazyConfig, which is a program, to be run. YAML
-    that Detectron2 itself carries may hold expressions, and some does; that of anyone else must be plain.
-    Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, PLUGIN_MISSING.
+    `modules` are the plugins that extend the config; `run` allows a LazyConfig, which is a program, to be run; `ignore`
+    are keys of the file to leave out. YAML that Detectron2 itself carries may hold expressions, and some does; that of
+    anyone else is read as data.
+    Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, CONFIG_KEYS_UNKNOWN, PLUGIN_MISSING.
     """
+    file = _file(path)
     if path.endswith(".py"):
         if not run:
             raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, f"{path} is a Python program")
-        return lazy.read(_file(path))
-    return _resolve_yaml(path, modules)
-
-
-def _resolve_yaml(path: str, modules: Sequence[str]) -> dict[str, Any]:
-    carried = not Path(path).exists()
-    config: CfgNode = get_cfg()
+        return lazy.read(str(file))
+    stock, config = get_cfg(), get_cfg()
     plugins.extend(config, modules)
-    try:
-        config.merge_from_file(_file(path), allow_unsafe=carried)
-    except yaml.constructor.ConstructorError as error:
-        msg = f"{path} holds an expression ({error.problem})"
-        raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, msg) from error
-    except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        msg = f"{path} is no Detectron2 config ({type(error).__name__}: {error})"
-        raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
-    return plain(config)
+    data = _with_bases(file, ())
+    _leave_out(data, ignore, file, stock, config)
+    if lazy.is_lazy(data):
+        return lazy.from_data(data, file)
+    _check_no_expressions(data, file, stock, config)
+    _check_known(data, file, stock, config)
+    return _merged(data, config, file)
 
 
-def _file(path: str) -> str:
+def _file(path: str) -> Path:
     if Path(path).exists():
-        return path
+        return Path(path)
     try:
-        file: str = model_zoo.get_config_file(path)
+        return Path(model_zoo.get_config_file(path))
     except RuntimeError as error:
         msg = f"{path} is neither a file nor a config of the model zoo"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
-    return file
+
+
+def _is_carried(file: Path) -> bool:
+    """Whether Detectron2 itself carries it."""
+    return Path(model_zoo.__file__).resolve().parent in file.resolve().parents
+
+
+def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What a file says, over what its bases say."""
+    if _is_carried(file):
+        carried: dict[str, Any] = CfgNode.load_yaml_with_base(str(file), allow_unsafe=True)
+        return carried
+    here = file.resolve()
+    if here in above:
+        chain = " on ".join(map(str, (*above[above.index(here) :], here)))
+        _unreadable(f"{file} is a base of itself: {chain}", "leave one _BASE_ out")
+    data = written.read(file)
+    if not isinstance(data, dict):
+        _unreadable(f"{file} holds {_kind(data)}, not keys with values")
+    given = data.pop(_BASE, [])
+    bases = [given] if isinstance(given, str) else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        _unreadable(f"{file} names as _BASE_ {_kind(given)}, not a file")
+    merged: dict[str, Any] = {}
+    for base in bases:
+        _merge(_with_bases(_base(file, base), (*above, here)), merged, file)
+    _merge(data, merged, file)
+    return merged
+
+
+def _kind(data: object) -> str:
+    if data is None:
+        return "nothing"
+    return {list: "a list", str: "a text", dict: "keys with values", written.Expression: "an expression"}.get(
+        type(data), f"the value {data!r}"
+    )
+
+
+def _base(file: Path, base: str) -> Path:
+    """The file that `_BASE_` names."""
+    if "://" in base:
+        _unreadable(f"{file} has the base {base}, and nothing is fetched", "copy it beside, and name the copy")
+    path = file.parent / Path(base).expanduser()
+    if not path.is_file():
+        _no_base(file, base, path)
+    return path
+
+
+def _no_base(file: Path, base: str, path: Path) -> NoReturn:
+    own = [one for one in Path(model_zoo.__file__).parent.rglob("*.yaml") if one.name == Path(base).name]
+    remedy = (
+        f"Detectron2 carries one of that name: _BASE_: {own[0]}"
+        if own
+        else "put it there, or give a config that needs none"
+    )
+    _unreadable(f"{file} has the base {base}, and there is no {path}", remedy)
+
+
+def _merge(above: Mapping[str, Any], below: dict[str, Any], file: Path) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge(value, below[key], file)
+        elif isinstance(value, dict) and key in below:
+            _unreadable(f"{file} has keys in {key}, which is a value in its base")
+        else:
+            below[key] = value
+
+
+def _leave_out(data: dict[str, Any], ignore: Sequence[str], file: Path, stock: CfgNode, config: CfgNode) -> None:
+    """Take out keys that whoever imports has named."""
+    for key in ignore:
+        *sections, last = key.split(".")
+        node: Any = data
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            _unreadable(f"{file} has no key {key}, which --ignore-keys names", "leave it out of --ignore-keys")
+        if not _ignorable(key, stock, config):
+            seen = f"--ignore-keys names {key}, without which the model would be another"
+            _unreadable(seen, "give the --plugin that it belongs to, or take it out of the config if it has no effect")
+        del node[last]
+
+
+def _ignorable(key: str, stock: CfgNode, config: CfgNode) -> bool:
+    """Whether a key may be left out: no matter for serving, or of a section that a plugin has brought."""
+    section = key.partition(".")[0]
+    if section in _MODELS:
+        starts = [key[:at] for at, letter in enumerate(key) if letter == "."]
+        return any(_has(config, start) and not _has(stock, start) for start in starts)
+    return section in _UNREAD or not _has(stock, key)
+
+
+def _has(config: Node, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(config, Node) or part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+def _check_no_expressions(data: Mapping[str, Any], file: Path, stock: CfgNode, config: CfgNode) -> None:
+    found = dict(written.expressions(data))
+    if found:
+        seen = f"{file} would call {', '.join(f'{one.name} for {key}' for key, one in found.items())}"
+        remedy = "write the values instead"
+        keys = [".".join(key.split(".")[:2]) for key in found]
+        raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, seen, remedy, flags=_flags(keys, stock, config))
+
+
+def _flags(keys: Sequence[str], stock: CfgNode, config: CfgNode) -> list[tuple[str, ...]]:
+    """The flags that would leave these keys out, if they may be."""
+    if not all(_ignorable(key, stock, config) for key in keys):
+        return []
+    return [("--ignore-keys", ",".join(dict.fromkeys(keys)))]
+
+
+def _check_known(data: Mapping[str, Any], file: Path, stock: CfgNode, config: CfgNode) -> None:
+    """Refuse keys that Detectron2 does not have, all at once."""
+    keys = [*_unknown(data, _of_its_version(data, config, file), config)]
+    if not keys:
+        return
+    inside = [key for key in keys if not _ignorable(key, stock, config)]
+    remedy = "give the --plugin whose keys they are"
+    if not inside:
+        remedy += ", or leave them out by --ignore-keys: none of them is under MODEL or INPUT"
+    elif len(inside) < len(keys):
+        remedy += f", or correct {', '.join(inside)}, and leave the others out by --ignore-keys"
+    else:
+        remedy += ", or correct them"
+    raise LoadRefusedError(
+        Check.CONFIG_KEYS_UNKNOWN, f"{file} has {', '.join(keys)}", remedy, flags=_flags(keys, stock, config)
+    )
+
+
+def _of_its_version(data: Mapping[str, Any], config: CfgNode, file: Path) -> CfgNode:
+    """The config with the keys that it had in the version that a file was written for."""
+    try:
+        version = data.get("VERSION") or guess_version(CfgNode(dict(data)), str(file))
+        return downgrade_config(config, to_version=version) if version != config.VERSION else config
+    except Exception:  # noqa: BLE001  of data that is not what it should be; merging it tells what is wrong
+        return config
+
+
+def _unknown(data: Mapping[str, Any], known: CfgNode, root: CfgNode, within: str = "") -> Iterator[str]:
+    for key, value in data.items():
+        path = f"{within}{key}"
+        if key in known:
+            if isinstance(value, dict) and isinstance(known[key], Node):
+                yield from _unknown(value, known[key], root, f"{path}.")
+        elif not known.is_new_allowed() and not root.key_is_deprecated(path):
+            yield path
+
+
+def _merged(data: Mapping[str, Any], config: CfgNode, file: Path) -> dict[str, Any]:
+    """Detectron2's own defaults, and its own way to put a file's values over them."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "config.yaml"
+            whole.write_text(yaml.safe_dump(dict(data), allow_unicode=True), encoding="utf-8")
+            config.merge_from_file(str(whole), allow_unsafe=False)
+        return plain(config)
+    except Exception as error:  # yacs says what is wrong with a value in many ways
+        reason = " ".join(str(error.args[0] if error.args else error).split())[:_LONGEST_REASON]
+        msg = f"{file} is no Detectron2 config ({type(error).__name__}: {reason})"
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
+
+
+def _unreadable(seen: str, remedy: str | None = None) -> NoReturn:
+    raise LoadRefusedError(Check.CONFIG_UNREADABLE, seen, remedy)
 
 
 def plain(config: CfgNode) -> dict[str, Any]:

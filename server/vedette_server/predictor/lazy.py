@@ -1,20 +1,26 @@
 """LazyConfigs: written down as plain data at import, built from it without running anything but Detectron2's parts."""
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import _convert_target_to_string, locate
-from omegaconf import OmegaConf
+from omegaconf import Container, OmegaConf
 from torch import nn
 
 from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor import written
 
 _CHANNELS = 32  # any number that kinds of norms take
 # What a version's config may call: the parts of models. None of them reads a file or runs what it is given.
 _PARTS = ("detectron2.modeling.", "detectron2.layers.", "torch.nn.")
+_PREPARED = ("image_format", "augmentations")  # what serving needs of the mapper of test images
+_OF_TRAINING = ("dataloader.train", "dataloader.evaluator", "dataloader.test.dataset")
+_CALLED = re.compile(r"\$\{[^}]*:")  # a resolver of OmegaConf's, such as ${oc.env:HOME}: more than a reference
 
 
 def read(path: str) -> dict[str, Any]:
@@ -23,18 +29,92 @@ def read(path: str) -> dict[str, Any]:
     Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_UNSERVABLE.
     """
     try:
-        config = LazyConfig.load(path)
-        mapper = config.dataloader.test.mapper
-        prepared = {key: _plain(mapper[key]) for key in ("image_format", "augmentations")}
-        test: dict[str, Any] = {"mapper": prepared}
-        if names := OmegaConf.select(config, "dataloader.train.dataset.names"):  # what its classes are called
-            test["dataset"] = {"names": _plain(names)}
-        return {"model": _plain(config.model), "dataloader": {"test": test}}
+        return _served(LazyConfig.load(path), path)
     except LoadRefusedError:
         raise
-    except Exception as error:  # a program may raise anything
-        msg = f"{path} gives no model ({type(error).__name__}: {error})"
+    except (Exception, SystemExit) as error:  # a program may raise anything
+        msg = f"{path} gives no model ({type(error).__name__}: {' '.join(str(error).split())})"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
+
+
+def is_lazy(data: Mapping[str, Any]) -> bool:
+    """Whether a YAML file's content is a LazyConfig, as `LazyConfig.save` has written it."""
+    return "MODEL" not in data and isinstance(data.get("model"), Mapping)
+
+
+def from_data(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The same as `read` gives, of a LazyConfig that was saved as YAML; nothing is run.
+
+    Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, CONFIG_UNSERVABLE.
+    """
+    parts = {key: value for key, value in data.items() if key in ("model", "dataloader")}
+    parts = _with_parts(parts)
+    found = {key: one.name for key, one in written.expressions(parts) if not key.startswith(_OF_TRAINING)}
+    found |= {key: text for key, text in _texts(parts) if _CALLED.search(text) and not key.startswith(_OF_TRAINING)}
+    if found:
+        seen = f"{path} would call {', '.join(f'{name} for {key}' for key, name in found.items())}"
+        raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, seen, "give the LazyConfig itself, a .py, with --run-config")
+    try:
+        return _served(OmegaConf.create(_without_expressions({**data, **parts})), path)
+    except LoadRefusedError:
+        raise
+    except Exception as error:  # OmegaConf says in many ways what is wrong with a reference
+        msg = f"{path} gives no model ({type(error).__name__}: {' '.join(str(error).split())})"
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
+
+
+def _served(config: Any, path: object) -> dict[str, Any]:  # noqa: ANN401  as OmegaConf has it
+    """What serving needs of a LazyConfig: its model, and how images are prepared for it."""
+    if not isinstance(config, Mapping) or "_target_" not in (config.get("model") or {}):
+        seen = f"{path} has no `model` with a `_target_`"
+        raise LoadRefusedError(
+            Check.CONFIG_UNREADABLE, seen, "give the config of the training, as LazyConfig.save wrote it"
+        )
+    mapper = OmegaConf.select(cast("Container", config), "dataloader.test.mapper")
+    if not isinstance(mapper, Mapping) or not {*_PREPARED} <= {*mapper}:
+        keys = " and ".join(_PREPARED)
+        seen = f"{path} does not say how images are prepared: it has no dataloader.test.mapper with {keys}"
+        remedy = "add them, as in the LazyConfigs of detectron2/configs/common/data"
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, seen, remedy)
+    test: dict[str, Any] = {"mapper": {key: _plain(mapper[key]) for key in _PREPARED}}
+    if names := OmegaConf.select(cast("Container", config), "dataloader.train.dataset.names"):  # its classes' names
+        test["dataset"] = {"names": _plain(names)}
+    return {"model": _plain(config["model"]), "dataloader": {"test": test}}
+
+
+def _with_parts(data: Any) -> Any:  # noqa: ANN401  whatever the file holds
+    """The same, with what is named and not called written as `read` writes it."""
+    match data:
+        case Mapping():
+            return {key: _with_parts(value) for key, value in data.items()}
+        case list():
+            return [_with_parts(item) for item in data]
+        case written.Expression(name, called=False):
+            return {"_target_": _PART, "part": name}
+    return data
+
+
+def _texts(data: object, within: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in plain data, with its key."""
+    if isinstance(data, str):
+        yield within, data
+    items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        yield from _texts(value, f"{within}.{key}" if within else str(key))
+
+
+def _without_expressions(data: Any) -> Any:  # noqa: ANN401  whatever the file holds
+    """The same, with nothing in the place of what nobody asks for."""
+    match data:
+        case Mapping():
+            return {str(key): _without_expressions(value) for key, value in data.items()}
+        case list():
+            return [_without_expressions(item) for item in data]
+        case str() if _CALLED.search(data):
+            return None
+        case None | str() | bool() | int() | float():
+            return data
+    return None
 
 
 def _plain(node: Any) -> Any:  # noqa: ANN401  whatever a program leaves in a config

@@ -14,6 +14,7 @@ _SHOWN = 5  # names in a message
 # Constants of older checkpoints, which today's models make from their config, and counters that inference never reads.
 _DERIVED = ("pixel_mean", "pixel_std")
 _DERIVED_PARTS = ("anchor_generator.cell_anchors", "num_batches_tracked")
+_BACKBONE, _FEW = "backbone.bottom_up", 2
 _SWITCHES = {"roi_heads.mask_": "MODEL.MASK_ON", "roi_heads.keypoint_": "MODEL.KEYPOINT_ON"}
 _CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor")
 
@@ -24,18 +25,19 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Coll
     Raises `LoadRefusedError`: BACKBONE_ONLY, SWITCH_DISAGREES, CLASS_COUNT, TENSORS_MISSHAPEN, TENSORS_MISSING,
     TENSORS_UNEXPECTED, VALUES_NOT_FINITE.
     """
-    wanted = {name: value for name, value in model.state_dict().items() if not _derived(name)}
-    given = {name: value for name, value in tensors.items() if not _derived(name)}
-    missing = [name for name in wanted if name not in given]
-    unexpected = [name for name in given if name not in wanted]
-    _check_backbone_only(wanted, missing)
+    needed = wanted(model)
+    given = {name: value for name, value in tensors.items() if not is_derived(name)}
+    missing = [name for name in needed if name not in given]
+    unexpected = [name for name in given if name not in needed]
+    _check_backbone_only(needed, missing, unexpected)
     if Check.TENSORS_MISSING not in waivers:
         _check_switches(missing, "missing from the weights, and {key} asks for them")
     if Check.TENSORS_UNEXPECTED not in waivers:
         _check_switches(unexpected, "in the weights, and {key} does not ask for them")
-    _check_shapes(wanted, given)
+    _check_shapes(needed, given)
     if missing:
-        refuse(Check.TENSORS_MISSING, f"{_names(missing)} missing from the weights", waivers)
+        seen = f"{len(missing)} of {len(needed)} tensors missing from the weights: {_names(missing)}"
+        refuse(Check.TENSORS_MISSING, seen, waivers)
     if unexpected:
         refuse(Check.TENSORS_UNEXPECTED, f"{_names(unexpected)} not part of this model", waivers)
     _check_finite(given, waivers)
@@ -43,13 +45,21 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Coll
     model.load_state_dict({name: value for name, value in tensors.items() if name in known}, strict=False)
 
 
-def _derived(name: str) -> bool:
+def wanted(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that a model must be given, by name."""
+    return {name: value for name, value in model.state_dict().items() if not is_derived(name)}
+
+
+def is_derived(name: str) -> bool:
+    """Whether a tensor is one that the model makes itself."""
     return name in _DERIVED or any(part in name for part in _DERIVED_PARTS)
 
 
-def _check_backbone_only(wanted: Mapping[str, Tensor], missing: Sequence[str]) -> None:
-    heads = [name for name in wanted if not name.startswith("backbone.bottom_up")]
-    if heads and set(heads) <= set(missing):
+def _check_backbone_only(needed: Mapping[str, Tensor], missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """Refuse a backbone, which may bring a classifier of its own; heads under other names are something else."""
+    heads = [name for name in needed if not name.startswith(_BACKBONE)]
+    none = heads and set(heads) <= set(missing)
+    if none and len(missing) < len(needed) and _FEW * len(unexpected) < len(heads):
         raise LoadRefusedError(Check.BACKBONE_ONLY, f"{_names(heads)} missing: every head")
 
 
@@ -60,8 +70,12 @@ def _check_switches(names: Sequence[str], seen: str) -> None:
             raise LoadRefusedError(Check.SWITCH_DISAGREES, f"{_names(part)} {seen.format(key=key)}")
 
 
-def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    pairs = {name: (value.shape, given[name].shape) for name, value in wanted.items() if name in given}
+def _check_shapes(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    for name, value in needed.items():
+        if name in given and (given[name].is_floating_point() != value.is_floating_point() or given[name].is_complex()):
+            seen = f"{name} is {given[name].dtype} instead of {value.dtype}: its numbers mean something else"
+            raise LoadRefusedError(Check.TENSORS_MISSHAPEN, seen, "save it as it was in training, not quantised")
+    pairs = {name: (value.shape, given[name].shape) for name, value in needed.items() if name in given}
     wrong = {name: shapes for name, shapes in pairs.items() if shapes[0] != shapes[1]}
     if not wrong:
         return

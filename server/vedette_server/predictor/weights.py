@@ -1,68 +1,86 @@
-"""Read checkpoints without executing what is in them.
+"""The tensors of a checkpoint under a model's own names for them: read without running anything, and chosen."""
 
-safetensors hold numbers alone. `.pth` files go through torch's own restricted loader. `.pkl` files, the model zoo's
-format, go through an unpickler that knows NumPy's arrays and nothing else.
-"""
-
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.layers import FrozenBatchNorm2d
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor import checkpoint, kinds
+from vedette_server.predictor.choose import Chosen, choose, leaves
+from vedette_server.predictor.pickled import BrokenPickleError
+from vedette_server.predictor.stored import Stored
+from vedette_server.predictor.strict import is_derived, wanted
 
-# What a pickled NumPy array is made of, under the module names of NumPy 1 and 2.
-_HARMLESS = {
-    (module, name)
-    for module, names in {
-        "numpy": ("ndarray", "dtype"),
-        "numpy.core.multiarray": ("_reconstruct", "scalar"),
-        "numpy._core.multiarray": ("_reconstruct", "scalar"),
-        "collections": ("OrderedDict",),
-        "_codecs": ("encode",),
-    }.items()
-    for name in names
-}
-_PICKLE_PROTOCOL = b"\x80"
-_WRAPPERS = ("model", "state_dict", "model_state", "model_ema", "ema_state", "ema", "blobs")  # the last is Caffe2's
+_CAFFE2 = "Caffe2"
+_BLOBS = "blobs"  # where Caffe2's own files hold their tensors
 _OPTIMIZERS = "_momentum"  # what Caffe2 writes beside each weight
-_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Refuses every name but those that arrays are made of, so that nothing can run."""
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401  pickle's own signature
-        """Look a name up, if it is harmless."""
-        if (module, name) not in _HARMLESS:
-            raise LoadRefusedError(Check.WEIGHTS_UNSAFE, f"the pickle asks for {module}.{name}, which is no array")
-        return super().find_class(module, name)
-
-
-def read_weights(path: Path, model: nn.Module, key: str | None = None) -> dict[str, Tensor]:
+def read_weights(
+    path: Path,
+    model: nn.Module,
+    key: str | None = None,
+    prefixes: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda _note: None,
+) -> dict[str, Tensor]:
     """The tensors of a checkpoint, under the names that `model` has for them.
 
-    `key` names the entry to take of a checkpoint that holds several; None takes "model", as Detectron2 does, or the
-    only one there is. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE, WEIGHTS_EMPTY.
+    `key` is the path of the containers to take them from, of a checkpoint that holds several, and `prefixes` are what
+    their names begin with; without either, what Detectron2 takes, or the only ones that fit. `tell` is told which they
+    were, where there was a choice. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE, WEIGHTS_EMPTY,
+    WEIGHTS_AMBIGUOUS, TENSORS_MISSING.
     """
-    content = _read(path)
-    author = content.get("__author__")
-    state = _unwrap(content, key)
-    tensors = {_plain(name): _tensor(name, value) for name, value in state.items() if not name.endswith(_OPTIMIZERS)}
-    if not tensors:
-        raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"{path} holds no tensors")
-    if author == "Caffe2" or content.get("matching_heuristics") or _is_caffe2(path, content):
-        aligned: dict[str, Tensor] = align_and_update_state_dicts(model.state_dict(), tensors, c2_conversion=True)
-        return _constants(model) | aligned
+    content = checkpoint.load(path)
+    if key is None and not prefixes and (aligned := _aligned(path, content, model)) is not None:
+        return aligned
+    shapes = {name: tuple(value.shape) for name, value in wanted(model).items()}
+    chosen = choose(leaves(content, path), shapes, path, key=key, prefixes=prefixes, derived=is_derived)
+    tensors = _read(chosen.stored, path)
+    _tell(chosen, tensors, tell)
     return tensors
+
+
+def _tell(chosen: Chosen, tensors: Mapping[str, Tensor], tell: Callable[[str], object]) -> None:
+    if chosen.note:
+        others = "; ".join(" ".join(flags) for flags in chosen.alternatives)
+        tell(chosen.note + (f" (to be chosen by {others})" if others else ""))
+    dtypes = {value.dtype for value in tensors.values() if value.is_floating_point()} - {torch.float32}
+    if dtypes:
+        tell(f"the weights are {', '.join(sorted(map(str, dtypes)))}; the model computes in torch.float32")
+
+
+def _read(stored: Mapping[str, Stored], path: Path) -> dict[str, Tensor]:
+    try:
+        return {name: item.tensor() for name, item in stored.items()}
+    except BrokenPickleError as error:
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} cannot be read: {error}") from error
+    except Exception as error:  # whatever zipfile and torch make of a damaged file
+        msg = f"the tensors of {path} cannot be read ({type(error).__name__}: {error})"
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
+
+
+def _aligned(path: Path, content: object, model: nn.Module) -> dict[str, Tensor] | None:
+    """The tensors of a checkpoint that came from elsewhere, renamed as Detectron2 itself does; None if it did not."""
+    top: Mapping[Any, Any] = content if isinstance(content, dict) else {}
+    state = top.get("model", top.get(_BLOBS, top))
+    if not isinstance(state, dict):
+        return None
+    theirs = {str(name): item for name, item in state.items() if isinstance(item, Stored)}
+    foreign = bool(theirs) and not any(name in theirs for name in model.state_dict())
+    caffe2 = top.get("__author__") == _CAFFE2 or ("model" not in top and foreign and kinds.kind(path) == kinds.PICKLE)
+    if not caffe2 and not top.get("matching_heuristics"):
+        return None
+    tensors = _read({name: item for name, item in theirs.items() if not name.endswith(_OPTIMIZERS)}, path)
+    try:
+        aligned: dict[str, Tensor] = align_and_update_state_dicts(model.state_dict(), tensors, c2_conversion=caffe2)
+    except (AssertionError, KeyError, ValueError):  # the names are not Caffe2's either
+        return None
+    return _constants(model) | aligned if caffe2 else aligned
 
 
 def _constants(model: nn.Module) -> dict[str, Tensor]:
@@ -70,74 +88,3 @@ def _constants(model: nn.Module) -> dict[str, Tensor]:
     frozen = {name: part for name, part in model.named_modules() if isinstance(part, FrozenBatchNorm2d)}
     means = {f"{name}.running_mean": torch.zeros_like(part.running_mean) for name, part in frozen.items()}
     return means | {f"{name}.running_var": torch.ones_like(part.running_var) for name, part in frozen.items()}
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = _load(path)
-    except LoadRefusedError:
-        raise
-    except pickle.UnpicklingError as error:
-        msg = f"torch's restricted loader refuses {path}: {str(error).splitlines()[0]}"
-        raise LoadRefusedError(Check.WEIGHTS_UNSAFE, msg) from error
-    except Exception as error:
-        msg = f"{path} cannot be read ({type(error).__name__}: {error})"
-        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
-    if not isinstance(content, Mapping):
-        msg = f"{path} holds a {type(content).__name__}, not tensors by name"
-        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)
-    return content
-
-
-def _load(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            msg = f"{path} is no whole safetensors file: {error}"
-            raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
-    with path.open("rb") as file:
-        if path.suffix == ".pkl" and file.read(1) == _PICKLE_PROTOCOL:
-            file.seek(0)
-            return _unpickle(file)
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unpickle(file: IO[bytes]) -> Any:  # noqa: ANN401  whatever the file holds
-    try:
-        return _ArrayUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError) as error:
-        msg = f"{file.name} is no whole pickle: {error}"
-        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
-
-
-def _unwrap(content: Mapping[str, Any], key: str | None) -> Mapping[str, Any]:
-    found = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
-    if key is not None and key not in found:
-        msg = f"the checkpoint has no {key!r}; it has {', '.join(map(str, content))}"
-        raise LoadRefusedError(Check.WEIGHTS_EMPTY, msg)
-    if key is None and not found:
-        return {name: value for name, value in content.items() if isinstance(value, Tensor | np.ndarray)}
-    state: Mapping[str, Any] = content[key or found[0]]
-    return state
-
-
-def _is_caffe2(path: Path, content: Mapping[str, Any]) -> bool:
-    return path.suffix == ".pkl" and "model" not in content
-
-
-def _plain(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _tensor(name: str, value: object) -> Tensor:
-    match value:
-        case Tensor():
-            return value.detach()
-        case np.ndarray():
-            return torch.from_numpy(np.array(value))
-        case _:
-            msg = f"the entry {name!r} is a {type(value).__name__}, not a tensor"
-            raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)

@@ -1,0 +1,316 @@
+"""Read checkpoint files, whatever their names say, without running what is in them.
+
+safetensors hold numbers alone. What torch or pickle has written is read as inert data (`predictor.pickled`); the calls
+that stand in it for tensors, arrays and plain containers are known here by name, and become `Stored` tensors and the
+like.
+"""
+
+import io
+import json
+import mmap
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from safetensors import safe_open
+
+from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor import kinds
+from vedette_server.predictor.pickled import AttackError, BrokenPickleError, Inert, Known, Named, Persistent, read
+from vedette_server.predictor.stored import Array, DType, Storage, Stored, Strided, Whole, is_size
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LONGEST_REASON = 200  # characters of what another library says
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+    "UntypedStorage": torch.uint8,
+}
+
+
+def load(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
+    """What a file holds: plain data, `Stored` tensors and `Inert` objects, nested as they were.
+
+    Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE.
+    """
+    try:
+        return _loader(path)(path)
+    except LoadRefusedError:
+        raise
+    except AttackError as error:
+        msg = f"{path} is a pickle that would call {error} where it is loaded; it was not called here"
+        raise LoadRefusedError(Check.WEIGHTS_UNSAFE, msg) from error
+    except BrokenPickleError as error:
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} cannot be read: {error}") from error
+    except Exception as error:  # whatever a damaged file makes of zipfile, json or safetensors
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        msg = f"{path} cannot be read ({type(error).__name__}: {reason})"
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
+
+
+def _loader(path: Path) -> Callable[[Path], Any]:
+    kind = kinds.kind(path)
+    if isinstance(kind, kinds.Foreign):
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} is {kind.what}", kind.remedy)
+    return _LOADERS[kind]
+
+
+def _safetensors(path: Path) -> dict[str, Stored]:
+    file: Any = safe_open(path, "pt")  # it has no types
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  it has no iterator
+    return {name: Whole(shape, partial(file.get_tensor, name)) for name, shape in shapes.items()}
+
+
+def _shards(path: Path) -> dict[str, Any]:
+    """The parts that an index names, which lie beside it."""
+    index = json.loads(path.read_text(encoding="utf-8"))
+    parts = index.get("weight_map") if isinstance(index, Mapping) else None
+    if not isinstance(parts, Mapping) or not parts:
+        raise LoadRefusedError(
+            Check.WEIGHTS_UNREADABLE, f"{path} is JSON, and no index of parts", "give the checkpoint"
+        )
+    joined: dict[str, Any] = {}
+    for name in sorted(set(map(str, parts.values()))):
+        part = path.parent / name
+        if Path(name).name != name or not part.is_file() or kinds.kind(part) == kinds.SHARDS:
+            seen = f"{path} names the part {name!r}, and no such part lies beside it"
+            raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, seen, "put all parts into one folder with their index")
+        content = load(part)
+        joined |= content if isinstance(content, Mapping) else {}
+    return joined
+
+
+def _mapped(path: Path) -> IO[bytes]:
+    """A file as one that gives no more than it has, however much it is asked for."""
+    with path.open("rb") as file:
+        return cast("IO[bytes]", mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _pickle(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+    return read(_mapped(path), _CALLS)
+
+
+def _legacy(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+    return _old_torch(_mapped(path), _CALLS)
+
+
+def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  whatever it holds
+    """What torch wrote before 1.6: pickles one after another, then the storages in the order of their keys."""
+    magic, _protocol, machine = (read(file, known) for _ in range(3))
+    if magic != _LEGACY_MAGIC or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        msg = "it does not begin as torch's files do, or was written on a big-endian machine"
+        raise BrokenPickleError(msg)
+    sizes: dict[str, int] = {}  # of each storage: bytes of a number
+    places: dict[str, int] = {}  # where its numbers begin
+
+    @cache
+    def piece(key: str, size: int) -> bytearray:
+        file.seek(places[key])
+        return bytearray(file.read(size))
+
+    def storage(dtype: torch.dtype, key: str, count: int, part: tuple[int, int]) -> Storage:
+        sizes[key] = dtype.itemsize
+        start, count = part if part != (0, 0) else (0, count)
+        return Storage(dtype, count, partial(piece, key), start)
+
+    content = read(file, known, _persistent(storage))
+    here, end = file.tell(), file.seek(0, io.SEEK_END) or file.tell()
+    file.seek(here)
+    for key in map(str, read(file, known)):
+        length = int.from_bytes(file.read(8), "little") * sizes.get(key, 1)
+        places[key] = file.tell()
+        if places[key] + length > end:
+            msg = f"it is cut off: {places[key] + length - end} bytes are missing at its end, or more"
+            raise BrokenPickleError(msg)
+        file.seek(places[key] + length)
+    return content
+
+
+def _torch(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        msg = f"it begins as torch's files do, and its end is missing: it has {path.stat().st_size} bytes"
+        raise BrokenPickleError(msg) from error
+    _check_torch(path, archive)
+    return _new_torch(archive, _CALLS)
+
+
+def _check_torch(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse zip archives of another kind by what they are."""
+    names = archive.namelist()
+    within = {name.partition("/")[2] or name for name in names}
+    if "constants.pkl" in within or any(name.startswith("code/") for name in within):
+        seen = "a TorchScript archive, which is a program"
+        remedy = "give the checkpoint that it was made from, or save torch.jit.load(...).state_dict()"
+    elif "data.pkl" in within:
+        return
+    elif names and all(name.endswith(".npy") for name in names):
+        seen, remedy = (
+            "an archive of NumPy arrays (.npz)",
+            "save them as one dictionary, as safetensors or by torch.save",
+        )
+    elif any(name.endswith(".weights.h5") for name in names):
+        seen, remedy = "a Keras model", "give a checkpoint that Detectron2 or torch has written"
+    else:
+        shown = ", ".join(names[:5]) or "nothing"
+        seen, remedy = f"a zip archive that torch did not write: it holds {shown}", "unpack it, and give the checkpoint"
+    raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} is {seen}", remedy)
+
+
+def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  whatever it holds
+    """What torch writes since 1.6: a pickle, and a record of bytes for each storage."""
+    names = archive.namelist()
+    found, *others = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+    folder = found.removesuffix("data.pkl")
+    if others:
+        msg = "it holds several checkpoints"
+        raise BrokenPickleError(msg)
+    if f"{folder}byteorder" in names and _record(archive, f"{folder}byteorder") != b"little":
+        msg = "it was written on a big-endian machine"
+        raise BrokenPickleError(msg)
+
+    @cache
+    def piece(key: str, size: int) -> bytearray:
+        data = _record(archive, f"{folder}data/{key}")
+        if len(data) < size:
+            msg = f"tensors need {size} bytes of the {len(data)} that are stored for them"
+            raise BrokenPickleError(msg)
+        return data[:size]
+
+    def storage(dtype: torch.dtype, key: str, count: int, _part: object) -> Storage:
+        return Storage(dtype, count, partial(piece, key))
+
+    return read(io.BytesIO(_record(archive, found)), known, _persistent(storage))
+
+
+def _record(archive: zipfile.ZipFile, name: str) -> bytearray:
+    """The bytes of one file of an archive, checked by its sum. It has as many as the archive, at most."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        msg = "it was packed again by another program, which torch cannot read either"
+        raise BrokenPickleError(msg)
+    with archive.open(info) as file:
+        return bytearray(file.read())
+
+
+def _persistent(storage: Callable[[torch.dtype, str, int, tuple[int, int]], Storage]) -> Persistent:
+    """What stands for torch's references to storages; of a view of one, its part: where it begins, how many."""
+
+    def refer(saved: object) -> object:
+        match saved:
+            case ("storage", Named(name), key, _, int(count)) if is_size(count):
+                part = 0, 0
+            case ("storage", Named(name), key, _, int(count), None) if is_size(count):
+                part = 0, 0
+            case ("storage", Named(name), key, _, int(count), (_, int(start), int(length))) if is_size(start + length):
+                part = max(start, 0), max(length, 0)
+            case _:
+                msg = "it refers to what is no storage"
+                raise BrokenPickleError(msg)
+        module, _, kind = name.rpartition(".")
+        if module not in ("torch", "torch.storage", "torch.cuda") or kind not in _STORAGES:
+            return Inert(name)
+        return storage(_STORAGES[kind], str(key), count, part)
+
+    return refer
+
+
+def _first(*args: object) -> object:
+    return args[0] if args else None
+
+
+def _pairs(*given: object) -> dict[str, object]:
+    """An ordered dictionary: empty, to be filled, or of a list of pairs, as old pickles write it."""
+    pairs = given[0] if given and isinstance(given[0], list) else []
+    return {
+        pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+    }
+
+
+def _bytes(data: object = b"", *_: object) -> bytes | bytearray:
+    """Bytes, which older protocols write as text of as many characters."""
+    if isinstance(data, str):
+        return data.encode("latin-1")
+    return data if isinstance(data, bytes | bytearray) else b""
+
+
+def _from_buffer(data: object, dtype: object, shape: object, order: object = "C") -> Array:
+    array = Array()
+    if isinstance(data, bytes | bytearray) and isinstance(dtype, DType) and isinstance(shape, tuple):
+        array.fill(data, dtype, shape, "F" if order == "F" else "C")
+    return array
+
+
+def _rebuilt(storage: object, offset: object, shape: object, strides: object, *_: object) -> object:
+    return _strided(storage, storage.dtype if isinstance(storage, Storage) else None, offset, shape, strides)
+
+
+def _rebuilt_untyped(storage: object, offset: object, shape: object, strides: object, *more: object) -> object:
+    """A tensor of a dtype that has no storage of its own, such as an 8-bit float; `more` has its name third."""
+    name = more[2].name.removeprefix("torch.") if len(more) > 2 and isinstance(more[2], Named) else ""
+    return _strided(storage, getattr(torch, name, None), offset, shape, strides)
+
+
+def _strided(storage: object, dtype: object, offset: object, shape: object, strides: object) -> object:
+    match storage, dtype, offset, shape, strides:
+        case Storage(), torch.dtype(), int(), tuple(), tuple():
+            return Strided(storage, dtype, offset, shape, strides)
+    return Inert("torch.Tensor")
+
+
+def _of_a_subclass(rebuild: object, kind: object, args: object, *_: object) -> object:
+    """A tensor that was written with its class, such as a parameter's or a buffer's."""
+    known = _CALLS.get(rebuild.name) if isinstance(rebuild, Named) else None
+    name = kind.name if isinstance(kind, Named) else ""
+    if known is None or not isinstance(args, tuple) or not name.startswith(("torch.Tensor", "torch.nn.")):
+        return Inert(name or "torch.Tensor")
+    return known(*args)
+
+
+def _nested_storage(data: object, *_: object) -> object:
+    """A storage as plain pickle writes it: a whole file of torch, in which nothing is nested again."""
+    file = io.BytesIO(_bytes(data))
+    if file.getvalue().startswith(b"PK"):
+        return _new_torch(zipfile.ZipFile(file), {})
+    return _old_torch(file, {})
+
+
+_CALLS: Known = {
+    "collections.OrderedDict": _pairs,
+    "collections.defaultdict": lambda *_: {},
+    "torch.Size": _first,
+    "_codecs.encode": _bytes,
+    **{f"{module}.{name}": _bytes for module in ("builtins", "__builtin__") for name in ("bytes", "bytearray")},
+    "numpy.dtype": DType,
+    **{f"numpy.{core}.multiarray._reconstruct": Array for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
+    "torch._utils._rebuild_tensor": _rebuilt,
+    "torch._utils._rebuild_tensor_v2": _rebuilt,
+    "torch._utils._rebuild_tensor_v3": _rebuilt_untyped,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_numpy": _first,
+    "torch._tensor._rebuild_from_type_v2": _of_a_subclass,
+    "torch.storage._load_from_bytes": _nested_storage,
+}
+_LOADERS: dict[str, Callable[[Path], Any]] = {
+    kinds.SAFETENSORS: _safetensors,
+    kinds.SHARDS: _shards,
+    kinds.PICKLE: _pickle,
+    kinds.TORCH_LEGACY: _legacy,
+    kinds.TORCH_ZIP: _torch,
+}

@@ -1,0 +1,223 @@
+"""Read a config's YAML as data: nothing in it is called, and what it names is not looked up.
+
+Dumps of configs carry tags of Python for tuples, nodes, shapes, NumPy's numbers and paths. Those are read as the data
+that they hold; any other becomes an `Expression`, for the caller to refuse with its place.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor.stored import Array, DType
+
+_LARGEST = 5_000_000  # bytes; the largest of the zoo has 6,000
+_MOST = 100_000  # values, once anchors are written out
+_STANDARD = "tag:yaml.org,2002:"
+_PYTHON = f"{_STANDARD}python/"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_CALLS = ("object/apply:", "object/new:", "object:")
+_SCALARS = {f"{_STANDARD}{name}" for name in ("null", "bool", "int", "float", "str", "binary")}
+_PLAIN_PYTHON = {
+    "none": "null",
+    "bool": "bool",
+    "str": "str",
+    "unicode": "str",
+    "int": "int",
+    "long": "int",
+    "float": "float",
+}
+_DICTIONARIES = ("OrderedDict", "defaultdict", "EasyDict", "CfgNode", "ConfigDict")
+_PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path", "PurePath")
+_SHAPE = ("channels", "height", "width", "stride")
+# The one expression in Detectron2's own configs, which many have copied, and what it gives.
+_OWN = {
+    "[[x, x * 2**(1.0/3), x * 2**(2.0/3) ] for x in [32, 64, 128, 256, 512 ]]": [
+        [edge, edge * 2 ** (1.0 / 3), edge * 2 ** (2.0 / 3)] for edge in (32, 64, 128, 256, 512)
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What a tag of Python asks to be called or looked up."""
+
+    name: str
+    called: bool = True  # else it is only named
+
+
+def read(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+    """The content of a YAML file, in which `Expression`s may stand. Raises `LoadRefusedError`: CONFIG_UNREADABLE."""
+    try:
+        node = yaml.compose(_text(path), yaml.SafeLoader)
+        if node is None:
+            _refuse(path, "is empty")
+        return _Reader(path).data(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        _refuse(path, f"is no YAML ({where}{error.problem or error.context})")
+    except yaml.YAMLError as error:
+        _refuse(path, f"is no YAML ({' '.join(str(error).split())})")
+    except RecursionError:
+        _refuse(path, "is nested too deeply")
+
+
+def _refuse(path: Path, why: str, remedy: str | None = None) -> NoReturn:
+    raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{path} {why}", remedy)
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        _refuse(path, "is a folder" if path.is_dir() else "is no file")
+    if path.stat().st_size > _LARGEST:
+        _refuse(
+            path, f"has {path.stat().st_size} bytes, and is no config", "give the config, and the weights as --weights"
+        )
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        _refuse(path, f"is no text in UTF-8: the byte {data[error.start]:#04x} in line {line}", "save it as UTF-8")
+
+
+def expressions(data: object, within: str = "") -> Iterator[tuple[str, Expression]]:
+    """Every expression in what was read, with its key."""
+    if isinstance(data, Expression | DType):
+        yield within, data if isinstance(data, Expression) else Expression("numpy.dtype")
+    items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in items:
+        yield from expressions(value, f"{within}.{key}" if within else str(key))
+
+
+class _Reader:
+    """Makes data of YAML's nodes, of which anchors make a graph."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sizes: dict[int, int] = {}  # with all that is within; 0: it is being counted
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def data(self, node: yaml.Node) -> Any:  # noqa: ANN401  whatever it holds
+        if self._size(node) > _MOST:
+            _refuse(self._path, f"has anchors that stand for more than {_MOST} values")
+        return self._data(node)  # an anchor's each time anew, so that no two places share one dictionary
+
+    def _size(self, node: yaml.Node) -> int:
+        if id(node) not in self._sizes:
+            self._sizes[id(node)] = 0
+            self._sizes[id(node)] = 1 + sum(self._size(child) for child in _children(node))
+        elif not self._sizes[id(node)]:
+            _refuse(self._path, f"has an anchor that holds itself (line {node.start_mark.line + 1})")
+        return self._sizes[id(node)]
+
+    def _data(self, node: yaml.Node) -> Any:  # noqa: ANN401  whatever it holds
+        tag = str(node.tag)
+        if tag.startswith(_PYTHON):
+            return self._python(node, tag.removeprefix(_PYTHON))
+        if isinstance(node, yaml.ScalarNode):
+            if tag in _SCALARS:
+                return self._scalar(node, tag)
+            return node.value if tag.startswith(_STANDARD) else Expression(tag)  # a date, say, is a text
+        if tag not in {f"{_STANDARD}{name}" for name in ("map", "seq", "set", "omap", "pairs")}:
+            return Expression(tag)
+        return self._mapping(node) if isinstance(node, yaml.MappingNode) else [*map(self._data, node.value)]
+
+    def _scalar(self, node: yaml.ScalarNode, tag: str) -> Any:  # noqa: ANN401  whatever it holds
+        try:
+            return self._scalars.construct_object(yaml.ScalarNode(tag, node.value, node.start_mark))
+        except (ValueError, KeyError, OverflowError, IndexError) as error:
+            reason = f"is no YAML (line {node.start_mark.line + 1}: {node.value[:40]!r} is no {tag.rpartition(':')[2]})"
+            raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{self._path} {reason}") from error
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
+        """A mapping with what `<<` merges into it; each key stands there once."""
+        own: dict[Any, Any] = {}
+        merged: dict[Any, Any] = {}
+        lines: dict[Any, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == f"{_STANDARD}merge":
+                given = self._data(value_node)
+                for one in reversed(given) if isinstance(given, list) else (given,):
+                    merged |= one if isinstance(one, dict) else {}
+                continue
+            key = self._data(key_node)
+            if isinstance(key, list | dict | Expression):
+                _refuse(self._path, f"has a key in line {line} that is no text")
+            if key in lines:
+                _refuse(
+                    self._path, f"has the key {key!r} twice, in lines {lines[key]} and {line}", "leave one of them out"
+                )
+            own[key], lines[key] = self._data(value_node), line
+        return {**merged, **own}
+
+    def _python(self, node: yaml.Node, kind: str) -> Any:  # noqa: ANN401  whatever it holds
+        if kind in _PLAIN_PYTHON and isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, f"{_STANDARD}{_PLAIN_PYTHON[kind]}")
+        if kind in ("tuple", "list") and isinstance(node, yaml.SequenceNode):
+            return [*map(self._data, node.value)]
+        if kind == "dict" and isinstance(node, yaml.MappingNode):
+            return self._mapping(node)
+        for call in _CALLS:
+            if kind.startswith(call):
+                return self._called(node, kind.removeprefix(call))
+        return Expression(kind.removeprefix("name:"), called=not kind.startswith("name:"))
+
+    def _called(self, node: yaml.Node, name: str) -> Any:  # noqa: ANN401  whatever it holds
+        """What a call stands for, if its data is all that matters; its parts lie as PyYAML writes them."""
+        given = self._mapping(node) if isinstance(node, yaml.MappingNode) else {}
+        parts = {"args", "kwds", "state", "dictitems", "listitems"}
+        args = [*map(self._data, node.value)] if isinstance(node, yaml.SequenceNode) else given.get("args", [])
+        own = {} if parts & {*given} else given
+        value = _known(name, args if isinstance(args, list) else [args], own, given)
+        return Expression(name) if value is _UNKNOWN else value
+
+
+_UNKNOWN = object()
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any]) -> Any:  # noqa: ANN401  whatever it holds
+    """What a call of the name gives, as data; `own` are an object's attributes, `given` all that stands in the node."""
+    last = name.rpartition(".")[2]
+    if last in _DICTIONARIES:
+        pairs = args[0] if args and isinstance(args[0], list) else []
+        first = {pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2}
+        return {**first, **own, **(given.get("dictitems") or {})}
+    if name.startswith("detectron2.layers.") and last == "ShapeSpec":
+        fields = own or given.get("state") or dict(zip(_SHAPE, args, strict=False))
+        return {"_target_": "detectron2.layers.ShapeSpec", **{field: fields.get(field) for field in _SHAPE}}
+    if name.startswith("pathlib.") and last in _PATHS:
+        return str(Path(*map(str, args)))
+    if name == "torch.device":
+        return ":".join(map(str, args))
+    if last == "eval" and len(args) == 1 and args[0] in _OWN:
+        return _OWN[args[0]]
+    return _numbers(name, args, given.get("state")) if name.startswith("numpy.") else _UNKNOWN
+
+
+def _numbers(name: str, args: list[Any], state: object) -> Any:  # noqa: ANN401  whatever it holds
+    """NumPy's numbers and arrays, as numbers and lists."""
+    last = name.rpartition(".")[2]
+    told = state if isinstance(state, list) else []
+    if last == "dtype":
+        dtype = DType(*args)
+        dtype.build(tuple(told))
+        return dtype
+    if last == "scalar" and len(args) == 2 and isinstance(args[0], DType) and isinstance(args[1], bytes):
+        return args[0].numbers(args[1]).tolist()[0] if args[0].size == len(args[1]) else _UNKNOWN
+    if last == "_reconstruct":
+        array = Array()
+        array.build((told[0], tuple(told[1]), *told[2:]) if len(told) == 5 and isinstance(told[1], list) else None)
+        return array.tensor().tolist() if array.numeric else _UNKNOWN
+    return _UNKNOWN
