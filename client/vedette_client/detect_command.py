@@ -236,6 +236,9 @@ class Rows:
 
 
 def _box(item: Detection) -> str:
+    if item.rotated_box:
+        x, y, width, height, angle = item.rotated_box
+        return f"{x:.0f}, {y:.0f}: {width:.0f} x {height:.0f}, {angle:.0f}°"
     return ", ".join(f"{edge:.0f}" for edge in item.box)
 
 

@@ -90,11 +90,14 @@ def test_the_readmes_commands_and_code_run(demo: Path, bundled: running.Server) 
             if program == "make":
                 assert f"make {name} " in targets
             else:
-                command = runnable(line, bundled.http)
-                told = subprocess.run(command, cwd=demo, env=environment, check=False, capture_output=True, text=True)
+                words, _, source = line.partition(" < ")
+                given = (demo / source).read_bytes() if source else None
+                command = runnable(words, bundled.http)
+                told = subprocess.run(command, cwd=demo, env=environment, check=False, capture_output=True, input=given)
+                said = told.stderr.decode()
                 if name == "baseline":
-                    assert "of 48 windows have at least 30 answers of roadsigns version 1" in told.stderr
-                assert told.returncode == (name == "baseline"), told.stderr
+                    assert "of 48 windows have at least 30 answers of roadsigns version 1" in said
+                assert told.returncode == (name == "baseline"), said
             ran += 1
     assert ran >= 5
 

@@ -53,7 +53,6 @@ ALSO: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("vedette-server", "baseline"): (["roadsigns"], ["--from", f"http://{NOWHERE}"]),
     ("vedette-server", "report"): ([], ["--from", f"http://{NOWHERE}", "--out", "{folder}/report.html"]),
 }
-LATER = {"vedette stream", "vedette-server import"}  # whose owners are at work on them
 NONSENSE = (
     *(
         "",
@@ -183,14 +182,14 @@ def test_nonsense_is_told_in_a_line(name: str, here: dict[str, str]) -> None:
             said = repr(ran.exception)
         if time.monotonic() - began > 60:
             said += f" after {time.monotonic() - began:.0f} s"
-        if said and name not in LATER:
+        if said:
             shown = " ".join(word if len(word) < 80 else "…" for word in line)
             wrong.append(f"{shown!r}: {said}: {ran.stdout[-300:]!r} {ran.stderr[-600:]!r}")
     assert not wrong, "\n".join(wrong)
 
 
 ODD = {"LC_ALL": "C", "LANG": "C", "COLUMNS": "20", "LINES": "1", "NO_COLOR": "1", "TERM": "dumb"}
-REAL = [name for name in EVERY if name != "render" and name not in LATER]
+REAL = [name for name in EVERY if name != "render"]
 
 
 def real(name: str, given: dict[str, str]) -> tuple[str, list[str]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from vedette.v1 import answer_pb2, image_pb2, model_pb2
 from vedette.v1 import detection_service_pb2 as pb
-from vedette_client import Client, LocalError, ServerError, drawing, images, results
+from vedette_client import Client, LocalError, ServerError, images, results
 from vedette_client.client import SERVICE
 from vedette_client.images import Beside
 
@@ -205,10 +205,3 @@ def test_what_is_safe_to_try_again_is_when_the_server_says(code: grpc.StatusCode
             assert service.times[-1] - service.times[0] >= 0.6, "not before the server said"
     assert len(service.times) == attempts
     server.stop(0)
-
-
-def test_drawing_changes_the_picture_where_the_box_is(result: results.Result) -> None:
-    blank = Image.new("RGB", (5, 4))
-    drawn = np.asarray(drawing.annotate(blank, result))
-    assert drawn.any()
-    assert not np.asarray(blank).any()

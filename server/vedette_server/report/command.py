@@ -9,13 +9,12 @@ from vedette_commands import kinds, text
 from vedette_commands.outputs import Outputs
 from vedette_commands.program import fail
 
-from vedette_server.monitor.scrape import Page, fetch
+from vedette_server.monitor.scrape import LARGEST_PAGE, Page, fetch
 from vedette_server.report import reading, samples
 from vedette_server.report.facts import Version
 from vedette_server.report.page import Scrape, compose
 
 _GRPC_PORT = 8001
-_LARGEST_PAGE = 256 * 2**20  # bytes
 
 
 @click.command()
@@ -85,9 +84,9 @@ def _report(url: str, saved: Path | None, server: str | None, most: int) -> str:
 
 def _read(saved: Path) -> str:
     with saved.open("rb") as file:
-        data = file.read(_LARGEST_PAGE + 1)
-    if len(data) > _LARGEST_PAGE:
-        msg = f"it is larger than {_LARGEST_PAGE} bytes"
+        data = file.read(LARGEST_PAGE + 1)
+    if len(data) > LARGEST_PAGE:
+        msg = f"it is larger than {LARGEST_PAGE} bytes"
         raise ValueError(msg)
     return data.decode()
 
