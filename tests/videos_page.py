@@ -9,9 +9,10 @@ _HEAD = """\
 # Videos
 
 `vedette stream` and `vedette_client.video.Video` show a video as ffmpeg does: the same frames, with the
-same pixels, at the same times. Frames are turned and mirrored by their display matrix, cropped as codec and
-container say, converted to 8-bit BGR by the same filters, and never scaled, deinterlaced or tone-mapped.
-What the source does not say of its colours is taken as ffmpeg takes it.
+same pixels, at the same times. Frames are turned and mirrored by their display matrix, cropped as the codec
+says and, of a file on this machine, the container (as ffmpeg does since 7.1), converted to 8-bit BGR by the
+same filters, and never scaled, deinterlaced or tone-mapped. What a source does not say of its colours is
+taken as ffmpeg takes it.
 
 The tests make each file below with an ffmpeg from outside and compare every frame with what that ffmpeg
 shows: no pixel differs by more than {levels} levels and no time by more than {milliseconds} ms; with the
@@ -76,9 +77,10 @@ counts it; live, from the first frame. `frame_id` is its number, from 0; numbers
 were not sent, rounds of `--loop` and connections.
 
 `--save` writes the frames that were answered, upright, each at its own time: a variable rate stays
-variable. It takes {suffixes}. It is written beside its name and takes the name when it is done; an older
-file stays until then. What is cut short (Ctrl-C, a broken source, a full disk) is kept as far as it goes,
-and said to be partial; where there is an older file, under NAME-partial.
+variable. Its name ends in {suffixes}.
+It is written beside that name and takes it when it is done; an older file stays until then. `--jsonl` takes
+its name with the first line, and can be followed from then on. What is cut short (Ctrl-C, a broken source,
+a full disk) is kept as far as it goes, and said to be partial; where there is an older file, under NAME-partial.
 
 This page is written by `make docs` from the rows in `tests/videos.py`.
 """

@@ -66,7 +66,7 @@ _threshold = click.option(
     "--threshold", type=kinds.Number(), help="Operating score, 0 to 1.  [default: the model's own]"
 )
 _version = click.option("--version", default="", type=_WORDS, help="Its version.  [default: the newest that is ready]")
-_ask = _options(
+_what = _options(
     _model,
     _version,
     _threshold,
@@ -83,6 +83,9 @@ _ask = _options(
         metavar="A,B",
         help=f"Of {', '.join(_OUTPUTS)}.  [default: all that the model produces]",
     ),
+)
+_ask = _options(
+    _what,
     click.option("--drop-alpha", is_flag=True, help="Ignore what is transparent: take the colours beneath."),
     click.option(
         "--orientation",
@@ -101,11 +104,16 @@ def _tell(line: str) -> None:
 
 def _sending(timeout: float, *, drop_alpha: bool, orientation: str, **ask: Any) -> Sending:  # noqa: ANN401  the options, by name
     """What `_ask` has gathered."""
-    wanted: dict[str, Any] = {name: value for name, value in ask.items() if value not in (None, "")}
+    way: dict[str, Literal["APPLY", "REFUSE", "IGNORE"]] = {"apply": "APPLY", "refuse": "REFUSE", "ignore": "IGNORE"}
+    return Sending(_asked(**ask), way[orientation], drop_alpha, timeout)
+
+
+def _asked(**ask: Any) -> dict[str, Any]:  # noqa: ANN401  the same
+    """What `_what` has gathered."""
+    wanted = {name: value for name, value in ask.items() if value not in (None, "")}
     if "classes" in wanted:
         wanted["classes"] = [int(one) if one.isdecimal() else one for one in wanted["classes"]]
-    way: dict[str, Literal["APPLY", "REFUSE", "IGNORE"]] = {"apply": "APPLY", "refuse": "REFUSE", "ignore": "IGNORE"}
-    return Sending(wanted, way[orientation], drop_alpha, timeout)
+    return wanted
 
 
 @click.group("vedette", cls=_Vedette, context_settings={"help_option_names": ["-h", "--help"]})
@@ -204,8 +212,7 @@ def _patience(_context: click.Context, _option: click.Parameter, value: float) -
 @main.command()
 @click.argument("source")
 @_server
-@_model
-@_threshold
+@_what
 @click.option(
     "--policy",
     type=click.Choice(["latest", "lossless"]),
@@ -229,22 +236,25 @@ def _patience(_context: click.Context, _option: click.Parameter, value: float) -
     show_default=True,
     help="How long to try a live source again that has dropped; inf never gives up.",
 )
-def stream(source: str, server: str, policy: str | None, jsonl: Path | None, save: Path | None, **rest: Any) -> None:  # noqa: ANN401  click passes each option by its name
+def stream(
+    source: str,
+    server: str,
+    policy: str | None,
+    jsonl: Path | None,
+    save: Path | None,
+    fps: float | None,
+    reconnect: float,
+    *,
+    loop: bool,
+    **ask: Any,  # noqa: ANN401  click passes each option by its name
+) -> None:
     """Find objects in the frames of SOURCE: a video file, an address, a camera by its number, or - for a pipe.
 
     Ctrl-C ends it; what was sent is still answered, and what is answered is kept.
     """
     from vedette_client import stream_command  # PyAV is an optional dependency
 
-    wanted = stream_command.Wanted(
-        policy=policy,
-        ask={"model": rest["model"], "threshold": rest["threshold"]},
-        jsonl=jsonl,
-        save=save,
-        loop=rest["loop"],
-        fps=rest["fps"],
-        patience=rest["reconnect"],
-    )
+    wanted = stream_command.Wanted(policy, _asked(**ask), jsonl, save, loop=loop, fps=fps, patience=reconnect)
     with Client(server) as client:
         outcome = stream_command.run(client, source, wanted)
     if outcome.signal and not outcome.whole:
@@ -255,6 +265,8 @@ def stream(source: str, server: str, policy: str | None, jsonl: Path | None, sav
     if outcome.failed:
         main.say(f"the first frame that failed: {outcome.failed}")
         sys.exit(_status(outcome.failed))
+    if outcome.damaged:
+        sys.exit(_LOCAL_FAILURE)
 
 
 @main.command()

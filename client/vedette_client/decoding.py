@@ -142,6 +142,7 @@ class Decoding:
         self._hidden = 0  # packets whose frames are not to be shown
         self._damaged = 0  # frames
         self.shown = Fraction(0)  # seconds of video so far
+        self.damage = ""  # what is missing of a file that was read to its end, or damaged in it
 
     @property
     def promised(self) -> int | None:
@@ -153,7 +154,7 @@ class Decoding:
         return self._stream.frames
 
     def __iter__(self) -> Iterator[Decoded]:
-        """The frames. Raises `LocalError` where a source breaks off, and at the end of a file that is not whole."""
+        """The frames. Raises `LocalError` where a source breaks off, be it before the end that a file promises."""
         try:
             for packet in self._container.demux():
                 if packet.size:
@@ -245,8 +246,7 @@ class Decoding:
         if cut or early or self._last_is_half:
             raise LocalError(self._breaks_off(", ".join(told)))
         if told:
-            msg = f"{self._opened.name} is damaged: {', '.join(told)}"
-            raise LocalError(msg)
+            self.damage = f"{self._opened.name} is damaged: {', '.join(told)}"
         if not self._packets:
             msg = f"{self._opened.name} holds no frames"
             raise LocalError(msg)

@@ -44,7 +44,7 @@ class Wanted:
     save: Path | None
     loop: bool
     fps: float | None
-    patience: float
+    patience: float  # seconds that a live source may be gone
 
 
 @dataclass
@@ -52,7 +52,8 @@ class Outcome:
     """What became of a stream."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by what became of them
-    error: VedetteError | BrokenPipeError | None = None  # what ended it, or was wrong with its source
+    error: VedetteError | BrokenPipeError | None = None  # what ended it
+    damaged: bool = False  # whether there was something wrong with the file, which was said
     failed: ServerError | None = None  # why the first frame that failed did
     signal: int = 0  # that ended it
     whole: bool = True  # whether the source was answered to its end
@@ -176,7 +177,8 @@ def run(client: Client, source: str, wanted: Wanted) -> Outcome:
             outcome.error = error
         except KeyboardInterrupt:
             outcome.signal = outcome.signal or signal.SIGINT
-        outcome.whole = outcome.error is None and (not outcome.signal or video.endless)
+        outcome.damaged = bool(video.damage)
+        outcome.whole = outcome.error is None and not outcome.damaged and (not outcome.signal or video.endless)
         if writer:
             _finish(writer, outcome)
     return outcome

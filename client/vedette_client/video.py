@@ -57,9 +57,11 @@ def _ignore(_skipped: Skipped) -> None:
 class Video:
     """The frames of a video, BGR8, as ffmpeg shows them.
 
-    A file is read as fast as its frames are taken; one that breaks off or is damaged raises `LocalError` after the last
-    frame that is sound. A live source is read as fast as it comes: whoever takes its frames gets the newest. When it
-    drops, it is tried again for `patience` seconds.
+    A file is read as fast as its frames are taken; one that breaks off raises `LocalError` after its last frame. Frames
+    that are damaged are not handed on, and `damage` says what is wrong with a file once it is read.
+
+    A live source is read as fast as it comes: whoever takes its frames gets the newest. When it drops, it is tried
+    again for `patience` seconds.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class Video:
         """Open a source: a path, an address, the number of a camera, or - for standard input.
 
         `fps` plays a file at that rate, in frames a second, and `loop` begins it anew at its end. `newest=False` has
-        every frame of a live source waited for. `notice` is told when a live source drops and when it is back;
-        `skipped`, from whatever thread, which frames are not handed on.
+        every frame of a live source waited for. `notice` is told when a live source drops and when it is back,
+        and that a file is damaged; `skipped`, from whatever thread, which frames are not handed on.
 
         Raises `LocalError` if it cannot be opened.
         """
@@ -103,6 +105,7 @@ class Video:
         self.rate = rate if 0 < rate <= _FASTEST else Fraction(25)  # frames a second
         self.unit = stream.time_base or Fraction(1, 1000)  # seconds in which its times are whole numbers
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
+        self.damage = ""
         self.frames = None if loop else Decoding(self._opened).promised  # None: not known
 
     def stop(self) -> None:
@@ -110,7 +113,7 @@ class Video:
         self._stopped.set()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """The frames, numbered from 0. Raises `LocalError` where the source breaks off, is damaged, or is given up."""
+        """The frames, numbered from 0. Raises `LocalError` where the source breaks off or is given up."""
         if not self.live:
             yield from self._played()
             return
@@ -131,6 +134,9 @@ class Video:
                     return
                 yield self._frame(number, decoded, time.time())
             begin += decoding.shown
+            if decoding.damage and not self.damage:
+                self.damage = decoding.damage
+                self.notice(self.damage)
             if not self._loop:
                 return
 

@@ -5,7 +5,9 @@ import json
 import re
 import resource
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from vedette.v1 import answer_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client.cli import main
 
@@ -135,7 +138,7 @@ def test_pixels_that_are_wider_than_high_are_so_in_the_saved_video(stream: Strea
 def test_damaged_frames_are_told_in_their_place_and_not_sent(stream: Stream, server: Answering, tmp_path: Path) -> None:
     ran = stream(make(tmp_path, "holed.mp4"), "--jsonl", "lines.jsonl", "--save", "saved.mp4")
     assert ran.status == 1
-    counts, why = ran.lines
+    why, counts = ran.lines
     assert counts == "51 frames: 49 answered, 2 damaged; saved saved.mp4, which is partial"
     assert why.endswith("holed.mp4 is damaged: 9 of 60 frames could not be decoded, 2 damaged frames were not sent")
     told = records(tmp_path / "lines.jsonl")
@@ -190,6 +193,17 @@ def test_what_cannot_be_written_is_refused_before_the_first_frame(
     assert source.read_bytes() == before
     assert named(tmp_path) == names, "nothing is left behind"
     assert not server.seen
+
+
+def test_what_can_be_asked_of_a_picture_can_be_of_a_video(stream: Stream, server: Answering, tmp_path: Path) -> None:
+    ask = ("--model", "signs", "--version", "2", "--threshold", "0.25", "--classes", "stop,yield")
+    ran = stream(make(tmp_path, "plain.mp4"), *ask, "--max-detections", "3", "--outputs", "boxes")
+    assert ran.status == 0
+    config = server.configs[0]
+    assert (config.model_name, config.model_version) == ("signs", "2")
+    asked = config.options
+    assert (asked.threshold, list(asked.class_names), asked.max_detections) == (0.25, ["stop", "yield"], 3)
+    assert list(asked.outputs) == [answer_pb2.OUTPUT_KIND_BOXES]
 
 
 @pytest.mark.parametrize("value", ["nan", "0", "-5", "inf", "fast"])
@@ -337,3 +351,15 @@ def test_nobody_reads_the_lines_any_more(server: Answering, tmp_path: Path) -> N
         assert process.wait(running.PATIENCE) == 128 + signal.SIGPIPE
     assert b"Traceback" not in told
     assert videos.frames(tmp_path / "saved.mp4")
+
+
+def test_ctrl_c_does_not_wait_for_an_address_that_does_not_answer(begin: Callable[..., subprocess.Popen[str]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with begin(f"http://127.0.0.1:{silent.getsockname()[1]}/") as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            _, told = process.communicate(timeout=running.PATIENCE)
+        connection.close()
+    assert (process.returncode, told) == (130, "vedette: interrupted\n")
+    assert time.monotonic() - started < 5

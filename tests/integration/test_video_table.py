@@ -14,13 +14,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def read(path: Path) -> tuple[list[VideoFrame], list[int], str]:
-    """The frames that are sent, the numbers of those that are not, and what is said in the end."""
+    """The frames that are sent, the numbers of those that are not, and what is said of it in the end."""
     skipped: list[int] = []
-    video, frames, told = Video(str(path), skipped=lambda skip: skipped.append(skip.frame_id)), [], ""
+    said: list[str] = []
+    frames = []
+    video = Video(str(path), skipped=lambda skip: skipped.append(skip.frame_id), notice=said.append)
     try:
         frames.extend(video)
     except LocalError as error:
-        told = str(error)
+        said.append(str(error))
+    (told,) = said or [""]
     return frames, skipped, told
 
 
