@@ -18,8 +18,9 @@ from vedette_commands.outputs import prepare
 from vedette_commands.program import Ended, Program
 
 from vedette_client import detect_command, pictures, records
+from vedette_client.address import DEFAULT_ADDRESS
 from vedette_client.asking import OutputKind
-from vedette_client.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT, Client
+from vedette_client.client import DEFAULT_TIMEOUT, Client
 from vedette_client.detect_command import Sending
 from vedette_client.errors import LocalError, ServerError, VedetteError
 from vedette_client.folder import Folder

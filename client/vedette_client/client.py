@@ -2,8 +2,7 @@
 
 import asyncio
 import functools
-import json
-import time
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -13,45 +12,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 
-from vedette_client import arguments, asking, errors, results, wire
+from vedette_client import arguments, asking, errors, results, streams, wire
+from vedette_client.address import DEFAULT_ADDRESS
 from vedette_client.asking import Ask, StreamAsk
+from vedette_client.channel import KEEPALIVE_SECONDS, SERVICE, Endpoint
 from vedette_client.errors import LocalError
 from vedette_client.images import Beside, ImageLike, Orientation, PixelFormat
 from vedette_client.limits import Limits, Remembered
 from vedette_client.pumps import AsyncPump, Pump
 from vedette_client.results import Contract, Diagnosis, Model, Result
-from vedette_client.streaming import METHOD, Event, Policy, Sendable, Session, frames_of
+from vedette_client.streaming import RESUME_SECONDS, STALL_SECONDS, Event, Policy, Sendable, Session, Waits, frames_of
 
-DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT = 30.0  # seconds
 DIAGNOSE_TIMEOUT = 600.0  # seconds; beside traffic the server takes its time
 _CLOSED = "this client was closed: make another"
 _LONGEST_TIMEOUT = 365 * 24 * 3600.0  # seconds; gRPC counts far longer ones as none at all
-SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
-
-# What a server refused for now is tried again by gRPC itself, when the server says (its RetryInfo comes along as
-# grpc-retry-pushback-ms) or else soon; asking about an image changes nothing, so that it is safe.
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": SERVICE, "method": name} for name in ("Detect", "ListModels", "GetModel")],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-            },
-        }
-    ]
-}
-# One answer with many masks, or one raw image, is larger than gRPC's default of 4 MiB.
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.per_rpc_retry_buffer_size", 256 * 2**20),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-)
 
 T = TypeVar("T")
 
@@ -63,13 +38,16 @@ def _serving(response: health_pb2.HealthCheckResponse) -> bool:
 class _Caller:
     """What both clients know: whom they call, how long they wait, and whether they are closed."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        self._address = arguments.text(address, "address")
+    def __init__(self, address: str, timeout: float, keepalive_seconds: float | None) -> None:
+        if keepalive_seconds is not None and not arguments.number(keepalive_seconds, "keepalive_seconds", 0, 86_400):
+            raise arguments.wrong("keepalive_seconds", keepalive_seconds, "more than 0 seconds, or None")
+        self._endpoint = Endpoint.of(arguments.text(address, "address"), keepalive_seconds)
         self._timeout = arguments.number(timeout, "timeout", 0, _LONGEST_TIMEOUT)
         if not self._timeout:
             raise arguments.wrong("timeout", timeout, "more than 0 seconds")
         self._remembered = Remembered()
         self._closed = False
+        self._alone: weakref.WeakSet[Any] = weakref.WeakSet()  # channels of streams whose first one was stuck
 
     def _check_open(self) -> None:
         if self._closed:
@@ -81,25 +59,31 @@ class _Caller:
             return LocalError(_CLOSED) if self._closed else error
         if self._closed and error.code() is grpc.StatusCode.CANCELLED:
             return LocalError(_CLOSED)
-        return errors.from_rpc(error, self._address)
+        return errors.from_rpc(error, self._endpoint)
 
 
 class Client(_Caller):
     """Calls a server and waits for its answers. Use it as a context manager, from any number of threads.
 
-    `address` is HOST:PORT; `timeout` is in seconds. Every method raises `ServerError` for a failed call, and
-    `LocalError` for what cannot be asked.
+    `address` is HOST:PORT or unix:PATH; without a port it is 8001. `timeout` is in seconds. A server that shows no sign
+    of life for `keepalive_seconds`, and half as many more after it was asked for one, is taken for gone; None asks for
+    none. Every method raises `ServerError` for a failed call, and `LocalError` for what cannot be asked.
     """
 
     @arguments.named
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(address, timeout)
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        keepalive_seconds: float | None = KEEPALIVE_SECONDS,
+    ) -> None:
+        super().__init__(address, timeout, keepalive_seconds)
+        self._channel = self._endpoint.open()
         self._stub = DetectionServiceStub(self._channel)
         self._detect: Callable[..., pb.DetectResponse] = self._channel.unary_unary(
             f"/{SERVICE}/Detect", wire.serialize, pb.DetectResponse.FromString
         )
-        self._stream: Any = self._channel.stream_stream(METHOD, wire.serialize, pb.StreamDetectResponse.FromString)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -115,7 +99,8 @@ class Client(_Caller):
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        self._channel.close()
+        for channel in (self._channel, *self._alone):
+            channel.close()
 
     @arguments.named
     def detect(
@@ -138,7 +123,7 @@ class Client(_Caller):
         return results.result(self._call(self._detect, asking.request(image, beside, ask, self._limits(ask))))
 
     @arguments.named
-    def stream(
+    def stream(  # noqa: PLR0913  keywords
         self,
         frames: Iterable[Sendable],
         *,
@@ -148,40 +133,35 @@ class Client(_Caller):
         pixel_format: PixelFormat | None = None,
         orientation: Orientation | None = None,
         drop_alpha: bool = False,
+        stall_seconds: float | None = STALL_SECONDS,
+        resume_seconds: float = RESUME_SECONDS,
         **ask: Unpack[StreamAsk],
     ) -> Iterator[Event]:
         """Send the frames of a video, and yield what became of each, in their order.
 
         `frames` is read by a thread of its own: images as `detect` takes them, or `Frame`s, and `Reconfigure`s between
-        them; `pixel_format`, `orientation` and `drop_alpha` are those of images that are no `Frame`s. LATEST is for
-        live video: what is looked at is the newest frame there is, older ones are dropped, and a lost connection is
-        made again. LOSSLESS is for files: every frame is answered, and `frames` is read no faster.
+        them; `pixel_format`, `orientation` and `drop_alpha` are those of images that are no `Frame`s. One that cannot
+        be sent is a `Failed` in its turn; what `frames` itself raises is raised after the answers so far. A generator
+        is closed when the stream is left. LATEST is for live video: what is looked at is the newest frame there is,
+        older ones are dropped, and a lost connection is made again. LOSSLESS is for files: every frame is answered,
+        `frames` is read no faster, and what a lost connection has left unanswered is sent again, for as long as the
+        server is not gone for more than `resume_seconds`; with 0 its loss is raised.
+
+        A connection on which nothing comes for `stall_seconds`, while frames are under way, is taken for lost; None
+        waits for ever. An error that ends the stream names what was not answered, in `unanswered`. A stream whose very
+        first connection fails is not tried again.
         """
         self._check_open()
         beside = Beside(pixel_format, orientation, drop_alpha)
-        session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask))
-        return self._events(Pump(frames_of(frames)), session)
+        waits = Waits(stall_seconds, resume_seconds)
+        session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask), waits)
+        pump = Pump(frames_of(frames), session)
+        return streams.run(pump, session, self._channel, self._open_alone, self._failure)
 
-    def _events(self, pumping: Pump, session: Session) -> Iterator[Event]:
-        with pumping as pump:
-            while True:
-                self._check_open()
-                call = self._stream(pump.requests(session))
-                try:
-                    yield from map(session.read, call)
-                except grpc.RpcError as error:
-                    failure = self._failure(error)
-                    if (pause := session.pause(failure)) is None:
-                        pump.check()
-                        raise failure from error
-                else:
-                    pump.check()
-                    return
-                finally:
-                    call.cancel()
-                    pump.release()
-                yield from session.lost()
-                time.sleep(pause)
+    def _open_alone(self) -> grpc.Channel:
+        self._check_open()
+        self._alone.add(channel := self._endpoint.open(alone=True))
+        return channel
 
     @arguments.named
     def models(self) -> list[Model]:
@@ -238,15 +218,21 @@ class AsyncClient(_Caller):
     """
 
     @arguments.named
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(address, timeout)
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        keepalive_seconds: float | None = KEEPALIVE_SECONDS,
+    ) -> None:
+        super().__init__(address, timeout, keepalive_seconds)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @functools.cached_property
     def _opened(self) -> grpc.aio.Channel:
         """Opened within the event loop that uses it."""
         self._loop = asyncio.get_running_loop()
-        return grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        return self._endpoint.open_async()
 
     @property
     def _channel(self) -> grpc.aio.Channel:
@@ -270,8 +256,8 @@ class AsyncClient(_Caller):
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        if "_opened" in self.__dict__:
-            await self._opened.close()
+        for channel in (*filter(None, [self.__dict__.get("_opened")]), *self._alone):
+            await channel.close()
 
     @arguments.named
     async def detect(
@@ -290,7 +276,7 @@ class AsyncClient(_Caller):
         return results.result(await self._call(detect, request))
 
     @arguments.named
-    def stream(
+    def stream(  # noqa: PLR0913  keywords
         self,
         frames: AsyncIterable[Sendable] | Iterable[Sendable],
         *,
@@ -300,38 +286,24 @@ class AsyncClient(_Caller):
         pixel_format: PixelFormat | None = None,
         orientation: Orientation | None = None,
         drop_alpha: bool = False,
+        stall_seconds: float | None = STALL_SECONDS,
+        resume_seconds: float = RESUME_SECONDS,
         **ask: Unpack[StreamAsk],
     ) -> AsyncIterator[Event]:
-        """Send the frames of a video, and yield what became of each; see `Client.stream`."""
-        self._check_open()
-        beside = Beside(pixel_format, orientation, drop_alpha)
-        session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask))
-        return self._events(AsyncPump(frames_of(frames)), session)
+        """Send the frames of a video, and yield what became of each; see `Client.stream`.
 
-    async def _events(self, pumping: AsyncPump, session: Session) -> AsyncIterator[Event]:
-        async with pumping as pump:
-            while True:
-                method: Any = self._channel.stream_stream(METHOD, wire.serialize, pb.StreamDetectResponse.FromString)
-                call = method(pump.requests(session))
-                try:
-                    async for response in call:
-                        yield session.read(response)
-                except asyncio.CancelledError:
-                    self._check_open()  # which cancels calls; else it was the caller's task that was cancelled
-                    raise
-                except grpc.RpcError as error:
-                    failure = self._failure(error)
-                    if (pause := session.pause(failure)) is None:
-                        pump.check()
-                        raise failure from error
-                else:
-                    pump.check()
-                    return
-                finally:
-                    call.cancel()
-                for lost in session.lost():
-                    yield lost
-                await asyncio.sleep(pause)
+        An ordinary iterable is read by a thread of its own, so that it may take its time.
+        """
+        self._check_open()
+        beside, waits = Beside(pixel_format, orientation, drop_alpha), Waits(stall_seconds, resume_seconds)
+        session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask), waits)
+        pump = AsyncPump(frames_of(frames), session)
+        return streams.run_async(pump, session, self._channel, self._open_alone, self._failure)
+
+    def _open_alone(self) -> grpc.aio.Channel:
+        self._check_open()
+        self._alone.add(channel := self._endpoint.open_async(alone=True))
+        return channel
 
     @arguments.named
     async def models(self) -> list[Model]:

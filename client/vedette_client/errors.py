@@ -8,7 +8,8 @@ VedetteError
     ├── NotServed         the server cannot do that
     ├── Overloaded        too much is under way; try again after `retry_after` seconds
     ├── DeadlineExceeded  no answer in time
-    ├── Unavailable       no connection, or the model does not answer now
+    ├── Unavailable       the model does not answer now, or
+    │   └── NoConnection  the server was not reached, or its connection was lost
     └── InternalError     a bug in the server
 """
 
@@ -21,6 +22,8 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+_MOST_RANGES = 10  # of the ids of frames, in a message
 
 
 class VedetteError(Exception):
@@ -58,10 +61,25 @@ class ServerError(VedetteError):
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_after: float | None = None  # seconds
+    unanswered: tuple[int, ...] = ()  # of a stream that ends so: the frames that were taken and not told of
 
     def __str__(self) -> str:
-        """The reason, if there is one, and the message."""
-        return f"{self.reason}: {self.message}" if self.reason else self.message
+        """The reason, if there is one, the message, and the frames that are missing."""
+        text = f"{self.reason}: {self.message}" if self.reason else self.message
+        return f"{text}; not answered: {_frames(self.unanswered)}" if self.unanswered else text
+
+
+def _frames(ids: tuple[int, ...]) -> str:
+    """Ids as ranges, the first few of them."""
+    ranges: list[list[int]] = []
+    for one in ids:
+        if ranges and one == ranges[-1][1] + 1:
+            ranges[-1][1] = one
+        else:
+            ranges.append([one, one])
+    shown = [str(first) if first == last else f"{first} to {last}" for first, last in ranges[:_MOST_RANGES]]
+    more = [f"{len(ranges) - _MOST_RANGES} more"] if len(ranges) > _MOST_RANGES else []
+    return f"frame{'s' if len(ids) > 1 else ''} {', '.join(shown + more)}"
 
 
 class InvalidRequest(ServerError):  # noqa: N818  names of outcomes, as the API has them
@@ -86,6 +104,10 @@ class DeadlineExceeded(ServerError):  # noqa: N818
 
 class Unavailable(ServerError):  # noqa: N818
     """No connection, or the model does not answer now."""
+
+
+class NoConnection(Unavailable):
+    """The server was not reached, or the connection to it was lost: this call has told nothing of the server."""
 
 
 class InternalError(ServerError):
@@ -139,18 +161,19 @@ _OWN: tuple[tuple[grpc.StatusCode, str, type[ServerError], str], ...] = (
         NotServed,
         "what answers at {address} does not know this call: it is no Vedette server, or an older one",
     ),
-    (grpc.StatusCode.UNAVAILABLE, "", Unavailable, "no server answers at {address}"),
     (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded, "no answer of {address} within the client's timeout"),
 )
 
 
-def from_rpc(error: grpc.RpcError, address: str) -> ServerError:
+def from_rpc(error: grpc.RpcError, address: object) -> ServerError:
     """Make our error of gRPC's, with everything that the server said."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  every RpcError of a call is one
     code: grpc.StatusCode = error.code()
     if (status := _status(error)) is not None:
         return from_status(status)
     said = error.details() or code.name
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return NoConnection(_unreached(said, address), code)
     for of, words, kind, message in _OWN:
         if code is of and words in said:
             return kind(f"{message.format(address=address)} ({said})", code)
@@ -163,6 +186,14 @@ def _status(error: grpc.RpcError) -> status_pb2.Status | None:
         return rpc_status.from_call(error)
     except (ValueError, DecodeError):
         return None
+
+
+def _unreached(said: str, address: object) -> str:
+    if "http1.x" in said:  # gRPC's guess, by the letters HTTP where a frame should be
+        return f"what listens at {address} speaks HTTP, not gRPC, whose port is usually 8001"
+    if "connect" in said or "resol" in said:
+        return f"no server answers at {address} ({said})"
+    return f"the connection to {address} was lost ({said})"
 
 
 def from_status(status: status_pb2.Status) -> ServerError:

@@ -54,7 +54,7 @@ class Outcome:
     counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by what became of them
     error: VedetteError | BrokenPipeError | None = None  # what ended it
     damaged: bool = False  # whether there was something wrong with the file, which was said
-    failed: ServerError | None = None  # why the first frame that failed did
+    failed: ServerError | LocalError | None = None  # why the first frame that failed did
     signal: int = 0  # that ended it
     whole: bool = True  # whether the source was answered to its end
     saved: str = ""  # what is to be said about the annotated video

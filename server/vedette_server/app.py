@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Sequence
 
 import structlog
 
+from vedette_server import addresses, environment
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings
 from vedette_server.monitor.metrics import Metrics
@@ -76,13 +77,13 @@ class App:
         self._engine.dump()
 
     async def _start(self) -> None:
-        host, _, port = self._settings.listen.rpartition(":")
-        bound = await self._rpc.start(self._settings.listen)
+        if ignored := environment.links():
+            log.debug("variables_ignored", of="Kubernetes' Services", names=ignored)
+        listening = await self._rpc.start(addresses.grpc(self._settings.listen))
         for model in self._models:
             self._engine.load(model)
-        http_host, _, http_port = self._settings.http.rpartition(":")
-        http_bound = await self._http.start(http_host.strip("[]"), int(http_port))
-        log.info("listening", grpc=f"{host}:{bound or port}", http=f"http://{http_host}:{http_bound}")
+        http = await self._http.start(addresses.tcp(self._settings.http))
+        log.info("listening", grpc=listening, http=http)
 
     async def _until_told_to_stop(self) -> None:
         """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""

@@ -17,7 +17,7 @@ from vedette_commands import kinds, text
 from vedette_commands.outputs import Outputs, free, prepare
 from vedette_commands.program import FAILURE, USAGE, Program, fail
 
-from vedette_server import logs, settings
+from vedette_server import environment, logs, settings
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.doctor import checks
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--listen", metavar="HOST:PORT", help="Where gRPC is served.  [default: 127.0.0.1:8001]")
+@click.option("--listen", metavar="HOST:PORT", help="Where gRPC is served; or unix:PATH.  [default: 127.0.0.1:8001]")
 @click.option("--http", metavar="HOST:PORT", help="Where metrics and health are served.  [default: 127.0.0.1:8002]")
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
@@ -68,7 +68,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
     if config:
         if not config.is_file():
             fail(f"no such file: {config}", USAGE)
-        os.environ[settings.PREFIX + "CONFIG"] = str(config)
+        os.environ[environment.PREFIX + "CONFIG"] = str(config)
     chosen = _settings(flags)
     logs.configure(chosen.log_format)
     memory.keep_freed()

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-PREFIX = "VEDETTE_"
+from vedette_server import addresses, environment
+from vedette_server.environment import PREFIX
+
 BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
 _LARGEST_FILE = 2**20  # bytes
 
@@ -40,14 +42,15 @@ class Settings(BaseSettings):
     check_invariants: bool = False  # of what was admitted, after each step, for tests: what is broken is logged
     log_format: Literal["console", "json"] = "console"
 
-    @field_validator("listen", "http")
+    @field_validator("listen")
     @classmethod
-    def _address(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
-            msg = f"{value!r} is no HOST:PORT, such as 127.0.0.1:8001"
-            raise ValueError(msg)
-        return value
+    def _listen(cls, value: str) -> str:
+        return str(addresses.grpc(value))
+
+    @field_validator("http")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        return str(addresses.tcp(value))
 
     @classmethod
     def settings_customise_sources(
@@ -74,17 +77,9 @@ class Settings(BaseSettings):
         return self.threads or max(1, cores // (self.workers * versions))
 
 
-def unknown_variables() -> list[str]:
-    """Environment variables that look like ours and are not."""
-    known = {
-        PREFIX + name.upper() for name in (*Settings.model_fields, "config", "server", "traceback")
-    }  # the commands'
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-
-
 def load(flags: dict[str, Any]) -> Settings:
     """Read the settings; `flags` holds those given on the command line. Raises `ValueError` for what is wrong."""
-    if unknown := unknown_variables():
+    if unknown := environment.unknown(Settings.model_fields):
         msg = f"unknown environment variables: {', '.join(unknown)}"
         raise ValueError(msg)
     config = Path(os.environ.get(PREFIX + "CONFIG", ""))

@@ -134,7 +134,7 @@ def test_doctor_shows_what_is_wrong_and_its_fix(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("flags", "status", "said"), [
-    (("--listen", "8001"), 2, "no HOST:PORT"),
+    (("--listen", "8001"), 2, "a port without a host"),
     (("--workers", "0"), 2, "workers"),
     (("--config", "no/such.toml"), 2, "no such file"),
     (("--repository", "no/such/folder"), 1, "is no folder"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from vedette_server.addresses import Tcp
 from vedette_server.monitor.metrics import Metrics
 
 
@@ -19,13 +20,16 @@ class HttpServer:
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port. Raises `OSError` if the address cannot be had."""
+    async def start(self, address: Tcp) -> str:
+        """Listen; returns its URL. Raises `OSError` if the address cannot be had."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
-        await site.start()
-        bound: int = self._runner.addresses[0][1]
-        return bound
+        site = web.TCPSite(self._runner, address.host, address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            msg = f"cannot listen on {address}: {error.strerror or error}"
+            raise OSError(msg) from error
+        return f"http://{Tcp(address.host, self._runner.addresses[0][1])}"
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -1,13 +1,17 @@
-"""The gRPC server: our service, health and reflection."""
+"""The gRPC server: our service, health and reflection; and how its connections are kept."""
+
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from vedette.v1 import detection_service_pb2 as pb
 
+from vedette_server.addresses import Tcp, Unix
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
 from vedette_server.rpc.detection import DetectionService
+from vedette_server.rpc.socket_file import SocketFile
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 _SLACK = 2  # times the largest message that is served: up to there it is refused by us, beyond it by gRPC alone
@@ -35,10 +39,34 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
     )
 
 
+@dataclass(frozen=True)
+class Keepalive:
+    """How connections are told alive from dead, in seconds."""
+
+    permitted: float = 5.0  # between two pings of a client, calls or not; gRPC's own limit is five minutes
+    strikes: int = 2  # pings that may come sooner, since the server last sent anything, before the client is sent away
+    every: float = 30.0  # between two pings of the server on a connection that is silent
+    patience: float = 15.0  # for the answer; then the connection is closed, and what was asked on it is given up
+
+    def options(self) -> list[tuple[str, int]]:
+        """The same for gRPC."""
+        return [
+            ("grpc.http2.min_ping_interval_without_data_ms", round(self.permitted * 1e3)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", self.strikes),
+            ("grpc.keepalive_time_ms", round(self.every * 1e3)),
+            ("grpc.keepalive_timeout_ms", round(self.patience * 1e3)),
+            ("grpc.http2.ping_timeout_ms", round(self.patience * 1e3)),  # which a server goes by
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
+
+
 class RpcServer:
     """Listens, and tells who asks whether the models answer."""
 
-    def __init__(self, engine: Engine, max_image_bytes: int, max_streams: int) -> None:
+    def __init__(
+        self, engine: Engine, max_image_bytes: int, max_streams: int, keepalive: Keepalive | None = None
+    ) -> None:
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
         self._server = grpc.aio.server(
             options=[
@@ -47,24 +75,34 @@ class RpcServer:
                 ("grpc.so_reuseport", 0),
                 # A compressed request of 32 KB can hold 33 MB. Pictures are compressed already.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
+                *(keepalive or Keepalive()).options(),
             ]
         )
+        self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
         self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, max_streams)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    async def start(self, address: str) -> int:
-        """Listen on HOST:PORT, not serving yet; returns the port. Raises `OSError` if the address cannot be had."""
+    async def start(self, address: Tcp | Unix) -> str:
+        """Listen, not serving yet; returns the address. Raises `OSError` if it cannot be had."""
         await self.tell(serving=False)
+        if isinstance(address, Unix):
+            self._socket = SocketFile(address.path)
+            with self._socket.making():
+                self._listen(f"unix:{address.path.replace('%', '%25')}", address)
+        else:
+            address = Tcp(address.host, self._listen(str(address), address))
+        await self._server.start()
+        return str(address)
+
+    def _listen(self, target: str, address: Tcp | Unix) -> int:
         try:
-            port = self._server.add_insecure_port(address)
+            return self._server.add_insecure_port(target)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: {error}"
             raise OSError(msg) from error
-        await self._server.start()
-        return port
 
     async def tell(self, *, serving: bool) -> None:
         """Tell health checks, for the whole server and for our service."""
@@ -76,3 +114,5 @@ class RpcServer:
     async def stop(self, seconds: float) -> None:
         """Refuse new calls, and cancel those that are not through after `seconds`."""
         await self._server.stop(seconds)
+        if self._socket:
+            self._socket.remove()

@@ -1,0 +1,202 @@
+"""Where a server is: one reading of every way to write that, so that gRPC is given nothing that it would guess about.
+
+Left to itself, gRPC takes port 99999 for 34463, the host `8001` for 0.0.31.65, and `http` for the name of a host.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from vedette_client.errors import LocalError
+
+DEFAULT_PORT = 8001
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+_LARGEST_PORT = 65535
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
+_LONGEST_HOST, _LONGEST_LABEL = 253, 63
+_SCHEME = re.compile(
+    r"([a-z][a-z0-9+.-]*)://|(unix):|(dns|ipv4|ipv6|xds|vsock|unix-abstract):(?![0-9]+$)", re.IGNORECASE
+)
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # the first that is set is gRPC's
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's address, as it is shown and as gRPC takes it."""
+
+    text: str  # HOST:PORT, or unix:PATH
+    target: str  # gRPC's name for it
+    host: str = ""  # without brackets; empty: a Unix socket
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, so that no proxy stands between."""
+        if not self.host or self.host == "localhost" or self.host.endswith(".localhost"):
+            return True
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None) or address
+        return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy that the environment asks for."""
+
+    variable: str
+    url: str
+
+    def __str__(self) -> str:
+        """Which it is and who asked for it, without a password."""
+        parts = urlsplit(self.url)
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return f"the proxy {shown} of the variable {self.variable}"
+
+
+def parse(text: str) -> Address:
+    """Read HOST:PORT, HOST, [IPV6]:PORT, grpc://, http:// or dns:/// before them, or unix:PATH. Raises `LocalError`."""
+    if not text:
+        _refuse(text, "it is empty")
+    if any(letter.isspace() or not letter.isprintable() for letter in text):
+        _refuse(text, "it holds a space or a character that cannot be printed")
+    if (match := _SCHEME.match(text)) and match[2]:
+        return _socket(text, text[match.end() :], slashes=False)
+    if text.lower().startswith("unix://"):
+        return _socket(text, text[len("unix://") :], slashes=True)
+    rest, port = _without_scheme(text, match) if match else (text, str(DEFAULT_PORT))
+    if "/" in rest or "?" in rest or "#" in rest:
+        _refuse(text, "it has a path, which a gRPC server has not")
+    if "@" in rest:
+        _refuse(text, "it holds a user's name, and nobody is asked for one")
+    host, port = _split(text, rest, port)
+    return _host_and_port(text, host, port)
+
+
+def _without_scheme(text: str, match: re.Match[str]) -> tuple[str, str]:
+    """What follows the scheme, and the port that it has where none is given."""
+    scheme, slashes, rest = match[match.lastindex or 0].lower(), match[1] is not None, text[match.end() :]
+    if scheme in ("https", "grpcs"):
+        _refuse(text, "it asks for TLS, which is not spoken here")
+    if scheme in ("grpc", "http"):
+        return rest.removesuffix("/"), str(DEFAULT_PORT) if scheme == "grpc" else ""  # 80 is surely not meant
+    if scheme == "dns" and (not slashes or rest.startswith("/")):
+        return rest.removeprefix("/"), str(DEFAULT_PORT)
+    if scheme not in ("ipv4", "ipv6") or slashes:
+        _refuse(text, f"{match[0]} is not known here")
+    return rest, str(DEFAULT_PORT)
+
+
+def _refuse(text: str, why: str) -> NoReturn:
+    shown = text if len(text) <= 100 else f"{text[:99]}…"
+    msg = f"{shown!r} is not a server's address: {why}; such as {DEFAULT_ADDRESS}, [::1]:8001 or unix:/run/vedette.sock"
+    raise LocalError(msg)
+
+
+def _socket(text: str, path: str, *, slashes: bool) -> Address:
+    if not path:
+        _refuse(text, "it names no file")
+    if slashes and not path.startswith("/"):
+        _refuse(text, "unix:// is followed by a path from the root, as in unix:///run/vedette.sock")
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        _refuse(text, "its path cannot be a file's")
+    if size > _LONGEST_SOCKET:
+        _refuse(text, f"its path has {size} bytes, and a Unix socket's at most {_LONGEST_SOCKET}")
+    return Address(f"unix:{path}", f"unix:{path.replace('%', '%25')}")  # which gRPC decodes
+
+
+def _split(text: str, rest: str, port: str) -> tuple[str, str]:
+    """The host, without brackets, and the port or the default."""
+    if rest.startswith("["):
+        host, closed, after = rest[1:].partition("]")
+        if not closed or (after and not after.startswith(":")):
+            _refuse(text, "after the brackets of an IPv6 address stands :PORT or nothing")
+        if ":" not in host:
+            _refuse(text, "brackets are for an IPv6 address")
+        given, port = bool(after), after[1:] if after else port
+    elif rest.count(":") > 1:
+        _refuse(text, "an IPv6 address stands in brackets, as in [::1]:8001")
+    else:
+        host, colon, after = rest.partition(":")
+        given, port = bool(colon), after if colon else port
+    if not host:
+        _refuse(text, "it has no host")
+    if not given and host.isdecimal():
+        _refuse(text, "it is a port without a host")
+    if not port:
+        _refuse(text, "it has no port" + ("" if given else f", and gRPC's is usually {DEFAULT_PORT}"))
+    return host, port
+
+
+def _host_and_port(text: str, host: str, port: str) -> Address:
+    if not (port.isascii() and port.isdecimal()):
+        _refuse(text, f"its port {port!r} is not a number")
+    number = int(port) if len(port) <= len(str(_LARGEST_PORT)) + 10 else _LARGEST_PORT + 1
+    if not 1 <= number <= _LARGEST_PORT:
+        _refuse(text, f"its port {port[:20]} is not from 1 to {_LARGEST_PORT}")
+    if ":" in host:
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            _refuse(text, f"{host!r} is not an IPv6 address")
+        shown = f"[{address}]:{number}"
+        return Address(shown, f"dns:///[{str(address).replace('%', '%25')}]:{number}", str(address))
+    name = _name(text, host)
+    return Address(f"{name}:{number}", f"dns:///{name}:{number}", name)
+
+
+def _name(text: str, host: str) -> str:
+    """A host's name or an IPv4 address."""
+    if not host.isascii():
+        _refuse(text, f"{host!r} is not ASCII: write it as DNS has it, xn--…")
+    labels = host.removesuffix(".").split(".")
+    if _NUMBER.fullmatch(labels[-1]):  # so it is read as an address, by old rules that take 127.1 for one
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError:
+            _refuse(text, f"{host!r} is not an IPv4 address")
+    if len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(one) and len(one) <= _LONGEST_LABEL for one in labels):
+        _refuse(text, f"{host!r} is not a host's name")
+    return host.lower()
+
+
+def proxy(address: Address, environment: Mapping[str, str] = os.environ) -> Proxy | None:
+    """The proxy through which a server is reached; None for a server of this machine, and those in no_proxy."""
+    if address.local:
+        return None
+    named = ((variable, environment.get(variable, "")) for variable in _PROXIES)
+    variable, url = next(((variable, url) for variable, url in named if url), ("", ""))
+    if not variable or _exempt(address.host, environment):
+        return None
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    return Proxy(variable, url) if usable else None  # gRPC does without one that it cannot speak to
+
+
+def _exempt(host: str, environment: Mapping[str, str]) -> bool:
+    """Whether no_grpc_proxy or no_proxy names a host, its domain or its network."""
+    for entry in (environment.get("no_grpc_proxy") or environment.get("no_proxy") or "").split(","):
+        one = entry.strip().lower()
+        if not one:
+            continue
+        if one == "*" or host == one.lstrip(".") or host.endswith(f".{one.lstrip('.')}"):
+            return True
+        try:
+            if ipaddress.ip_address(host) in ipaddress.ip_network(one, strict=False):
+                return True
+        except (ValueError, TypeError):
+            continue
+    return False

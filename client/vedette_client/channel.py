@@ -1,0 +1,87 @@
+"""Connections to a server: how they are opened, kept alive and described when they fail."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from vedette.v1 import detection_service_pb2 as pb
+
+from vedette_client.address import Address, Proxy, parse, proxy
+
+SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
+KEEPALIVE_SECONDS = 20.0  # between two signs of life that a call asks of its server
+_PATIENCE = 0.5  # of that, for the server to give one
+_LONGEST_BACKOFF = 5.0  # seconds between two tries to connect; gRPC's own two minutes outlast most restarts
+
+# What a server refused for now is tried again by gRPC itself, when the server says (its RetryInfo comes along as
+# grpc-retry-pushback-ms) or else soon; asking about an image changes nothing, so that it is safe.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE, "method": name} for name in ("Detect", "ListModels", "GetModel")],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server, and how it is reached."""
+
+    address: Address
+    proxy: Proxy | None
+    keepalive_seconds: float | None  # None: a connection that says nothing is believed for ever
+
+    @classmethod
+    def of(cls, address: str, keepalive_seconds: float | None = KEEPALIVE_SECONDS) -> "Endpoint":
+        """Read an address, and the environment for a proxy. Raises `LocalError`."""
+        parsed = parse(address)
+        return cls(parsed, proxy(parsed), keepalive_seconds)
+
+    def __str__(self) -> str:
+        """The address, for messages; and the proxy, where it is to blame as well."""
+        return f"{self.address.text} through {self.proxy}" if self.proxy else self.address.text
+
+    def options(self, *, alone: bool = False) -> Sequence[tuple[str, str | int]]:
+        """What gRPC is told; `alone`: share no connection with other channels."""
+        options: list[tuple[str, str | int]] = [
+            # One answer with many masks, or one raw image, is larger than gRPC's default of 4 MiB.
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.per_rpc_retry_buffer_size", 256 * 2**20),
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", round(_LONGEST_BACKOFF * 1e3)),
+            ("grpc.use_local_subchannel_pool", int(alone)),
+        ]
+        if self.proxy:
+            options.append(("grpc.http_proxy", self.proxy.url))
+        else:
+            options.append(("grpc.enable_http_proxy", 0))
+        if self.keepalive_seconds is not None:
+            every = max(round(self.keepalive_seconds * 1e3), 1)
+            patience = max(round(every * _PATIENCE), 1)
+            options += [
+                ("grpc.keepalive_time_ms", every),
+                ("grpc.keepalive_timeout_ms", patience),
+                ("grpc.http2.ping_timeout_ms", patience),
+                ("grpc.http2.max_pings_without_data", 0),  # a camera may have nothing to show for hours
+            ]
+        return options
+
+    def open(self, *, alone: bool = False) -> grpc.Channel:
+        """A channel for calls that block; nothing is connected yet."""
+        return grpc.insecure_channel(self.address.target, options=self.options(alone=alone))
+
+    def open_async(self, *, alone: bool = False) -> grpc.aio.Channel:
+        """A channel for the event loop that runs; nothing is connected yet."""
+        return grpc.aio.insecure_channel(self.address.target, options=self.options(alone=alone))
