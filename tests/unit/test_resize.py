@@ -1,6 +1,7 @@
 """The gateway knows the size at which a model sees an image, as Detectron2 works it out, and refuses what has none."""
 
 import dataclasses
+import io
 import itertools
 
 import numpy as np
@@ -8,12 +9,17 @@ import pytest
 from detectron2.data.transforms import ResizeShortestEdge
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from vedette_server.contract.answer import Detections
 from vedette_server.contract.contract import Limits, ResizeRule
 from vedette_server.contract.convert import check
 from vedette_server.contract.image import PixelFormat, RawImage
+from vedette_server.contract.mistakes import applicable, undo
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.resize import output_shape
 from vedette_server.engine.estimate import resized
+from vedette_server.predictor.draw import thumbnail
+from vedette_server.predictor.look import look
 
 from tests.unit.test_contract import contract
 
@@ -55,6 +61,19 @@ def test_what_is_not_resized_keeps_its_size() -> None:
 @pytest.mark.parametrize("size", [(1, 1024), (1024, 1), (16, 16_384)])
 def test_an_estimate_never_holds_an_empty_size(size: tuple[int, int]) -> None:
     assert min(resized(size, ResizeRule(384, 512))) == 32
+
+
+@pytest.mark.parametrize("size", [(1, 1024), (1024, 1), (1, 1), (2, 240)])
+def test_the_smallest_and_longest_can_be_drawn_and_every_mistake_undone(size: tuple[int, int]) -> None:
+    terms = dataclasses.replace(contract(), resize=ResizeRule(384, 512))
+    shown = np.zeros((*output_shape(size, terms.resize), 3), np.uint8)
+    found = Detections(np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    with Image.open(io.BytesIO(thumbnail(shown, size, found, str))) as picture:
+        assert min(picture.size) >= 1
+        assert max(picture.size) <= 320
+    for mistake in applicable(look(shown, shown), size, terms, 0.5):
+        undone = undo(mistake, np.zeros((*size, 3), np.float32), terms)
+        assert min(output_shape(undone.shape[:2], terms.resize)) >= 1
 
 
 def send(size: tuple[int, int], rule: ResizeRule) -> None:
