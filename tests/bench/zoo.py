@@ -7,13 +7,14 @@ compared with what `DefaultPredictor` gives on the same weights. `make zoo` writ
 
 import argparse
 import io
+import re
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ _SPREAD = {
 }
 
 
+_EQUAL = "equal to the bit"
+_ROW = re.compile(r"\| \S+\.(yaml|py) \| ")
+
+
 @dataclass(frozen=True)
 class Row:
     """What became of one config."""
@@ -76,7 +81,7 @@ class Row:
         """Its row of the page."""
         if not self.outputs:
             return f"| {self.config} | refused | {self.told} |"
-        return f"| {self.config} | served: {', '.join(self.outputs)} | {self.told or 'equal to the bit'} |"
+        return f"| {self.config} | served: {', '.join(self.outputs)} | {self.told or _EQUAL} |"
 
 
 def configs() -> list[str]:
@@ -116,8 +121,9 @@ def shrink_lazy(model: Any, dataloader: Any) -> None:
     if "depth" in stages:
         stages.depth = 18
         stages.pop("stride_in_1x1", None)
-        if model.backbone.top_block.get("in_feature") == "res5":
-            model.backbone.top_block.in_channels = 512
+        top = model.backbone.top_block
+        if "in_channels" in top and top.get("in_feature", "res5") == "res5":
+            top.in_channels = 512
     heads = model.get("roi_heads", {})
     if heads.get("box_predictor") and heads.get("box_head"):
         heads.box_head.fc_dims = [64]
@@ -310,16 +316,21 @@ def _unequal(what: str, given: Any, wanted: Any) -> Iterator[str]:
         yield f"{what} differ by up to {apart:.2g}"
 
 
-def page(rows: Sequence[Row]) -> str:
-    """The page of the whole zoo."""
-    served = [row for row in rows if row.outputs]
-    equal = sum(not row.told for row in served)
+def read_page() -> dict[str, str]:
+    """The rows of the page as it is, by their config."""
+    lines = [line for line in PAGE.read_text().splitlines() if _ROW.match(line)] if PAGE.exists() else []
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+
+
+def page(lines: Mapping[str, str]) -> str:
+    """The page of rows, by their config."""
+    served = [line for line in lines.values() if "| served: " in line]
     return _PAGE.format(
-        configs=len(rows),
+        configs=len(lines),
         served=len(served),
-        equal=equal,
-        refused=len(rows) - len(served),
-        rows="\n".join(row.line for row in rows),
+        equal=sum(line.endswith(f"| {_EQUAL} |") for line in served),
+        refused=len(lines) - len(served),
+        rows="\n".join(lines[name] for name in sorted(lines)),
     )
 
 
@@ -343,9 +354,9 @@ parts of LazyConfigs, and no models. Deformable convolutions are served where th
 
 
 def main() -> None:
-    """Walk the zoo and write the page."""
+    """Walk the zoo and write the page, or the rows that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="walk the configs whose path holds this; write no page")
+    parser.add_argument("--only", default="", help="walk the configs whose path holds this, and leave the other rows")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -361,8 +372,9 @@ def main() -> None:
                 continue
         sys.stdout.write(f"{rows[-1].line}  ({rows[-1].objects} objects, {time.monotonic() - started:.0f} s)\n")
         sys.stdout.flush()
-    if not asked.only and not bugs:
-        PAGE.write_text(page(rows))
+    kept = read_page() if asked.only else {}
+    if not bugs:
+        PAGE.write_text(page(kept | {row.config: row.line for row in rows}))
     served = sum(bool(row.outputs) for row in rows)
     equal = sum(bool(row.outputs) and not row.told for row in rows)
     sys.stdout.write(f"{served} served, {equal} of them equal, {len(rows) - served} refused, {bugs} tracebacks\n")

@@ -65,11 +65,12 @@ def architecture(config: Config) -> str:
 
 
 def dataset(config: Config) -> str | None:
-    """The name of the dataset that the model was trained on; None: the config does not say."""
+    """The name of the dataset that the model was trained on, or else tested; None: the config does not say."""
     if is_lazy(config):
         names = config["dataloader"]["test"].get("dataset", {}).get("names", ())
         return names if isinstance(names, str) else next(iter(names), None)
-    return next(iter(config.get("DATASETS", {}).get("TRAIN", ())), None)
+    named = config.get("DATASETS", {})
+    return next(iter((*named.get("TRAIN", ()), *named.get("TEST", ()))), None)
 
 
 def _seen(produced: Produced, threshold: float) -> Gives:
