@@ -424,4 +424,6 @@ _LOSSES = (
 
 def _is_loss(error: ServerError) -> bool:
     """Whether a connection was lost, or can be had later: not what the server itself refuses for good."""
+    if isinstance(error, InvalidRequest):  # whatever its code: gRPC's own word of a request that nobody could read
+        return False
     return error.code is grpc.StatusCode.UNAVAILABLE if error.reason else error.code in _LOSSES

@@ -31,6 +31,7 @@ from vedette_client import (
     Sendable,
     ServerError,
     Unavailable,
+    streaming,
 )
 from vedette_client.channel import SERVICE
 
@@ -174,6 +175,12 @@ def test_what_the_server_itself_refuses_is_not_tried_again(*, awaited: bool) -> 
             _told, error = collect(address, [b"x"] * 9, awaited=awaited, policy=policy)
         assert isinstance(error, ServerError)
         assert (error.reason, len(broken.connections)) == ("INTERNAL", 1)
+
+
+def test_a_request_that_nobody_could_read_is_no_lost_connection() -> None:
+    lost = ServerError("stream removed", grpc.StatusCode.UNKNOWN)
+    assert streaming._is_loss(lost)
+    assert not streaming._is_loss(InvalidRequest("could not read the request", grpc.StatusCode.UNKNOWN))
 
 
 @both
