@@ -17,7 +17,7 @@ from torch import nn
 
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import FAMILIES, Count, Produced
-from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, dataset, declared
+from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, datasets, declared
 from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
@@ -88,27 +88,27 @@ def import_model(
 
 
 def _names(config: Mapping[str, Any], source: Source, produced: Produced | None) -> Names:
-    """The names that were given, or those that Detectron2 itself knows for the config's dataset.
+    """The names that were given, or those that Detectron2 itself knows for the config's datasets.
 
-    The classes of pixels are those of objects, where there are as many of them and they have no names of their own.
+    The classes of a model that finds no objects are those of pixels. Where nobody names those of pixels, they are those
+    of objects, if there are as many.
     """
-    trained_on = dataset(config)
-    known = MetadataCatalog.get(trained_on) if trained_on else None
+    known = [MetadataCatalog.get(name) for name in datasets(config)]
     model = declared(config, produced)
 
     def choose(given: Sequence[str] | None, key: str, count: Count | None) -> tuple[str, ...]:
-        if given is None and count is not None and known is not None:
-            given = known.get(key)
+        if given is None and count is not None:
+            given = next(filter(None, (one.get(key) for one in known)), None)
         return tuple(given or ())
 
-    if model.classes == ONE_CLASS:
-        classes = tuple(source.classes or (OBJECT,))
-    else:
-        classes = choose(source.classes if model.classes or source.stuff else None, "thing_classes", model.classes)
+    if model.classes is None and source.stuff is None:
+        return Names((), choose(source.classes, "stuff_classes", model.stuff))
+    classes = choose(source.classes, "thing_classes", model.classes)
+    if model.classes == ONE_CLASS and source.classes is None:
+        classes = (OBJECT,)
     stuff = choose(source.stuff, "stuff_classes", model.stuff)
-    same = tuple(source.classes or classes)
-    if model.stuff and not source.stuff and model.stuff.number in (None if stuff else len(same), len(same)):
-        stuff = same
+    if model.stuff and not stuff and model.stuff.number in (None, len(classes)):
+        stuff = classes
     return Names(classes, stuff, choose(source.keypoints, "keypoint_names", model.keypoints))
 
 

@@ -64,13 +64,13 @@ def architecture(config: Config) -> str:
     return str(name).rpartition(".")[2]
 
 
-def dataset(config: Config) -> str | None:
-    """The name of the dataset that the model was trained on, or else tested; None: the config does not say."""
+def datasets(config: Config) -> tuple[str, ...]:
+    """The names of the datasets that the model was trained and tested on, as far as the config says them."""
     if is_lazy(config):
         names = config["dataloader"]["test"].get("dataset", {}).get("names", ())
-        return names if isinstance(names, str) else next(iter(names), None)
+        return (names,) if isinstance(names, str) else tuple(names)
     named = config.get("DATASETS", {})
-    return next(iter((*named.get("TRAIN", ()), *named.get("TEST", ()))), None)
+    return (*named.get("TRAIN", ()), *named.get("TEST", ()))
 
 
 def _seen(produced: Produced, threshold: float) -> Gives:
