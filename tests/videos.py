@@ -353,6 +353,8 @@ ROWS = (
     # Time
     Row("variable.mp4", "a variable frame rate", _encoded(*_H264, *_VARIABLE)),
     Row("variable.mkv", "a variable frame rate in Matroska", _encoded(*_H264, *_VARIABLE)),
+    Row("variable.avi", "a variable frame rate in AVI: empty frames in between", _encoded("-c:v", "mpeg4", *_VARIABLE)),
+    Row("slides.flv", "FLV whose frames last seconds", _encoded("-c:v", "flv1", rate="1/3", seconds="12")),
     Row("ntsc.mp4", "30000/1001 frames a second", _encoded(*_H264, rate="30000/1001")),
     Row("edited.mp4", "an edit list that begins between two key frames", _copied("-ss", "0.35")),
     Row("late.mp4", "video that begins after the sound: its times count from the sound", _with_sound(begin="0.7")),

@@ -18,7 +18,7 @@ _ARRIVALS: Final = 256  # packets whose arrival is remembered until their frames
 
 _JUMP: Final = Fraction(10)  # seconds that times may run ahead before ffmpeg takes them for another clock's
 _BACK: Final = Fraction(1, 10)  # seconds that they may run back
-_TIMED: Final = ("flv", "matroska", "nut", "mxf")  # containers whose header says how long they are
+_TIMED: Final = ("flv", "nut", "mxf")  # containers whose header says how long they are, and nothing else does
 _TOLERANCE: Final = Fraction(1, 2)  # seconds by which it may be wrong
 _DENSE: Final = ("flv", "matroska", "nut")  # containers that hold little but packets, one after the other
 _HOLE: Final = 4096  # bytes between two packets that are too many there
@@ -133,6 +133,7 @@ class Decoding:
         self._last_is_half = False
         self._jpegs_have_ends = False
         self._end = Fraction(0)  # of whatever ends last, on the source's own clock
+        self._longest = Fraction(0)  # seconds from one end to the next
         self._read_until = 0  # bytes
         self._holes: list[str] = []  # where demuxing went on after something unreadable
         self._packets = 0
@@ -171,11 +172,13 @@ class Decoding:
         position = packet.pos or 0
         times = [moment for moment in (packet.pts, packet.dts) if moment is not None]
         if times and packet.time_base:
-            if position - self._read_until > _HOLE and self._read_until and self._format[0] in _DENSE:
-                begin, end = self._end - self._begin, min(times) * packet.time_base - self._begin
-                if end > begin:
-                    self._holes.append(f"{float(begin):.2f} to {float(end):.2f} s")
-            self._end = max(self._end, (max(times) + (packet.duration or 0)) * packet.time_base)
+            begin, end = self._end - self._begin, min(times) * packet.time_base - self._begin
+            dense = self._opened.kind is Kind.FILE and self._format[0] in _DENSE
+            if dense and position - self._read_until > _HOLE and self._read_until and end > begin:
+                self._holes.append(f"{float(begin):.2f} to {float(end):.2f} s")
+            until = (max(times) + (packet.duration or 0)) * packet.time_base
+            self._longest = max(self._longest, until - self._end if self._end else Fraction(0))
+            self._end = max(self._end, until)
         self._read_until = max(self._read_until, position + packet.size)
 
     def _frames(self, packet: Packet) -> Iterator[Decoded]:
@@ -183,6 +186,9 @@ class Decoding:
         at_end = not packet.size and packet.dts is None
         if not at_end:
             self._note(packet, arrived)
+            if not packet.size:  # a frame that is the one before, which decoders would take for the end
+                self._hidden += 1
+                return
         try:
             frames = packet.decode()
         except (av.FFmpegError, ValueError):
@@ -265,5 +271,5 @@ class Decoding:
         if self._format[0] not in _TIMED or container.duration is None:
             return ""
         promised = Fraction(container.duration, av.time_base)
-        ends = max(self._end, self._end - self._begin)
-        return f"its header says {float(promised):.2f} s" if ends < promised - _TOLERANCE else ""
+        ends = max(self._end, self._end - self._begin) + max(_TOLERANCE, self._longest)
+        return f"its header says {float(promised):.2f} s" if ends < promised else ""

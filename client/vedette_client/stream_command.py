@@ -169,10 +169,12 @@ def run(client: Client, source: str, wanted: Wanted) -> Outcome:
         frames = _Sending(video, pixels=writer is not None)
         try:
             with _stopping_at_signals(video.stop, outcome):
-                for event in client.stream(frames, policy=policy, stream_id="vedette-stream", **wanted.ask):
-                    told.skipped(event.frame_id)
-                    told.event(event, frames.take(event.frame_id))
-                told.skipped()
+                try:
+                    for event in client.stream(frames, policy=policy, stream_id="vedette-stream", **wanted.ask):
+                        told.skipped(event.frame_id)
+                        told.event(event, frames.take(event.frame_id))
+                finally:
+                    told.skipped()
         except (VedetteError, BrokenPipeError) as error:
             outcome.error = error
         except KeyboardInterrupt:

@@ -155,6 +155,12 @@ def test_a_video_that_breaks_off_ends_with_a_line_and_its_results_are_kept(strea
     assert len(records(tmp_path / "lines.jsonl")) == len(videos.frames(tmp_path / "saved.mp4")) > 20
 
 
+def test_damage_at_the_very_end_is_told_too(stream: Stream, tmp_path: Path) -> None:
+    ran = stream(make(tmp_path, "cut.avi"), "--jsonl", "lines.jsonl")
+    assert ran.lines[0] == "3 frames: 2 answered, 1 damaged"
+    assert records(tmp_path / "lines.jsonl")[-1]["error"]["reason"] == "FRAME_DAMAGED"
+
+
 def test_frames_that_fail_fail_the_command(stream: Stream, server: Answering, tmp_path: Path) -> None:
     server.fails = lambda number: number in (3, 5)
     ran = stream(make(tmp_path, "plain.mp4"), "--jsonl", "lines.jsonl")
