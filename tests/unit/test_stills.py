@@ -122,11 +122,11 @@ def test_a_tiff_comes_out_as_it_went_in(kind: str) -> None:
     np.testing.assert_array_equal(read(data), wanted)
 
 
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "1"])
+LOSSLESS = itertools.product(["raw", "tiff_lzw", "packbits", "tiff_adobe_deflate"], ["RGB", "L", "P", "CMYK", "1"])
+
+
+@pytest.mark.parametrize(("compression", "mode"), [*LOSSLESS, ("jpeg", "RGB"), ("jpeg", "L")])
 def test_a_tiff_is_read_as_detectron2_and_ffmpeg_do(compression: str, mode: str, tmp_path: Path) -> None:
-    if compression == "jpeg" and mode not in ("RGB", "L"):
-        pytest.skip("JPEG has no such samples")
     data = saved("TIFF", Image.fromarray(RGB).convert(mode), compression=compression)
     seen = read(data)
     np.testing.assert_array_equal(seen, by_detectron2(data, tmp_path))
@@ -422,8 +422,10 @@ def test_a_gif_that_says_it_is_at_its_end_too_early_is_refused() -> None:
     assert refused(short).reason is Reason.IMAGE_TRUNCATED
 
 
-@pytest.mark.parametrize("size", [(60_000, 60_000), (2_000, 501)])
-@pytest.mark.parametrize("codec", ["GIF", "TIFF", "AVIF"])
+@pytest.mark.parametrize(
+    ("codec", "size"),
+    [*itertools.product(["GIF", "TIFF"], [(60_000, 60_000), (2_000, 501)]), ("AVIF", (2_000, 501))],
+)
 def test_a_bomb_is_refused_by_its_header(codec: str, size: tuple[int, int]) -> None:
     width, height = size
     if codec == "GIF":
@@ -433,8 +435,6 @@ def test_a_bomb_is_refused_by_its_header(codec: str, size: tuple[int, int]) -> N
         strip = zlib.compress(bytes(2_000_000), 9)
         data = tagged({**PLAIN, 256: width, 257: height, 278: height, 259: 8}, strip)
     else:
-        if size != (2_000, 501):
-            return
         data = saved("AVIF", Image.new("RGB", size))
     assert refused(data).reason is Reason.IMAGE_TOO_LARGE
 
