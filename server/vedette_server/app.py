@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 import structlog
 
 from vedette_server import addresses, environment
+from vedette_server.contract import naming
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings
 from vedette_server.monitor.metrics import Metrics
@@ -26,12 +27,19 @@ def _log_violations(found: Sequence[str]) -> None:
     log.error("invariant_broken", found=list(found))
 
 
+def _read(settings: Settings) -> list[repository.ModelVersion]:
+    """The versions of the repository. A folder that is named as no model may be is not served, and that is said."""
+    for name in repository.misnamed(settings.repository):
+        log.warning("folder_ignored", folder=name, reason=f"a model's name has {naming.RULE}")
+    return repository.read(settings.repository, settings.plugins)
+
+
 class App:
     """One server. `run` returns after it was told to stop and everything it admitted was answered."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models = repository.read(settings.repository, settings.plugins)
+        self._models = _read(settings)
         metrics = Metrics(triton=settings.triton_metrics)
         pool = PoolSettings(
             factory=PREDICTOR,
@@ -100,7 +108,7 @@ class App:
 
         It looks every so many seconds, None: never, and when it is told to.
         """
-        root, plugins = self._settings.repository, self._settings.plugins
+        root = self._settings.repository
         unloading: set[asyncio.Task[None]] = set()
         seen, refused = repository.folders(root), ""
         while True:
@@ -109,7 +117,7 @@ class App:
             self._reread.clear()
             try:
                 if (there := repository.folders(root)) != seen:  # a version never changes: only then is it read again
-                    self._models = await asyncio.to_thread(repository.read, root, plugins)
+                    self._models = await asyncio.to_thread(_read, self._settings)
                     seen, refused = there, ""
             except repository.RepositoryError as error:
                 if str(error) != refused:  # said once

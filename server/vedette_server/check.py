@@ -20,6 +20,7 @@ from vedette_server.contract.files import declare, picture
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.predictor.predictor import load
+from vedette_server.predictor.prove import failure
 from vedette_server.repository.golden import (
     ExpectedObject,
     Golden,
@@ -64,8 +65,8 @@ class Checked:
 def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]:
     """Infer a version's golden images one by one, as a worker does before it serves.
 
-    Raises `LoadRefusedError` if the version cannot be loaded, `DeviceError` if the device cannot be used,
-    `RepositoryError` if a picture cannot be decoded.
+    Raises `LoadRefusedError` if the version cannot be loaded or fails on a picture, `DeviceError` if the device cannot
+    be used, `RepositoryError` if a picture cannot be decoded.
     """
     contract = version.contract
     _check_device(device)
@@ -77,6 +78,8 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
         except Refused as error:
             msg = f"{version.folder / 'golden' / golden.name} cannot be read: {error.reason}; import the model again"
             raise RepositoryError(msg) from error
+        except Exception as error:  # whatever a model raises
+            raise failure(error, golden.name) from error
         yield Checked(golden, answer, pairs(golden, answer), allowed)
 
 

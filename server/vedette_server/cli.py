@@ -20,6 +20,7 @@ from vedette_commands.program import FAILURE, USAGE, Program, fail
 from vedette_server import environment, logs, settings
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
+from vedette_server.contract.naming import RULE, is_model_name
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
 from vedette_server.report.command import report
@@ -149,6 +150,8 @@ def import_(
     """
     from vedette_server.importer import Source, import_model  # imports torch, which serving must not
 
+    if not is_model_name(name):
+        fail(f"a model cannot be called {name!r}: its name is one folder's, of {RULE}", USAGE)
     warnings.simplefilter("ignore")  # other people's, about their own code
     source = Source(**given, ignore_keys=[key for keys in ignore_keys for key in keys])
     try:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import nn
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import FAMILIES, Count, Produced
 from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, datasets, declared
-from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
-from vedette_server.contract.options import defaults
+from vedette_server.contract.naming import clean
+from vedette_server.predictor import trial
 from vedette_server.predictor.build import build
 from vedette_server.predictor.config import resolve
 from vedette_server.predictor.export import export
@@ -30,6 +30,8 @@ from vedette_server.predictor.strict import load_strictly
 from vedette_server.predictor.weights import read_weights
 from vedette_server.repository import repository
 from vedette_server.repository.golden import Golden, note
+from vedette_server.repository.pictures import gather
+from vedette_server.repository.pictures import read as read_pictures
 from vedette_server.repository.repository import RepositoryError
 
 _SCRATCH = ".import-"  # and the process's id; never taken for a version, whose name is a number
@@ -69,22 +71,41 @@ def import_model(
     `golden` is a folder of pictures whose answers are stored; `tell` is told what was decided on the way. Raises
     `LoadRefusedError` for whatever is wrong with the model, `RepositoryError` for what is wrong with its model.toml.
     """
+    repository.check_name(name)
+    folder = root / name
+    found = gather(golden) if golden else None
     config = resolve(source.config, source.plugins, run=source.run_config, ignore=source.ignore_keys)
     if architecture(config) in FAMILIES:
         declared(config)  # what can be refused by the config alone is, before anything is built
-    folder = root / name
     waivers = repository.read_settings(folder).waivers
     model = build(config, source.plugins, "cpu")
     tensors = read_weights(source.weights, model, source.weights_key, source.strip_prefixes, tell)
     load_strictly(model, tensors, waivers)
     produced = see(model, config)
     names = _names(config, source, produced)
-    pictures = {path.name: path.read_bytes() for path in sorted(golden.iterdir())} if golden else {}
+
+    def golden_of(contract: InputContract) -> Mapping[str, bytes]:
+        return read_pictures(found, contract, tell) if found else {}
+
+    with _folder(folder):
+        version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
+        return write_version(
+            folder, version, config, model, names=names, pictures=golden_of, plugins=source.plugins, produced=produced
+        )
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """A model's folder, made where there is none; of what was made nothing is left if nothing goes in."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    version = 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)
-    return write_version(
-        folder, version, config, model, names=names, pictures=pictures, plugins=source.plugins, produced=produced
-    )
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # somebody else has put something there
+                path.rmdir()
+        raise
 
 
 def _names(config: Mapping[str, Any], source: Source, produced: Produced | None) -> Names:
@@ -102,14 +123,15 @@ def _names(config: Mapping[str, Any], source: Source, produced: Produced | None)
         return tuple(given or ())
 
     if model.classes is None and source.stuff is None:
-        return Names((), choose(source.classes, "stuff_classes", model.stuff))
+        return Names((), clean(choose(source.classes, "stuff_classes", model.stuff), "classes of stuff"))
     classes = choose(source.classes, "thing_classes", model.classes)
     if model.classes == ONE_CLASS and source.classes is None:
         classes = (OBJECT,)
     stuff = choose(source.stuff, "stuff_classes", model.stuff)
     if model.stuff and not stuff and model.stuff.number in (None, len(classes)):
         stuff = classes
-    return Names(classes, stuff, choose(source.keypoints, "keypoint_names", model.keypoints))
+    keypoints = choose(source.keypoints, "keypoint_names", model.keypoints)
+    return Names(clean(classes, "classes"), clean(stuff, "classes of stuff"), clean(keypoints, "keypoints"))
 
 
 def write_version(
@@ -119,13 +141,14 @@ def write_version(
     model: nn.Module,
     *,
     names: Names,
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, bytes] | Callable[[InputContract], Mapping[str, bytes]],
     plugins: Sequence[str] = (),
     produced: Produced | None = None,
 ) -> Path:
-    """Write one version of a model and what its golden `pictures` (files, by name) give now; returns its folder.
+    """Write one version of a model and what its golden `pictures` give now; returns its folder.
 
-    The model's own model.toml, which may set the threshold at which golden images are inferred, must be there already.
+    `pictures` are files by their names, or what gives them for the model's contract. The model's own model.toml, which
+    may set the threshold at which golden images are inferred, must be there already.
     The version appears whole or not at all. Raises `FileExistsError` if there is one of that number,
     `RepositoryError` or `LoadRefusedError` if it could not be served.
     """
@@ -160,19 +183,24 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _infer(
-    root: Path, plugins: Sequence[str], config: Mapping[str, Any], pictures: Mapping[str, bytes]
+    root: Path,
+    plugins: Sequence[str],
+    config: Mapping[str, Any],
+    pictures: Mapping[str, bytes] | Callable[[InputContract], Mapping[str, bytes]],
 ) -> list[Golden]:
     try:
         (version,) = repository.read(root, plugins)
     except RepositoryError as error:
         raise error.__cause__ if isinstance(error.__cause__, LoadRefusedError) else error  # noqa: B904  its own cause
-    threads = len(os.sched_getaffinity(0))
-    predictor = load(version.folder, version.contract, device="cpu", threads=threads)
-    options = defaults(version.contract)
-    answers = {name: predictor.predict(*declare(data, version.contract), options) for name, data in pictures.items()}
+    contract, threads = version.contract, len(os.sched_getaffinity(0))
+    given = pictures(contract) if callable(pictures) else pictures
+    predictor = load(version.folder, contract, device="cpu", threads=threads)
+    for shape, data in trial.pictures(contract):
+        trial.answer(predictor, data, contract, f"a picture of {shape}")
+    answers = {name: trial.answer(predictor, data, contract, name) for name, data in given.items()}
     best = [answer.evidence.best_score for answer in answers.values()]
-    _check_not_flat([score for score in best if score is not None], architecture(config), version.contract)
-    return [note(name, pictures[name], answer) for name, answer in answers.items()]
+    _check_not_flat([score for score in best if score is not None], architecture(config), contract)
+    return [note(name, given[name], answer) for name, answer in answers.items()]
 
 
 def _check_not_flat(best: Sequence[float], model: str, contract: InputContract) -> None:

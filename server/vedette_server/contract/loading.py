@@ -24,9 +24,11 @@ class Check(StrEnum):
     OPERATORS_MISSING = auto()
     OUTPUT_UNSERVABLE = auto()
     INFERENCE_FAILS = auto()
+    OUTPUT_NOT_FINITE = auto()
     PLUGIN_MISSING = auto()
     PLUGIN_NOT_ALLOWED = auto()
     NAMES_MISSING = auto()
+    NAMES_UNUSABLE = auto()
     CLASS_COUNT = auto()
     ALWAYS_EMPTY = auto()
     WEIGHTS_UNREADABLE = auto()
@@ -39,6 +41,7 @@ class Check(StrEnum):
     TENSORS_MISSING = auto()
     TENSORS_UNEXPECTED = auto()
     VALUES_NOT_FINITE = auto()
+    GOLDEN_UNREADABLE = auto()
     SCORES_FLAT = auto()
     CHECKSUM_CHANGED = auto()
     GOLDEN_CHANGED = auto()
@@ -92,6 +95,11 @@ CHECKS: dict[Check, Row] = {
         "The model does not answer a picture.",
         "run it on one picture with Detectron2's DefaultPredictor: what fails here fails there",
     ),
+    Check.OUTPUT_NOT_FINITE: Row(
+        "The model computes NaN or infinite values from a picture, and drops what it makes of them without a word.",
+        "give an earlier checkpoint, with PIXEL_MEAN and PIXEL_STD as they were in training",
+        waivable=True,
+    ),
     Check.PLUGIN_MISSING: Row(
         "A module that the model needs cannot be imported or fails, or a part of it is registered by no module.",
         "install the project beside the server, or put its folder on PYTHONPATH",
@@ -103,6 +111,10 @@ CHECKS: dict[Check, Row] = {
     Check.NAMES_MISSING: Row(
         "Neither the config nor its dataset says what the classes are called, nor how many there are.",
         "give --classes, and --stuff-classes for a model that gives a class for every pixel",
+    ),
+    Check.NAMES_UNUSABLE: Row(
+        "Two classes or keypoints have one name, or one has none: nobody could ask for it, or tell it.",
+        "give one name for each, separated by commas; blanks around a name are taken off",
     ),
     Check.CLASS_COUNT: Row(
         "The config, the weights and the names do not agree on the number of classes or keypoints.",
@@ -152,6 +164,10 @@ CHECKS: dict[Check, Row] = {
         "Weights are NaN or infinite: training has diverged, and what they touch is dropped without a word.",
         "give an earlier checkpoint",
         waivable=True,
+    ),
+    Check.GOLDEN_UNREADABLE: Row(
+        "A file in the folder of golden images is no picture that the server takes, or there is none.",
+        "convert these files, or move them out of the folder",
     ),
     Check.SCORES_FLAT: Row(
         "The best score on any golden image is what a random head would give.",

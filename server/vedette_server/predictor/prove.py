@@ -52,10 +52,11 @@ def prove(infer: Callable[[Options], tuple[Mapping[str, Any], Answer]], contract
         raise failure(error) from error
 
 
-def failure(error: Exception) -> LoadRefusedError:
-    """What a model raised on a picture, as a reason to refuse it."""
-    reason = str(error).partition("\n")[0]
-    return LoadRefusedError(Check.INFERENCE_FAILS, f"{type(error).__name__}: {reason}")
+def failure(error: Exception, name: str = "") -> LoadRefusedError:
+    """What a model raised on a picture, which may have a name, as a reason to refuse it."""
+    reason = " ".join(str(error).partition("\n")[0].split())
+    of = f"of {name}, " if name else ""
+    return LoadRefusedError(Check.INFERENCE_FAILS, f"{of}{type(error).__name__}: {reason}")
 
 
 def _check(output: Mapping[str, Any], answer: Answer, contract: InputContract) -> None:

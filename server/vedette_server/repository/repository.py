@@ -9,6 +9,7 @@ NAME/VERSION/baseline.json       what its answers looked like while all was well
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,11 @@ from vedette_server.contract.contract import Input, InputContract, Limits, Names
 from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
 from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
+from vedette_server.contract.naming import RULE, is_model_name
 from vedette_server.repository import golden
 from vedette_server.repository.golden import ExpectedAnswer, ExpectedObject, Golden
 
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")  # a number that 64 bits hold, written in one way
 MODEL_FILES = ("config.yaml", "model.safetensors")
 _MANIFEST = "manifest.json"
 BASELINE = "baseline.json"
@@ -81,8 +84,25 @@ class ModelVersion:
 
 
 def folders(root: Path) -> list[Path]:
-    """The folder of every version of every model under `root`, unread."""
-    return [folder for folder in sorted(root.glob("*/*/")) if folder.name.isdecimal()]
+    """The folder of every version of every model under `root`, unread; what is named otherwise is none."""
+    return [folder for folder in _versions(root) if is_model_name(folder.parent.name)]
+
+
+def misnamed(root: Path) -> list[str]:
+    """The folders that hold versions, and whose names no model may have; hidden ones are none."""
+    names = {folder.parent.name for folder in _versions(root)}
+    return sorted(name for name in names if not is_model_name(name) and not name.startswith("."))
+
+
+def _versions(root: Path) -> list[Path]:
+    return [folder for folder in sorted(root.glob("*/*/")) if _VERSION.fullmatch(folder.name)]
+
+
+def check_name(name: str) -> None:
+    """Refuse what no model may be called. Raises `RepositoryError`."""
+    if not is_model_name(name):
+        msg = f"a model cannot be called {name!r}: its name is one folder's, of {RULE}"
+        raise RepositoryError(msg)
 
 
 def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
@@ -96,6 +116,8 @@ def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
     versions = [_read_version(folder, plugins) for folder in folders(root)]
     if not versions:
         msg = f"{root} holds no model: a model is a folder NAME/VERSION with config.yaml and model.safetensors"
+        if names := misnamed(root):
+            msg = f"{root} holds no model: {', '.join(map(repr, names))} cannot be a name, which has {RULE}"
         raise RepositoryError(msg)
     return sorted(versions, key=lambda item: (item.name, item.version))
 
@@ -135,7 +157,7 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
             source_digest=" ".join(checksums[name] for name in MODEL_FILES),
         )
         pictures = _read_golden(folder / "golden")
-    except (OSError, ValueError, KeyError, msgspec.DecodeError, yaml.YAMLError, LoadRefusedError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError, LoadRefusedError) as error:
         msg = f"{folder}: {type(error).__name__}: {error}"
         raise RepositoryError(msg) from error
     return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, pictures)

@@ -1,0 +1,36 @@
+"""What models, their classes and their keypoints may be called: one rule for import and for serving."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NoReturn
+
+from vedette_server.contract.loading import Check, LoadRefusedError
+
+_LONGEST = 128  # characters of a model's name, which is a folder's, a label's and a part of addresses
+_MODEL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LONGEST - 1}}}")
+RULE = f"letters, digits, '_', '-' and '.', at most {_LONGEST}, of which '-' and '.' do not come first"
+
+
+def is_model_name(name: str) -> bool:
+    """Whether a model may be called so."""
+    return _MODEL.fullmatch(name) is not None
+
+
+def clean(names: Sequence[str], of: str) -> tuple[str, ...]:
+    """Names without blanks around them; `of` says what they are the names of.
+
+    Raises `LoadRefusedError`, NAMES_UNUSABLE, if one is empty, given twice, or holds what cannot be printed.
+    """
+    trimmed = tuple(name.strip() for name in names)
+    if empty := [str(number) for number, name in enumerate(trimmed, start=1) if not name]:
+        _refuse(of, f"number {', '.join(empty)} of {len(trimmed)} is empty")
+    if twice := [name for name, count in Counter(trimmed).items() if count > 1]:
+        _refuse(of, f"{', '.join(twice)} is given more than once")
+    if odd := [name for name in trimmed if not name.isprintable()]:
+        _refuse(of, f"{', '.join(map(ascii, odd))} cannot be printed")
+    return trimmed
+
+
+def _refuse(of: str, seen: str) -> NoReturn:
+    raise LoadRefusedError(Check.NAMES_UNUSABLE, f"of the names of {of}, {seen}")

@@ -1,0 +1,83 @@
+"""A folder of pictures as it is found, of which golden images are to be made: what is one, what is not, and why."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vedette_server.contract.contract import InputContract
+from vedette_server.contract.convert import check, decode
+from vedette_server.contract.files import declare
+from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.contract.refusal import Reason, Refused
+
+# What systems leave in folders, and what a version's own golden folder holds beside its pictures.
+_NOT_MEANT = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "expected.json"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    folder: Path
+    files: tuple[Path, ...]  # that are meant as pictures
+    left_out: tuple[str, ...]  # names of what systems leave there
+
+
+def gather(folder: Path) -> Found:
+    """Look at what a folder holds; nothing is read yet. Raises `LoadRefusedError`: GOLDEN_UNREADABLE, if empty."""
+    every = sorted(folder.iterdir())
+    meant = tuple(path for path in every if not path.name.startswith(".") and path.name.lower() not in _NOT_MEANT)
+    if not meant:
+        raise LoadRefusedError(Check.GOLDEN_UNREADABLE, f"{folder} holds no picture")
+    return Found(folder, meant, tuple(path.name for path in every if path not in meant))
+
+
+def read(found: Found, contract: InputContract, tell: Callable[[str], object]) -> dict[str, bytes]:
+    """The pictures of a folder, by name, as a model of this contract is given them.
+
+    Raises `LoadRefusedError`, GOLDEN_UNREADABLE, that names every file that cannot be one.
+    """
+    if found.left_out:
+        tell(f"left out of {found.folder}: {', '.join(found.left_out)}")
+    given: dict[str, bytes] = {}
+    wrong: dict[str, str] = {}
+    for path in found.files:
+        try:
+            given[path.name] = _read(path, contract)
+        except Refused as error:
+            wrong[path.name] = told(error)
+        except OSError as error:
+            wrong[path.name] = error.strerror or str(error)
+    if wrong:
+        raise LoadRefusedError(Check.GOLDEN_UNREADABLE, f"in {found.folder}, {_listed(wrong)}")
+    return given
+
+
+def _listed(wrong: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+
+
+def _read(path: Path, contract: InputContract) -> bytes:
+    """One picture, decoded once, so that what the worker refuses is refused here."""
+    if path.is_dir():
+        raise OSError(0, "is a folder, and folders within are not looked into")
+    if not path.is_file():
+        raise OSError(0, "is no file")
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise OSError(0, "has a name that is no UTF-8") from error
+    if path.stat().st_size > contract.limits.max_bytes:
+        raise Refused(Reason.IMAGE_TOO_MANY_BYTES, bytes=path.stat().st_size, max_bytes=contract.limits.max_bytes)
+    data = path.read_bytes()
+    spec, samples = declare(data, contract)
+    check(spec, samples, contract)
+    decode(spec, samples)
+    return data
+
+
+def told(error: Refused) -> str:
+    """A refusal in one line, for whoever has the file."""
+    seen = {name: value for name, value in error.facts.items() if name != "field" and value}
+    facts = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items())
+    return f"{error.reason}{f' ({facts})' if facts else ''}"
