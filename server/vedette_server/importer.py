@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from torch import nn
 
+from vedette_server.contract.answer import Evidence, least_certainty
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import FAMILIES, Count, Produced
 from vedette_server.contract.declared import OBJECT, ONE_CLASS, architecture, datasets, declared
@@ -35,12 +36,6 @@ from vedette_server.repository.pictures import read as read_pictures
 from vedette_server.repository.repository import RepositoryError
 
 _SCRATCH = ".import-"  # and the process's id; never taken for a version, whose name is a number
-
-# A random head of K classes gives every class the same share, 1 / (K + 1) with the background; a random RetinaNet's
-# scores lie at its prior of 0.01.
-# FCOS's at that prior's geometric mean with a half; of what a model has selected by itself nothing can be said.
-_FLAT_SHARE = 1.5
-_FLAT = {"RetinaNet": 0.05, "FCOS": 0.1, "ProposalNetwork": 0.0, "SemanticSegmentor": 0.0, "PanopticDeepLab": 0.0}
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,7 @@ def write_version(
         folder.mkdir()
         export(config, model, folder)
         repository.seal(folder, names, plugins, produced)
-        repository.write_golden(folder, _infer(root, plugins, config, pictures))
+        repository.write_golden(folder, _infer(root, plugins, pictures))
         repository.seal(folder, names, plugins, produced)
         folder.rename(target)
     return target
@@ -185,7 +180,6 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def _infer(
     root: Path,
     plugins: Sequence[str],
-    config: Mapping[str, Any],
     pictures: Mapping[str, bytes] | Callable[[InputContract], Mapping[str, bytes]],
 ) -> list[Golden]:
     try:
@@ -198,14 +192,16 @@ def _infer(
     for shape, data in trial.pictures(contract):
         trial.answer(predictor, data, contract, f"a picture of {shape}")
     answers = {name: trial.answer(predictor, data, contract, name) for name, data in given.items()}
-    best = [answer.evidence.best_score for answer in answers.values()]
-    _check_not_flat([score for score in best if score is not None], architecture(config), contract)
+    if contract.detects:
+        _check_not_flat([answer.evidence for answer in answers.values()], contract)
     return [note(name, given[name], answer) for name, answer in answers.items()]
 
 
-def _check_not_flat(best: Sequence[float], model: str, contract: InputContract) -> None:
+def _check_not_flat(seen: Sequence[Evidence], contract: InputContract) -> None:
+    """Refuse a head that is sure of no region of any golden image, as random ones are."""
     classes = len(contract.class_names)
-    flat = _FLAT.get(model, 0.0 if contract.own_threshold else _FLAT_SHARE / (classes + 1))
-    if best and max(best) < flat:
-        seen = f"the best is {max(best):.3f}, of {classes} classes"
-        refuse(Check.SCORES_FLAT, seen, contract.waivers)
+    scored = [evidence.certainty for evidence in seen if evidence.scored]
+    if scored and max(scored) < least_certainty(classes):
+        best = max(evidence.best_score or 0.0 for evidence in seen)
+        told = f"of {classes} classes and the background the best has a mean share of {max(scored):.3f} at most"
+        refuse(Check.SCORES_FLAT, f"{told}, and the best score is {best:.3f}", contract.waivers)

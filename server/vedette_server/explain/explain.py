@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vedette_server.contract.answer import FLAT, NEARLY_ALL, NO_MIDDLE, Answer, Evidence, PixelStatistics
+from vedette_server.contract.answer import (
+    FLAT,
+    NEARLY_ALL,
+    NO_MIDDLE,
+    Answer,
+    Evidence,
+    PixelStatistics,
+    least_certainty,
+)
 from vedette_server.contract.contract import Input, InputContract
 from vedette_server.contract.mistakes import HIGHEST_NORMALISED
 from vedette_server.explain.findings import FINDINGS, Code, Confidence, Finding
@@ -25,7 +33,6 @@ _SATURATED = 0.5  # share of the samples
 _CLIPPED = 254.0  # mean level above which light was cut off, and is not merely bright
 _DRAWN = 0.5  # share of neighbouring samples that are alike: more is no sensor's, whose noise makes them differ
 _GREY = 1.0  # levels between the channels
-_CERTAIN_QUARTER = 0.25  # how far from all alike towards certain a trained head's mean best share lies at least
 _MOST_NAMES = 5  # classes that are named
 _ENLARGED, _REDUCED = 3.0, 8.0  # by the resize rule
 
@@ -148,12 +155,16 @@ def _nothing(code: Code, seen: str, *, certain: bool) -> Finding:
 
 
 def _scores_flat(case: _Case) -> Finding | None:
-    uniform = 1 / (len(case.contract.class_names) + 1)
-    least = uniform + _CERTAIN_QUARTER * (1 - uniform)
+    classes = len(case.contract.class_names)
     pixels = case.answer.pixels
-    if not case.evidence.scored or case.evidence.certainty >= least or (pixels and pixels.featureless):
+    if (
+        not case.evidence.scored
+        or case.evidence.certainty >= least_certainty(classes)
+        or (pixels and pixels.featureless)
+    ):
         return None  # where there is nothing to be seen, all regions are alike
-    seen = f"the best class has a mean share of {case.evidence.certainty:.2f}, a random head's would be {uniform:.2f}"
+    share, uniform = case.evidence.certainty, 1 / (classes + 1)
+    seen = f"the best class has a mean share of {share:.2f}, a random head's would be {uniform:.2f}"
     return find(Code.SCORES_FLAT, Confidence.LIKELY, seen)
 
 
