@@ -94,6 +94,9 @@ def fetch(url: str) -> Page:
     try:
         with opener.open(request, timeout=_PATIENCE_SECONDS) as response:
             data: bytes = response.read(LARGEST_PAGE + 1)
+            left = response.length  # bytes that were announced; a read of so many does not miss them itself
+        if left and len(data) <= LARGEST_PAGE:
+            raise http.client.IncompleteRead(data, left)
         if len(data) > LARGEST_PAGE:
             msg = f"it is larger than {LARGEST_PAGE} bytes"
             raise ValueError(msg)
