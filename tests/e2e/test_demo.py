@@ -91,7 +91,7 @@ def test_the_readmes_commands_and_code_run(demo: Path, bundled: running.Server) 
                 assert f"make {name} " in targets
             else:
                 words, _, source = line.partition(" < ")
-                given = (demo / source).read_bytes() if source else None
+                given = (demo / source.strip()).read_bytes() if source else None
                 command = runnable(words, bundled.http)
                 told = subprocess.run(command, cwd=demo, env=environment, check=False, capture_output=True, input=given)
                 said = told.stderr.decode()
