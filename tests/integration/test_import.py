@@ -416,6 +416,7 @@ def test_a_config_of_the_zoo_is_resolved_with_its_names(family: str, tmp_path: P
     assert_refused(Check.BACKBONE_ONLY, tmp_path, tmp_path / "model.pth", cfg=Path(ZOO[family]))
 
 
+@pytest.mark.timeout(900)  # twenty-two imports, one after the other
 def test_a_killed_import_leaves_the_repository_whole(state: State, tmp_path: Path) -> None:
     """kill -9 at twenty moments of an import: before each version is whole there is none, after it there is."""
     torch.save(state, tmp_path / "model.pth")

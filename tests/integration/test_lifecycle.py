@@ -240,4 +240,6 @@ def test_a_port_in_use_is_one_line_and_leaves_nothing(bundled: running.Server) -
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert taken.rpartition(":")[2] in ended.stderr.splitlines()[-1]
+    told = [line for line in ended.stderr.splitlines() if line.startswith("vedette-server: ")]
+    assert len(told) == 1
+    assert taken.rpartition(":")[2] in told[0]
