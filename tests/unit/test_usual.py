@@ -74,12 +74,17 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("sent", [as_png, as_jpeg(95), as_jpeg(60), as_jpeg(30)])
-@pytest.mark.parametrize("fault", FAULTS)
+# A JPEG spreads a single pixel over its neighbours.
+SENT = [
+    (fault, sent)
+    for fault in FAULTS
+    for sent in ((as_png,) if "pixel" in fault else (as_png, as_jpeg(95), as_jpeg(60), as_jpeg(30)))
+]
+
+
+@pytest.mark.parametrize(("fault", "sent"), SENT)
 def test_what_shows_nothing_is_certain(fault: str, sent: Callable[[UInt8Array], UInt8Array]) -> None:
     code, pixels = FAULTS[fault]
-    if "pixel" in fault and sent is not as_png:
-        pytest.skip("a JPEG spreads a pixel over its neighbours")
     assert said(sent(pixels))[code] is Confidence.CERTAIN
 
 
