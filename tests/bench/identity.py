@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from vedette_server import logs
+from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
 from vedette_server.contract.contract import Limits
 from vedette_server.contract.image import Buffer, ImageSpec
@@ -55,12 +56,12 @@ async def main() -> None:
     settings = PoolSettings("tests.bench.identity:identity", 1, 1, ("cpu",), 64, 2**30)
     engine = Engine(settings, Metrics(), 30)
     server = RpcServer(engine, Limits().max_bytes, 1)
-    port = await server.start("127.0.0.1:0")
+    address = await server.start(Tcp("127.0.0.1", 0))
     served = engine.load(model)
     while served.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
-    print(port, flush=True)
+    print(address.rpartition(":")[2], flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)
     await engine.stop()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from PIL import Image
 from vedette_server import baseline
+from vedette_server.addresses import Tcp
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings, State
@@ -138,7 +139,7 @@ class Replica:
         self._address = ""
 
     async def start(self) -> str:
-        self._address = f"http://127.0.0.1:{await self._http.start('127.0.0.1', 0)}"
+        self._address = await self._http.start(Tcp("127.0.0.1", 0))
         served = self._engine.load(self._model)
         while served.state is not State.READY:
             self._engine.changed.clear()

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_server.addresses import Tcp
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings, State
@@ -56,13 +57,13 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     ) -> Running:
         engine = Engine(settings, Silent(), max_seconds=max_seconds)
         server = RpcServer(engine, 1_000_000, 1)
-        port = await server.start("127.0.0.1:0")
+        address = await server.start(Tcp("127.0.0.1", 0))
         for model in (MODEL, OTHER):
             engine.load(model)
         while any(served.state is not until for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
-        channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        channel = grpc.aio.insecure_channel(address)
         started.append((engine, server, channel))
         return Running(engine, DetectionServiceStub(channel))
 

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
@@ -177,12 +178,12 @@ class Running:
 async def running() -> AsyncIterator[Running]:
     engine = Engine(SETTINGS, Silent(), max_seconds=20)
     server = RpcServer(engine, 1_000_000, 4)
-    port = await server.start("127.0.0.1:0")
+    address = await server.start(Tcp("127.0.0.1", 0))
     engine.load(MODEL)
     while len(engine.served[0].pids) < SETTINGS.workers:
         engine.changed.clear()
         await engine.changed.wait()
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    channel = grpc.aio.insecure_channel(address)
     yield Running(engine, DetectionServiceStub(channel))
     await channel.close()
     await server.stop(0)
