@@ -30,8 +30,8 @@ from tests import running
 PUBLIC = """
     Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event Failed
     FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint LocalError Mask MaskFormat Model
-    NotFound NotServed Options Orientation OutputKind Overloaded Panoptic PixelFormat Policy Raw Reconfigure Result
-    RotatedBox Segment Sendable ServerError StageCounts Tensor Timings Unavailable VedetteError
+    NoConnection NotFound NotServed Options Orientation OutputKind Overloaded Panoptic PixelFormat Policy Raw
+    Reconfigure Result RotatedBox Segment Sendable ServerError StageCounts Tensor Timings Unavailable VedetteError
 """
 
 WRONG: dict[str, Any] = {
