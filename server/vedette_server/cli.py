@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import sys
@@ -17,7 +16,7 @@ from vedette_commands import kinds, text
 from vedette_commands.outputs import Outputs, free, prepare
 from vedette_commands.program import FAILURE, USAGE, Program, fail
 
-from vedette_server import environment, logs, settings
+from vedette_server import logs, settings
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.naming import RULE, is_model_name
@@ -66,11 +65,7 @@ def main() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and the other settings.")
 def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
     """Serve until SIGTERM or Ctrl-C."""
-    if config:
-        if not config.is_file():
-            fail(f"no such file: {config}", USAGE)
-        os.environ[environment.PREFIX + "CONFIG"] = str(config)
-    chosen = _settings(flags)
+    chosen = _settings(flags, config)
     logs.configure(chosen.log_format)
     memory.keep_freed()
     try:
@@ -79,10 +74,10 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
         fail(error)
 
 
-def _settings(flags: dict[str, Any]) -> settings.Settings:
+def _settings(flags: dict[str, Any], config: Path | None = None) -> settings.Settings:
     """The settings with these flags; ends the program if they cannot be."""
     try:
-        return settings.load({name: value for name, value in flags.items() if value not in (None, ())})
+        return settings.load({name: value for name, value in flags.items() if value not in (None, ())}, config)
     except ValidationError as error:
         lines = (
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (seen: {item['input']!r})" for item in error.errors()

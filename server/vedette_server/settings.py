@@ -1,6 +1,7 @@
 """Configuration of the server: flags over environment (`VEDETTE_…`) over a TOML file over defaults."""
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,10 +62,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the file that VEDETTE_CONFIG or --config names."""
+        """Flags, then environment, then the file that --config or VEDETTE_CONFIG names."""
         del dotenv_settings, file_secret_settings
-        path = os.environ.get(PREFIX + "CONFIG")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -77,13 +77,28 @@ class Settings(BaseSettings):
         return self.threads or max(1, cores // (self.workers * versions))
 
 
-def load(flags: dict[str, Any]) -> Settings:
-    """Read the settings; `flags` holds those given on the command line. Raises `ValueError` for what is wrong."""
+def load(flags: dict[str, Any], config: Path | None = None) -> Settings:
+    """Read the settings; `flags` holds those given on the command line. Raises `ValueError` for what is wrong.
+
+    `config` is a TOML file with others; None: the one that VEDETTE_CONFIG names, if it names one.
+    """
     if unknown := environment.unknown(Settings.model_fields):
         msg = f"unknown environment variables: {', '.join(unknown)}"
         raise ValueError(msg)
-    config = Path(os.environ.get(PREFIX + "CONFIG", ""))
-    if config.is_file() and config.stat().st_size > _LARGEST_FILE:
+    if config is None and (named := os.environ.get(PREFIX + "CONFIG")):
+        config = Path(named)
+    if config and not config.is_file():
+        msg = f"no such file: {config}"
+        raise ValueError(msg)
+    if config and config.stat().st_size > _LARGEST_FILE:
         msg = f"{config} is larger than {_LARGEST_FILE} bytes: it is not a file of settings"
         raise ValueError(msg)
-    return Settings(**flags)
+
+    class Configured(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    try:
+        return Configured(**flags)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        msg = f"{config} is not TOML: {error}"
+        raise ValueError(msg) from error

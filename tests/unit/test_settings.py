@@ -1,5 +1,6 @@
 """Flags over environment over file over defaults; what is unknown or wrong is an error."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,24 @@ def test_an_unknown_key_in_the_file_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VEDETTE_CONFIG", str(tmp_path / "vedette.toml"))
     with pytest.raises(ValueError, match="wrokers"):
         settings.load({})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(None, "no such file: "), (b"\x89PNG", "is not TOML: "), (b"workers: 2", "is not TOML: ")]
+)
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_a_file_that_cannot_be_read_is_an_error(
+    by: str, content: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "vedette.toml"
+    if content is not None:
+        file.write_bytes(content)
+    if by == "variable":
+        monkeypatch.setenv("VEDETTE_CONFIG", str(file))
+    with pytest.raises(ValueError, match=f"{said}") as caught:
+        settings.load({}, file if by == "flag" else None)
+    assert str(file) in str(caught.value)
+    assert "VEDETTE_CONFIG" not in os.environ or by == "variable"
 
 
 @pytest.mark.parametrize(
