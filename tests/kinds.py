@@ -96,7 +96,7 @@ def model(name: str) -> torch.nn.Module:
     with torch.no_grad():
         for key, value in built.named_parameters():
             if key.endswith(("class_embed.weight", "cls_score.weight")):
-                value.mul_(8)
+                value.mul_(64 if name == "vit" else 8)  # whose features lie closer to each other
             if key.endswith("rpn_head.objectness_logits.weight"):
                 value.mul_(20)
     return built

@@ -338,6 +338,7 @@ def odd(
     ("the resized size", Check.OUTPUT_UNSERVABLE, "of an image of 241x352, and 240x352 was asked for"),
     ("another class", Check.OUTPUT_UNSERVABLE, "objects of class 7, and 2 names"),
     ("masks of their boxes", Check.OUTPUT_UNSERVABLE, "pred_masks have the shape"),
+    ("no number", Check.OUTPUT_NOT_FINITE, "of a picture of 352 x 240 pixels, model gives values that are not finite"),
     ("nothing at all", Check.INFERENCE_FAILS, "ZeroDivisionError: division by zero"),
 ])  # fmt: skip
 def test_what_cannot_be_served_is_refused_at_import(returns: str, check: Check, said: str, tmp_path: Path) -> None:
@@ -363,8 +364,10 @@ def test_a_model_whose_classes_nobody_names_is_asked_for_them(tmp_path: Path) ->
 
 
 def test_a_projects_own_threshold_is_the_floor(tmp_path: Path) -> None:
-    """Rows that are not finite are dropped and counted, as Detectron2's own families do."""
-    odd(tmp_path, "objects")
+    """It is the floor, and rows that are not finite are dropped and counted, as Detectron2's own families do."""
+    (tmp_path / "repository" / "odd").mkdir(parents=True)
+    (tmp_path / "repository" / "odd" / "model.toml").write_text('waivers = ["OUTPUT_NOT_FINITE"]\n')
+    odd(tmp_path, "no number")
     version = repository.find(tmp_path / "repository", "odd", plugins=("tests.plugins.odd",))
     contract = version.contract
     assert (contract.floor, contract.default_threshold, contract.own_threshold) == (0.25, 0.25, True)

@@ -17,7 +17,7 @@ def add_odd_config(config: CfgNode) -> None:
 def _instances(size: tuple[int, int], **changes: Any) -> Instances:
     fields = {
         "pred_boxes": Boxes(torch.tensor([[1.0, 2, 30, 40], [5, 5, 60, 50], [7, 8, 9, 10]])),
-        "scores": torch.tensor([0.3, 0.9, float("nan")]),
+        "scores": torch.tensor([0.3, 0.9, 0.2]),
         "pred_classes": torch.tensor([1, 0, 1]),
     }
     return Instances(size, **{key: value for key, value in {**fields, **changes}.items() if value is not None})
@@ -25,6 +25,7 @@ def _instances(size: tuple[int, int], **changes: Any) -> Instances:
 
 RETURNS = {
     "objects": lambda size: [{"instances": _instances(size)}],
+    "no number": lambda size: [{"instances": _instances(size, scores=torch.tensor([0.3, 0.9, float("nan")]))}],
     "a dictionary": lambda size: {"instances": _instances(size)},
     "other keys": lambda _size: [{"pred_logits": 1, "pred_boxes": 2}],
     "no scores": lambda size: [{"instances": _instances(size, scores=None)}],
