@@ -29,7 +29,7 @@ from vedette_server.repository.repository import ModelVersion
 from tests import invariants, running
 from tests.unit.test_contract import contract
 
-KILL, RAISE, REFUSE, SLEEP, HANG = 1, 2, 3, 4, 5
+KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE = 1, 2, 3, 4, 5, 6, 8
 
 
 class Scripted:
@@ -41,6 +41,8 @@ class Scripted:
         del image
         if data[0] == REFUSE:
             raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
+        if data[0] == HANG_EARLY:
+            threading.Event().wait()
         return bytes(data), options
 
     def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
@@ -58,6 +60,8 @@ class Scripted:
 
     def encode(self, inferred: tuple[bytes, Options]) -> Answer:
         data, options = inferred
+        if data[0] == HANG_LATE:
+            threading.Event().wait()
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
         evidence = Evidence(np.frombuffer(data, np.uint8).sum(dtype=np.float64)[None], scored=1)
         return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
@@ -157,11 +161,12 @@ async def test_an_image_that_crashes_two_workers_is_poisonous_and_harms_no_other
     assert served.restarts == 2
 
 
-async def test_a_worker_that_hangs_is_replaced_and_its_image_refused() -> None:
+@pytest.mark.parametrize("stage", [HANG_EARLY, HANG, HANG_LATE])
+async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(stage: int) -> None:
     engine = await started(dataclasses.replace(SETTINGS, hang_seconds=2.0))
     before = set(engine.served[0].pids)
     with pytest.raises(Refused) as caught:
-        await engine.detect(query(HANG))
+        await engine.detect(query(stage))
     assert caught.value.reason is Reason.IMAGE_POISONOUS
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
     assert not before & set(engine.served[0].pids)

@@ -80,7 +80,7 @@ class Pool:
             self.restarts += 1
 
     async def _watch(self, worker: Worker) -> None:
-        """End a worker whose inference loop has not gone round for too long.
+        """End a worker that has done nothing for too long, whichever of its stages hangs.
 
         Only time in which this process was awake counts: one that was stopped, or whose machine slept, has missed the
         signs of life that its workers gave, and waits for another.

@@ -102,7 +102,7 @@ class Worker:
         self._ids = itertools.count(1)
         self._underway: dict[int, _Underway] = {}
         self._memory = _Memory()
-        self._sign = time.monotonic()  # when the inference loop was last seen to go round
+        self._sign = time.monotonic()  # when it last did something; that it lives suffices while it has nothing to do
         self._hung = False
         self._alone = False  # whether what it has was lost with another worker
         self._listening: asyncio.Task[None] | None = None
@@ -154,7 +154,7 @@ class Worker:
 
     @property
     def silent_seconds(self) -> float:
-        """Since when its inference loop has not been seen to go round."""
+        """Since when it has been seen to do nothing, though it has something to do."""
         return time.monotonic() - self._sign
 
     def excuse(self) -> None:
@@ -188,7 +188,7 @@ class Worker:
         except BaseException:
             self._memory.forget(slots)  # the worker may not have their memory
             raise
-        if not self.batches:
+        if not self._underway:
             self._sign = time.monotonic()  # what it does from now on is this
         batch, self._alone = next(self._ids), alone
         sent = [_Underway(number, asyncio.get_running_loop().create_future(), batch) for number in slots]
@@ -246,7 +246,8 @@ class Worker:
     def _take(self, message: FromWorker) -> None:
         match message:
             case Alive(through=through):
-                self._sign = time.monotonic()
+                if through or not self._underway:  # a loop that goes round while a stage beside it hangs does nothing
+                    self._sign = time.monotonic()
                 for job_id in through:
                     if job := self._underway.get(job_id):
                         self._memory.give_back(job)
@@ -261,6 +262,7 @@ class Worker:
 
     def _settle(self, job_id: int, result: Answer | Exception) -> None:
         job = self._underway.pop(job_id)
+        self._sign = time.monotonic()
         self._memory.give_back(job)
         if not job.answer.done():
             if isinstance(result, Exception):
@@ -275,7 +277,7 @@ class Worker:
             signal.pidfd_send_signal(self._pidfd, signal.SIGQUIT)
 
     def give_up(self) -> None:
-        """End a process whose inference loop hangs; what it has is lost, and to blame."""
+        """End a process that hangs; what it has is lost, and to blame."""
         self._hung = True
         self._kill()
 
