@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load shapes alarms nights rules card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load shapes hostile alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quart
 
 shapes: $(INSTALLED) ## send 20,000 images of all shapes and kinds to a real server; a quarter of an hour
 	$(BIN)/python -m tests.bench.shapes
+
+hostile: $(INSTALLED) ## attack a server, and print its memory and what an honest caller sees meanwhile; five minutes
+	$(BIN)/python -m tests.bench.attacks
 
 alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
 	$(BIN)/python -m tests.bench.alarms

@@ -32,10 +32,17 @@ def stub(bundled: running.Server) -> Iterator[DetectionServiceStub]:
         yield DetectionServiceStub(channel)
 
 
-def file(codec: str, mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> bytes:
+def file(codec: str, mode: str = "RGB", size: tuple[int, int] = (64, 48), **options: object) -> bytes:
     buffer = io.BytesIO()
-    Image.new(mode, size).save(buffer, codec)
+    Image.new(mode, size).save(buffer, codec, **options)
     return buffer.getvalue()
+
+
+def scanned(scans: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs its reader as much as the whole picture."""
+    whole = file("JPEG", size=(640, 480), progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:-2] + scans * whole[last:-2] + whole[-2:]
 
 
 def animation() -> bytes:
@@ -117,6 +124,7 @@ CASES = {
         "image",
     ),
     "the same as a file": (encoded(file("PNG", size=(4200, 4))), INVALID, "IMAGE_TOO_NARROW", "image"),
+    "a JPEG of a thousand scans": (encoded(scanned(1_000)), INVALID, "IMAGE_TOO_COSTLY", "image.encoded.data"),
     "raw pixels of no format": (raw(pixel_format=0), INVALID, "PIXEL_FORMAT_MISSING", "image.raw.pixel_format"),
     "raw pixels of an unknown format": (
         raw(pixel_format=99),

@@ -227,4 +227,5 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     by_input = {Reason(reason) for _request, _code, reason, _field in bad_input.CASES.values()}
     elsewhere = {Reason.FEATURE_NOT_SERVED, Reason.SAMPLE_MISSING}  # tests/integration/test_diagnose.py
     elsewhere |= {Reason.REQUEST_UNREADABLE, Reason.REQUEST_TOO_LARGE}  # tests/integration/test_malformed.py
+    elsewhere |= {Reason.REQUEST_STALLED, Reason.INTAKE_FULL}  # tests/integration/test_intake.py
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)

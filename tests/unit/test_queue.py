@@ -84,8 +84,16 @@ async def test_priority_precedes_all_turns_and_what_was_lost_precedes_priority()
     lost.losses.append(Loss.CRASHED)
     for one in (low, high, lost):
         queue.push(one)
-    assert queue.seconds_before(Priority.NORMAL) == 2.0, "what is low does not delay it"
+    assert queue.seconds_before(Flow(), Priority.NORMAL) == 2.0, "what is low does not delay it"
     assert served(queue) == [lost, high, low]
+
+
+async def test_a_newcomer_waits_for_a_turn_of_each_flow_and_not_for_all_that_it_has_waiting() -> None:
+    queue, file, other, new = Queue(), Flow(), Flow(), Flow()
+    for flow in (*[file] * 10, *[other] * 10):
+        queue.push(item(flow))
+    assert queue.seconds_before(new, Priority.NORMAL) == 2.0
+    assert queue.seconds_before(file, Priority.NORMAL) == 20.0, "behind its own, and as many of the other's"
 
 
 async def test_bytes_and_number_are_kept() -> None:
@@ -124,3 +132,13 @@ def test_an_estimate_follows_what_is_seen_and_guesses_by_area() -> None:
     for width in range(1, 400):
         estimate.learn((32, 32 * width), 0.01)
     assert estimate.of((320, 320)) > 0, "what was long not seen is guessed again"
+
+
+def test_a_few_odd_images_do_not_shut_others_out() -> None:
+    estimate = Estimate(ResizeRule(0, 0))
+    estimate.learn((320, 320), 0.1)
+    for _ in range(3):
+        estimate.learn((320, 320), 26.0)
+        estimate.learn((640, 320), 26.0)
+    assert estimate.of((320, 320)) < 0.3
+    assert estimate.of((640, 320)) < 1.5, "nor those of a size that was never seen before"

@@ -37,6 +37,9 @@ _DEEP_MODES = ("I", "F")
 _PNG_DEPTH = 24  # where a PNG's header says the bits a sample; Pillow reduces 16-bit colour without a word
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
+_SCAN = b"\xff\xda"  # what each scan of a JPEG begins with; within one, 0xff is never followed by it
+_USUAL_SCANS, _MOST_SCANS = 20, 100  # of one file, with those of its previews; encoders write about ten
+_MOST_SCANNED = 800_000_000  # pixels of all scans, from which there may be no more than usual: about a second
 _BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,7 +54,7 @@ _BACK = {
 def size(data: Buffer) -> tuple[int, int]:
     """Height and width of a file as stored, from its header.
 
-    Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_ANIMATED.
+    Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_TOO_COSTLY, IMAGE_ANIMATED.
     """
     codec = _codec(data)
     if codec == "TIFF":
@@ -59,12 +62,22 @@ def size(data: Buffer) -> tuple[int, int]:
     image = _open(data, codec)
     if image.mode.startswith(_DEEP_MODES) or (codec == "PNG" and data[_PNG_DEPTH] > 8):
         raise Refused(Reason.IMAGE_TOO_DEEP, codec=codec)
+    if codec == "JPEG":
+        _check_scans(data, image)
     if codec == "AVIF":
         avif.check(data, image.height * image.width)
     if codec != "JPEG" and getattr(image, "is_animated", False):
         # Those of a GIF cannot be counted without reading all of it.
         raise Refused(Reason.IMAGE_ANIMATED, frames="several" if codec == "GIF" else getattr(image, "n_frames", 0))
     return image.height, image.width
+
+
+def _check_scans(data: Buffer, image: Image.Image) -> None:
+    """Refuse a progressive JPEG whose scans would take a worker for minutes: each costs as much as a picture."""
+    scans, within = bytes(data).count(_SCAN), _MOST_SCANNED // (image.width * image.height)
+    most = min(max(_USUAL_SCANS, within), _MOST_SCANS)
+    if scans > most:
+        raise Refused(Reason.IMAGE_TOO_COSTLY, scans=scans, width=image.width, height=image.height, most=most)
 
 
 def _codec(data: Buffer) -> str:

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     IMAGE_ANIMATED = auto()
     IMAGE_TOO_LARGE = auto()
     IMAGE_TOO_NARROW = auto()
+    IMAGE_TOO_COSTLY = auto()
     PIXEL_FORMAT_MISSING = auto()
     SIZE_INVALID = auto()
     ROW_STRIDE_INVALID = auto()
@@ -49,6 +50,8 @@ class Reason(StrEnum):
     REQUEST_ID_INVALID = auto()
     REQUEST_UNREADABLE = auto()
     REQUEST_TOO_LARGE = auto()
+    REQUEST_STALLED = auto()
+    INTAKE_FULL = auto()
     FEATURE_NOT_SERVED = auto()
     MODEL_NAME_MISSING = auto()
     MODEL_NOT_FOUND = auto()
@@ -79,6 +82,7 @@ VIOLATIONS = (
     Reason.IMAGE_ANIMATED,
     Reason.IMAGE_TOO_LARGE,
     Reason.IMAGE_TOO_NARROW,
+    Reason.IMAGE_TOO_COSTLY,
     Reason.PIXEL_FORMAT_MISSING,
     Reason.SIZE_INVALID,
     Reason.ROW_STRIDE_INVALID,

@@ -44,6 +44,7 @@ class Engine:
         self._going: list[ServedVersion] = []  # being unloaded
         self._in_flight = 0
         self._arrivals = 0
+        self.held = 0  # bytes of frames that were read, and for which there is no room yet
         self.stopping = asyncio.Event()  # set from the drain on
 
     def load(self, model: ModelVersion) -> ServedVersion:
@@ -91,6 +92,20 @@ class Engine:
     def served(self) -> Sequence[ServedVersion]:
         """Every version, by name and number."""
         return self._served
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of the images that wait or run, or are held by their streams."""
+        return self.held + sum(version.held_bytes for version in self._served)
+
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count the bytes of a frame that was read, and for which there is no room yet."""
+        self.held += size
+        try:
+            yield
+        finally:
+            self.held -= size
 
     @property
     def ready(self) -> bool:

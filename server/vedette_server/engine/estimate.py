@@ -8,6 +8,7 @@ from vedette_server.contract.resize import output_shape
 _WEIGHT = 0.1  # of the newest time in the moving average: about the last twenty count
 _CELL = 32  # pixels; models pad to about that
 _MOST_SIZES = 256
+_MOST_GROWTH = 3.0  # times what was expected that one image may count: a few odd ones must not shut others out
 
 
 def resized(size: tuple[int, int], rule: ResizeRule) -> tuple[int, int]:
@@ -32,9 +33,10 @@ class Estimate:
     def learn(self, size: tuple[int, int], seconds: float) -> None:
         """Take note of what an image took."""
         shape = resized(size, self._rule)
-        per_pixel = seconds / (shape[0] * shape[1])
+        if expected := self.of(size):
+            seconds = min(seconds, _MOST_GROWTH * expected)
         self._seconds[shape] = _averaged(self._seconds.get(shape), seconds)
-        self._per_pixel = _averaged(self._per_pixel, per_pixel)
+        self._per_pixel = _averaged(self._per_pixel, seconds / (shape[0] * shape[1]))
         self._seconds.move_to_end(shape)
         if len(self._seconds) > _MOST_SIZES:
             self._seconds.popitem(last=False)

@@ -111,9 +111,23 @@ class Queue:
         self._now = max(self._now, item.flow.served)
         item.flow.served = self._now + item.cost
 
-    def seconds_before(self, priority: Priority) -> float:
-        """The workers' time that those cost that go before a newcomer of this priority."""
-        return sum(item.cost for item in self._items if item.priority >= priority)
+    def seconds_before(self, flow: Flow, priority: Priority) -> float:
+        """The workers' time that goes before a newcomer: of each flow, what is due before the newcomer's own turn."""
+        due: dict[int, float] = {}  # by flow, where in virtual time its next image begins
+        ahead = sum(item.cost for item in self._items if item.flow is flow)
+        turn = max(self._now, flow.served) + ahead
+        seconds = 0.0
+        for item in self._items:
+            begins = due.get(id(item.flow), max(self._now, item.flow.served))
+            due[id(item.flow)] = begins + item.cost
+            if item.priority > priority or item.lost or (item.priority == priority and begins <= turn):
+                seconds += item.cost
+        return seconds
+
+    @property
+    def singles(self) -> int:
+        """How many wait that belong to no stream."""
+        return sum(not item.source for item in self._items)
 
     @property
     def items(self) -> list[Item]:

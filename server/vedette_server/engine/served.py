@@ -88,6 +88,7 @@ class ServedVersion:
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
         # What their golden images showed last, where it is waived that this must be nothing.
         self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
+        self.turn = asyncio.Lock()  # of lossless streams to read a frame, while it is crowded
         self.usual = Usual()  # what its golden images and its baseline show
 
     def run(self) -> None:
@@ -141,6 +142,11 @@ class ServedVersion:
         return [worker.pid for worker in self._pool.workers if worker.batches]
 
     @property
+    def held_bytes(self) -> int:
+        """The bytes of the images that wait or run."""
+        return self._ledger.queue.bytes + sum(len(item.data) for item in self._ledger.running)
+
+    @property
     def restarts(self) -> int:
         """How many workers were replaced."""
         return self._pool.restarts
@@ -155,13 +161,13 @@ class ServedVersion:
         idle = not self._ledger.queue and self._pool.idle is not None
         if late and not self._pool.workers:
             raise Refused(Reason.MODEL_NOT_READY, model=self.model.name, why=self.state_reason)
-        if len(self._ledger.queue) >= self._settings.max_queued or (late and not idle):
+        if self._ledger.queue.singles >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
 
     def put(self, item: Item) -> None:
         """The same for what is never too late and bounded in number elsewhere, as the frames of streams are."""
-        if not self.takes(len(item.data)):
+        if not self.takes(len(item.data), streamed=bool(item.source)):
             raise self._overloaded(item)
         item.cost = self._estimate.of(item.size)
         if item.options.undo is None:
@@ -170,9 +176,19 @@ class ServedVersion:
         item.answer.add_done_callback(lambda _done: self._withdraw(item))
         self._note()
 
-    def takes(self, size: int) -> bool:
+    @property
+    def crowded(self) -> bool:
+        """Whether half of what streams may have waiting waits."""
+        return self._ledger.queue.bytes > self._most(streamed=True) / 2
+
+    def takes(self, size: int, *, streamed: bool) -> bool:
         """Whether there is room for an image of so many bytes to wait."""
-        return self._ledger.queue.bytes + size <= self._settings.max_queued_bytes
+        return self._ledger.queue.bytes + size <= self._most(streamed=streamed)
+
+    def _most(self, *, streamed: bool) -> int:
+        """The bytes that may wait. Streams leave some for single images: they can wait, and would take it all."""
+        most = self._settings.max_queued_bytes
+        return max(most // 2, self.model.contract.limits.max_bytes) if streamed else most
 
     def _expected(self, item: Item) -> float:
         """Seconds until an image would be answered, with one image's time to spare: what is late was for nothing."""
@@ -195,7 +211,7 @@ class ServedVersion:
         """How long an image would wait for a worker."""
         workers = self._pool.workers
         running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
-        waiting = (running + self._ledger.queue.seconds_before(item.priority)) / max(len(workers), 1)
+        waiting = (running + self._ledger.queue.seconds_before(item.flow, item.priority)) / max(len(workers), 1)
         return waiting + (self._pool.back_in or 0.0)
 
     def _dispatch(self) -> None:

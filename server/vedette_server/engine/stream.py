@@ -7,6 +7,7 @@ sender is slowed.
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import math
 import time
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
 
 import structlog
 
@@ -32,6 +33,10 @@ MOST_IN_FLIGHT = 64  # frames of one stream that may be under way at once
 _MOST_UNTOLD = 1_000  # frames whose fate a slow reader has not been told; then its own frames wait
 _unnamed = itertools.count(1)  # streams that their callers gave no name
 _READY_SECONDS = 0.05  # between two looks whether a version is ready again
+_TURN_SECONDS = 0.05  # for a frame to come once it is its stream's turn; a stream that rests loses it
+
+
+T = TypeVar("T")
 
 
 class Policy(StrEnum):
@@ -96,8 +101,11 @@ class _Entry:
     task: asyncio.Task[None] | None = None
 
     def settle(self, fate: Fate) -> None:
+        """Say what became of it; its image is needed no more, though its fate may wait long to be read."""
         if not self.fate.done():
             self.fate.set_result(fate)
+        self.frame = dataclasses.replace(self.frame, data=b"")
+        self.item = None
 
 
 class Stream:
@@ -116,6 +124,8 @@ class Stream:
         self._underway: set[_Entry] = set()  # given to the engine, not settled
         self._newest: _Entry | None = None  # LATEST: what has not been given to a worker
         self._room = asyncio.Event()
+        self._lossless = settings.policy is Policy.LOSSLESS
+        self._size = 0  # bytes of the last frame: the next one is likely to have as many
 
     def __enter__(self) -> Self:
         """Opened by the servicer."""
@@ -138,12 +148,13 @@ class Stream:
         if self._engine.draining:
             raise Refused(Reason.SHUTTING_DOWN)
         entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
-        lossless = self._settings.policy is Policy.LOSSLESS
-        if lossless:
-            await self._until_room(len(frame.data))
+        if self._lossless:
+            self._size = len(frame.data)
+            with self._engine.holding(self._size):
+                await self._until_room(self._size)
         await self._told.put(entry)
         with self._guarded(entry):
-            (self._start if lossless else self._supersede)(entry)
+            (self._start if self._lossless else self._supersede)(entry)
 
     @contextlib.contextmanager
     def _guarded(self, entry: _Entry) -> Iterator[None]:
@@ -161,16 +172,53 @@ class Stream:
         entry.settle(refusal)
         await self._told.put(entry)
 
-    async def _until_room(self, size: int) -> None:
-        """Wait for room, and for workers that are being replaced: no frame is lost to that."""
+    async def paced(self, messages: AsyncIterator[T]) -> AsyncIterator[T]:
+        """The messages of a stream. LOSSLESS reads the next one when there will be room for it, none ahead.
+
+        While much waits, streams read one after the other: each frame that comes may take what room there is.
+        """
+        while True:
+            async with self._turn() as crowded:
+                if self._lossless:
+                    await self._until_room(self._size)
+                reading = asyncio.ensure_future(_next(messages))
+                if crowded:
+                    await asyncio.wait({reading}, timeout=_TURN_SECONDS)
+            try:
+                message = await reading
+            finally:
+                reading.cancel()
+            if message is None:
+                return
+            yield message
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[bool]:
+        """Wait for this stream's turn to read, where streams take turns; gives whether they do."""
+        if self._lossless:
+            await self._until_few()
+            with contextlib.suppress(Refused):
+                served = self._find()
+                if served.crowded or self._engine.held:
+                    async with served.turn:
+                        yield True
+                        return
+        yield False
+
+    async def _until_few(self) -> None:
+        """Wait until fewer of its frames are under way than may be."""
         while len(self._underway) >= self._most:
             self._room.clear()
             await self._room.wait()
+
+    async def _until_room(self, size: int) -> None:
+        """Wait for room, and for workers that are being replaced: no frame is lost to that."""
+        await self._until_few()
         patience = time.monotonic() + self._engine.max_seconds
         while time.monotonic() < patience and not self._engine.draining:
             try:
                 served = self._find()
-                if served.state is State.READY and served.takes(size):
+                if served.state is State.READY and served.takes(size, streamed=True):
                     return
             except Refused:
                 return  # it is this frame's fate
@@ -266,3 +314,7 @@ class Stream:
         """What became of each frame, in their order."""
         while (entry := await self._told.get()) is not None:
             yield Told(entry.frame.frame_id, entry.frame.captured, await entry.fate)
+
+
+async def _next(messages: AsyncIterator[T]) -> T | None:
+    return await anext(messages, None)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
-from grpc_status import rpc_status
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.answer_pb2 import Answer
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
@@ -109,10 +108,10 @@ class DetectionService(DetectionServiceServicer):
                 yield response
         except Refused as refusal:
             log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
-            await _refuse(context, refusal, request_id)
+            await errors.refuse(context, refusal, request_id)
         except Exception:
             log.exception("bug", request_id=request_id)
-            await _refuse(context, Refused(Reason.INTERNAL), request_id)
+            await errors.refuse(context, Refused(Reason.INTERNAL), request_id)
 
     @contextlib.contextmanager
     def _counted(self) -> Iterator[None]:
@@ -216,7 +215,7 @@ async def _read_frames(
     """Give a stream its frames as they come. Raises `Refused` for what ends the stream."""
     last: int | None = None
     try:
-        async for request in requests:
+        async for request in stream.paced(requests):
             received = request.read()
             message = received.message
             if message.WhichOneof("message") == "config":
@@ -267,16 +266,7 @@ async def _guarded(context: Context, request_id: str, call: Callable[[], Awaitab
             facts=refusal.facts,
             seconds=round(time.monotonic() - started, 4),
         )
-        await _refuse(context, refusal, request_id)
+        await errors.refuse(context, refusal, request_id)
     except Exception:
         log.exception("bug", request_id=request_id)
-        await _refuse(context, Refused(Reason.INTERNAL), request_id)
-    raise AssertionError
-
-
-async def _refuse(context: Context, refusal: Refused, request_id: str) -> None:
-    """End the call with the refusal's status, by an exception of gRPC's own."""
-    status = rpc_status.to_status(errors.status(refusal, request_id))
-    if errors.TABLE[refusal.reason].retry:  # the same as RetryInfo, for gRPC's own retries
-        context.set_trailing_metadata((("grpc-retry-pushback-ms", str(round(errors.retry_seconds(refusal) * 1e3))),))
-    await context.abort_with_status(status)
+        await errors.refuse(context, Refused(Reason.INTERNAL), request_id)

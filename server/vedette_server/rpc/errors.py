@@ -5,12 +5,14 @@ refusal. Nothing else about an error ever reaches a caller.
 """
 
 import datetime as dt
+import traceback
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
 from vedette_server.contract.refusal import Reason, Refused
 
@@ -89,6 +91,12 @@ TABLE: dict[Reason, Row] = {
         "{longest_edge}) would make it {resized_width} x {resized_height}: no edge may become 0, nor the area exceed "
         "{max_pixels}.",
         "Cut the strip into pieces of less extreme proportions and send each; scaling it down changes nothing.",
+    ),
+    Reason.IMAGE_TOO_COSTLY: Row(
+        _INVALID,
+        "image.encoded.data",
+        "The JPEG has {scans} scans of {width}x{height} pixels, each of which is decoded; at most {most} are taken.",
+        "Save it again as a baseline JPEG.",
     ),
     Reason.PIXEL_FORMAT_MISSING: Row(
         _INVALID,
@@ -231,8 +239,21 @@ TABLE: dict[Reason, Row] = {
     Reason.REQUEST_TOO_LARGE: Row(
         _INVALID,
         "request",
-        "The request has {bytes} bytes; beside its image it may have at most {most}.",
+        "The request has {bytes} bytes; beside its image it may have at most {most}, in {fields} fields.",
         "Put the pixels into the image's data, and send neither fields nor names that the API does not have.",
+    ),
+    Reason.REQUEST_STALLED: Row(
+        Code.DEADLINE_EXCEEDED,
+        None,
+        "The request had not arrived whole after {seconds} seconds.",
+        "Send it on a faster connection, or a smaller image.",
+    ),
+    Reason.INTAKE_FULL: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "Too much of what is being sent here has not arrived whole, and this request has waited longest.",
+        "Try again after the delay in RetryInfo; send smaller images, or fewer at once.",
+        retry=True,
     ),
     Reason.FEATURE_NOT_SERVED: Row(
         Code.UNIMPLEMENTED,
@@ -352,6 +373,15 @@ def status(refusal: Refused, request_id: str) -> status_pb2.Status:
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
     number: int = row.code.value[0]
     return status_pb2.Status(code=number, message=message, details=details)
+
+
+async def refuse(context: grpc.aio.ServicerContext[Any, Any], refusal: Refused, request_id: str) -> NoReturn:
+    """End a call with the refusal's status, by an exception of gRPC's own."""
+    traceback.clear_frames(refusal.__traceback__)  # which would keep the image until Python looks for cycles
+    if TABLE[refusal.reason].retry:  # the same as RetryInfo, for gRPC's own retries
+        context.set_trailing_metadata((("grpc-retry-pushback-ms", str(round(retry_seconds(refusal) * 1e3))),))
+    await context.abort_with_status(rpc_status.to_status(status(refusal, request_id)))
+    raise AssertionError
 
 
 def retry_seconds(refusal: Refused) -> float:

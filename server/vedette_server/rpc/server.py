@@ -1,5 +1,7 @@
 """The gRPC server: our service, health and reflection; and how its connections are kept."""
 
+import asyncio
+import resource
 from dataclasses import dataclass
 
 import grpc
@@ -11,9 +13,13 @@ from vedette_server.addresses import Tcp, Unix
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
 from vedette_server.rpc.detection import DetectionService
+from vedette_server.rpc.intake import Intake
 from vedette_server.rpc.socket_file import SocketFile
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
+_LOOKAHEAD = 256 * 1024  # bytes
+_MOST_CONNECTIONS = 2_000
+_KEPT_FILES = 320  # descriptors that connections of gRPC leave for workers, their images, HTTP and the log
 _SLACK = 2  # times the largest message that is served: up to there it is refused by us, beyond it by gRPC alone
 
 
@@ -37,6 +43,14 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
             ),
         },
     )
+
+
+def _connections() -> int:
+    """How many connections there may be, after the limit of open files was raised as far as this process may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    files = _MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - _KEPT_FILES
+    return max(1, min(files, _MOST_CONNECTIONS))
 
 
 @dataclass(frozen=True)
@@ -68,15 +82,25 @@ class RpcServer:
         self, engine: Engine, max_image_bytes: int, max_streams: int, keepalive: Keepalive | None = None
     ) -> None:
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
+        self._intake = Intake(lambda: engine.held_bytes)
+        self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
+            interceptors=(self._intake,),
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
                 # A compressed request of 32 KB can hold 33 MB. Pictures are compressed already.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
+                # What gRPC may buffer of a call before its message is asked for. It would be megabytes.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+                ("grpc.max_allowed_incoming_connections", _connections()),
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.http2.settings_timeout", 10_000),
+                ("grpc.max_connection_idle_ms", 10 * 60_000),
                 *(keepalive or Keepalive()).options(),
-            ]
+            ],
         )
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
@@ -95,6 +119,7 @@ class RpcServer:
         else:
             address = Tcp(address.host, self._listen(str(address), address))
         await self._server.start()
+        self._watching = asyncio.create_task(self._intake.watch())
         return str(address)
 
     def _listen(self, target: str, address: Tcp | Unix) -> int:
@@ -114,5 +139,7 @@ class RpcServer:
     async def stop(self, seconds: float) -> None:
         """Refuse new calls, and cancel those that are not through after `seconds`."""
         await self._server.stop(seconds)
+        if self._watching:
+            self._watching.cancel()
         if self._socket:
             self._socket.remove()

@@ -1,0 +1,153 @@
+"""How requests come in: how long one may take to arrive, and how much of all may lie here that is not whole.
+
+gRPC keeps what has come of a message until its rest is there, and tells nobody how much that is. So the process's own
+memory is looked at: what is in use beyond the images that were admitted. Above the ceiling no further message is begun,
+and those that have been awaited longest are given up. No more are begun at once than can be measured before they fill
+the memory.
+"""
+
+import asyncio
+import contextlib
+import gc
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.pool import memory
+from vedette_server.rpc import errors
+
+log = structlog.get_logger()
+
+CEILING = 320 * 2**20  # bytes of this process, beside admitted images
+ARRIVE_SECONDS = 60  # for a single request to arrive whole
+_LOOK_SECONDS = 0.05  # between two looks at the memory
+_GRACE_SECONDS = 0.1  # that a message may take whatever the memory
+_YOUNG_SECONDS, _MOST_YOUNG = 0.25, 10  # single messages begun in that time: what they will hold is not yet measured
+_LARGE = 32 * 2**20  # bytes that a call given up is taken to free: about the largest message
+
+M = TypeVar("M")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Intake(grpc.aio.ServerInterceptor):
+    """Reads the messages of every call, of all services."""
+
+    def __init__(self, admitted: Callable[[], int], arrive_seconds: float = ARRIVE_SECONDS) -> None:
+        """`admitted` gives the bytes of the images that wait or run."""
+        self._admitted = admitted
+        self._arrive_seconds = arrive_seconds
+        self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
+        self._full = False
+        self._looked = asyncio.Condition()
+
+    async def watch(self) -> None:
+        """Keep below the ceiling, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._over() > 0:
+                self._full = True
+                gc.collect()  # calls that have ended can hold their messages by their tracebacks
+                self._give_up(self._over() // _LARGE + 1)
+            elif self._full:
+                await asyncio.to_thread(memory.give_back)
+                self._full = False
+            async with self._looked:
+                self._looked.notify_all()
+
+    def _may_begin(self, *, streamed: bool) -> bool:
+        """Whether another message may be awaited."""
+        since = time.monotonic() - _YOUNG_SECONDS
+        young = sum(begun > since for of_stream, begun in self._awaited.values() if not of_stream)
+        return not self._full and (streamed or young < _MOST_YOUNG)
+
+    def _over(self) -> int:
+        """The bytes above the ceiling; negative below it."""
+        return memory.used() - self._admitted() - CEILING
+
+    def _give_up(self, most: int) -> None:
+        """Give up the calls that have been awaited longest, single ones first, since a stream may rest."""
+        late = time.monotonic() - _GRACE_SECONDS
+        old = [task for task, (_, since) in self._awaited.items() if since < late and not task.done()]
+        for task in sorted(old, key=self._awaited.__getitem__)[:most]:
+            task.cancel()
+
+    async def _next(self, messages: AsyncIterator[M], seconds: float | None = None) -> M | None:
+        """The next message, None after the last. Raises `Refused`: REQUEST_STALLED, INTAKE_FULL."""
+        async with self._looked:
+            await self._looked.wait_for(lambda: self._may_begin(streamed=seconds is None))
+        task = asyncio.ensure_future(_anext(messages))
+        self._awaited[task] = (seconds is None, time.monotonic())
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                raise Refused(Reason.REQUEST_STALLED, seconds=seconds)
+            if task.cancelled():
+                raise Refused(Reason.INTAKE_FULL)
+            return task.result()
+        finally:
+            del self._awaited[task]
+            task.cancel()
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]",
+        details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Have the call's messages read here.
+
+        One message and a stream of them look alike on the wire: taken as a stream, a message that does not come can be
+        given up.
+        """
+        handler: Any = await continuation(details)
+        if handler is None:
+            return None
+        method = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        taken = self._taken(method, streamed=handler.request_streaming)
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
+        )
+        return make(taken, handler.request_deserializer, handler.response_serializer)
+
+    def _taken(self, method: Callable[[Any, Context], Any], *, streamed: bool) -> Callable[..., Awaitable[Any]]:
+        """A method that is given what this reads."""
+
+        async def take(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
+            try:
+                given = self._all(messages) if streamed else await self._single(messages)
+                return await _answer(method(given, context), context)
+            except Refused as refusal:
+                request_id = uuid.uuid4().hex
+                log.info("refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
+                await errors.refuse(context, refusal, request_id)
+
+        return take
+
+    async def _single(self, messages: AsyncIterator[M]) -> M:
+        message = await self._next(messages, self._arrive_seconds)
+        if message is None:
+            raise Refused(Reason.REQUEST_UNREADABLE, bytes=0)
+        return message
+
+    async def _all(self, messages: AsyncIterator[M]) -> AsyncIterator[M]:
+        while (message := await self._next(messages)) is not None:
+            yield message
+
+
+async def _anext(messages: AsyncIterator[M]) -> M | None:
+    return await anext(aiter(messages), None)
+
+
+async def _answer(answering: Any, context: Context) -> Any:  # noqa: ANN401  a coroutine, or responses one by one
+    if not isinstance(answering, AsyncGenerator):
+        return await answering
+    async with contextlib.aclosing(answering):
+        async for response in answering:
+            await context.write(response)
+    return None

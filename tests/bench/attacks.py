@@ -1,0 +1,228 @@
+"""Attacks on a real server, and what an honest caller sees meanwhile: `make hostile` prints it, a test holds a slice.
+
+Each attack is a caller that means harm and keeps to the protocol as far as it must. Measured are the gateway's peak
+memory, the honest caller's times against those before, and how soon the memory is given back.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+from vedette.v1 import detection_service_pb2 as pb
+from vedette.v1 import image_pb2
+from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+
+from tests import raw_http2, running
+from tests.bench import load
+
+MIB = 2**20
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LARGEST = 33_500_000  # bytes of a message that is still served
+
+
+def resident(server: running.Server) -> int:
+    """The gateway's own bytes of memory: what it shares with its workers is not counted."""
+    fields = Path(f"/proc/{server.process.pid}/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * _PAGE
+
+
+@dataclass
+class Honest:
+    """What an honest caller saw, who sends one picture after the other."""
+
+    seconds: list[float] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    peak: int = 0  # the gateway's bytes
+
+    @property
+    def p95(self) -> float:
+        return statistics.quantiles(self.seconds, n=20)[-1]
+
+
+@contextlib.contextmanager
+def honest(server: running.Server, least: int = 20) -> Iterator[Honest]:
+    """Call the server as long as the block runs, and at least so many times; watch its memory."""
+    seen, over = Honest(), threading.Event()
+
+    def call() -> None:
+        request = load.request(load.picture())
+        with grpc.insecure_channel(server.address, options=[("grpc.enable_retries", 0)]) as channel:
+            stub = DetectionServiceStub(channel)
+            while not over.is_set() or len(seen.seconds) < least:
+                started = time.monotonic()
+                try:
+                    stub.Detect(request, timeout=running.PATIENCE)
+                except grpc.RpcError as error:
+                    seen.failed[f"{error.code().name}: {error.details()}"] += 1
+                seen.seconds.append(time.monotonic() - started)
+                time.sleep(0.02)
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.peak = max(seen.peak, resident(server))
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=one) for one in (call, watch)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def a_byte_short(server: running.Server, calls: int = 80) -> Counter[str]:
+    """Calls that announce the largest message and never send its last byte; returns how they ended."""
+    body = memoryview(raw_http2.message(bytes(_LARGEST - 1), _LARGEST))
+    ended: Counter[str] = Counter()
+
+    def hold(count: int) -> None:
+        with raw_http2.connection(server.address) as held:
+            rest = {held.call(): body for _ in range(count)}
+            raw_http2.push(held, rest, lambda: len(held.ended) == count, patience=15)
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline and len(held.ended) < count:
+                held.listen(0.1)
+            ended.update(trailers.get("grpc-status", "reset") for trailers in held.ended.values())
+
+    threads = [threading.Thread(target=hold, args=(10,)) for _ in range(calls // 10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def unread_streams(server: running.Server, streams: int = 60, frames: int = 64) -> None:
+    """LOSSLESS streams of raw frames of 9.4 MB, as many as may be in flight, whose answers nobody reads."""
+    edge = 1771
+    pixels = np.zeros((edge, edge, 3), np.uint8).tobytes()
+    raw = image_pb2.RawImage(data=pixels, height=edge, width=edge, pixel_format=image_pb2.PIXEL_FORMAT_BGR8)
+    config = pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS, max_in_flight=64)
+
+    async def send(number: int) -> None:
+        async with grpc.aio.insecure_channel(server.address, options=[("vedette.test.number", number)]) as channel:
+            call = DetectionServiceStub(channel).StreamDetect()
+            await call.write(pb.StreamDetectRequest(config=config))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                for frame_id in range(1, frames + 1):
+                    frame = pb.Frame(frame_id=frame_id, image=image_pb2.Image(raw=raw))
+                    await call.write(pb.StreamDetectRequest(frame=frame))
+
+    async def run() -> None:
+        _, sending = await asyncio.wait([asyncio.create_task(send(number)) for number in range(streams)], timeout=20)
+        for task in sending:
+            task.cancel()
+
+    asyncio.run(run())
+
+
+def inflating(server: running.Server, calls: int = 400) -> Counter[str]:
+    """Compressed calls of 32 KB that would inflate to 33 MB each; returns how they ended."""
+    request = load.request(bytes(_LARGEST))
+    ended: Counter[str] = Counter()
+    with grpc.insecure_channel(server.address, compression=grpc.Compression.Gzip) as channel:
+        stub = DetectionServiceStub(channel)
+        for _ in range(calls):
+            with contextlib.suppress(grpc.RpcError):
+                stub.Detect(request, timeout=60)
+                ended["OK"] += 1
+    return ended
+
+
+def tiny_fields(server: running.Server, calls: int = 30) -> None:
+    """Messages of millions of tiny fields that no method has, and of as many as a message may have bytes for."""
+    with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as channel:
+        call = channel.unary_unary(raw_http2.DETECT)
+        for number in range(calls):
+            body = b"\xf8\x3f\x01" * (10_000_000 if number % 10 == 0 else 80_000)
+            with contextlib.suppress(grpc.RpcError):
+                call(body, timeout=60)
+
+
+def long_lists(server: running.Server, calls: int = 20) -> None:
+    """Requests whose lists are longer than any model has outputs or classes."""
+    with grpc.insecure_channel(server.address) as channel:
+        stub = DetectionServiceStub(channel)
+        request = load.request(load.picture())
+        request.options.outputs.extend([1] * 60_000)
+        for _ in range(calls):
+            with contextlib.suppress(grpc.RpcError):
+                stub.Detect(request, timeout=60)
+
+
+def idle_streams(server: running.Server, calls: int = 64) -> None:
+    """Streams that are opened and never configured, while others are opened and closed."""
+    with contextlib.ExitStack() as held:
+        for _ in range(4):
+            one = held.enter_context(raw_http2.connection(server.address))
+            for _ in range(calls // 4):
+                one.call(raw_http2.STREAM)
+        time.sleep(2)
+
+
+def idle_connections(server: running.Server, connections: int = 1_000) -> None:
+    """Connections on which nothing is ever said."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * connections + 200)), hard))
+    host, _, port = server.address.rpartition(":")
+    with contextlib.ExitStack() as held:
+        for _ in range(connections):
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_connection((host, int(port)), timeout=0.2))
+        time.sleep(3)
+
+
+ATTACKS: dict[str, Callable[[running.Server], object]] = {
+    "calls a byte short": a_byte_short,
+    "streams whose answers are unread": unread_streams,
+    "compressed calls that inflate": inflating,
+    "millions of tiny fields": tiny_fields,
+    "lists of 60,000": long_lists,
+    "streams without a configuration": idle_streams,
+    "idle connections": idle_connections,
+}
+
+
+def given_back(server: running.Server, least: int) -> float:
+    """Seconds until the gateway's memory is below so many bytes."""
+    started = time.monotonic()
+    running.wait_for(lambda: resident(server) < least, f"memory below {least / MIB:.0f} MiB")
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """Print what each attack does to a server of two workers."""
+    print(f"{'attack':36}{'peak MiB':>10}{'after MiB':>10}{'p95 before s':>14}{'meanwhile s':>13}{'failed':>8}")
+    for name, attack in ATTACKS.items():
+        with load.server() as server:
+            with honest(server) as before:
+                time.sleep(3)
+            with honest(server) as seen:
+                attack(server)
+            with honest(server) as after:
+                time.sleep(1)
+            failed = seen.failed.total() + after.failed.total()
+            print(
+                f"{name:36}{seen.peak / MIB:>10.0f}{resident(server) / MIB:>10.0f}{before.p95:>14.3f}{seen.p95:>13.3f}"
+                f"{failed:>8}",
+                *seen.failed,
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What callers send and do not finish costs little, and ends: a slice of `make hostile`, and its parts alone."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from vedette_server.pool import memory
+from vedette_server.rpc import intake
+from vedette_server.rpc.intake import Intake
+
+from tests import raw_http2, running
+from tests.bench import attacks, load
+
+QUEUED = 512 * attacks.MIB  # bytes of images that may wait, by the server's defaults
+CEILING = 640 * attacks.MIB  # bytes of the gateway beside those
+ECHO = "/test.Echo/"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[running.Server]:
+    with load.server() as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_an_attack_costs_bounded_memory_and_nobody_elses_answer(name: str, server: running.Server) -> None:
+    with attacks.honest(server) as seen:
+        attacks.ATTACKS[name](server)
+    assert not seen.failed
+    assert seen.peak < CEILING + (QUEUED if "streams" in name else 0)
+    attacks.given_back(server, CEILING)
+    assert len(server.worker_pids()) == load.WORKERS
+    assert running.http(server, "/readyz")[0] == 200
+
+
+@contextlib.asynccontextmanager
+async def echoing(taken: Intake) -> AsyncIterator[str]:
+    """A server whose methods, of all four kinds, give back what they are given; its address."""
+
+    async def single(request: bytes, _context: Any) -> bytes:
+        return request
+
+    async def several(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield request
+
+    async def written(request: bytes, context: Any) -> None:
+        await context.write(request)
+
+    async def joined(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+        return b"".join([one async for one in requests])
+
+    async def each(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+        async for one in requests:
+            yield one
+
+    methods = {
+        "Single": grpc.unary_unary_rpc_method_handler(single),
+        "Several": grpc.unary_stream_rpc_method_handler(several),
+        "Written": grpc.unary_stream_rpc_method_handler(written),
+        "Joined": grpc.stream_unary_rpc_method_handler(joined),
+        "Each": grpc.stream_stream_rpc_method_handler(each),
+    }
+    server = grpc.aio.server(interceptors=(taken,))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    watching = asyncio.create_task(taken.watch())
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        watching.cancel()
+        await server.stop(0)
+
+
+async def test_methods_of_all_kinds_are_given_what_was_sent() -> None:
+    async with echoing(Intake(lambda: 0)) as address, grpc.aio.insecure_channel(address) as channel:
+        assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one"
+        assert [one async for one in channel.unary_stream(ECHO + "Several")(b"one")] == [b"one", b"one"]
+        assert [one async for one in channel.unary_stream(ECHO + "Written")(b"one")] == [b"one"]
+        assert await channel.stream_unary(ECHO + "Joined")(iter([b"one", b"two"])) == b"onetwo"
+        assert [one async for one in channel.stream_stream(ECHO + "Each")(iter([b"one", b"two"]))] == [b"one", b"two"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(ECHO + "None")(b"one")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def ended(address: str, sent: bytes) -> dict[str, str]:
+    """The trailers of a call that sends this and then nothing."""
+    with raw_http2.connection(address) as connection:
+        call = connection.call(ECHO + "Single")
+        connection.send(call, sent)
+        running.wait_for(lambda: connection.listen(0.1) or call in connection.ended, "the call to be ended")
+        return connection.ended[call]
+
+
+async def test_a_message_that_does_not_arrive_is_given_up() -> None:
+    async with echoing(Intake(lambda: 0, arrive_seconds=0.3)) as address:
+        for sent in (b"", raw_http2.message(b"x" * 99, 100)):
+            trailers = await asyncio.to_thread(ended, address, sent)
+            assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+            assert "had not arrived whole after 0.3 seconds" in trailers["grpc-message"]
+
+
+async def test_a_call_of_no_message_is_refused() -> None:
+    async with echoing(Intake(lambda: 0)) as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.stream_unary(ECHO + "Single")(iter(()))
+        status = rpc_status.from_call(caught.value)
+        info = error_details_pb2.ErrorInfo()
+        assert status is not None
+        assert status.details[0].Unpack(info)
+        assert info.reason == "REQUEST_UNREADABLE"
+
+
+async def test_above_the_ceiling_what_has_been_awaited_longest_is_given_up_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = Intake(lambda: 0)
+    async with echoing(taken) as address:
+        first = asyncio.create_task(asyncio.to_thread(ended, address, raw_http2.message(b"x", 100)))
+        while len(taken._awaited) < 1:
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(asyncio.to_thread(ended, address, raw_http2.message(b"x", 100)))
+        while len(taken._awaited) < 2:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if len(taken._awaited) > 1 else 0)
+        assert (await first)["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+        assert not second.done()
+        async with grpc.aio.insecure_channel(address) as channel:
+            assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one", "others are read again"
+        monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if taken._awaited else 0)
+        assert (await second)["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
