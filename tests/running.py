@@ -121,12 +121,15 @@ def check_invariants(log_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(*flags: str, serving: bool = True) -> Iterator[Server]:
-    """Start a server, wait until it serves, and end it after the test if the test did not."""
+def server(*flags: str, serving: bool = True, spares: int = 0) -> Iterator[Server]:
+    """Start a server, wait until it serves, and end it after the test if the test did not.
+
+    None stands by for its workers unless a test says so: importing torch takes seconds of each server's start.
+    """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
-        environment["VEDETTE_CHECK_INVARIANTS"] = "true"
+        environment |= {"VEDETTE_CHECK_INVARIANTS": "true", "VEDETTE_SPARES": str(spares)}
         process = subprocess.Popen([*command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
             running = Server(process, Path(log.name))

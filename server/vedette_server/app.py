@@ -50,6 +50,7 @@ class App:
             max_queued_bytes=settings.max_queued_bytes,
             golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
+            spares=settings.spares,
             violated=_log_violations if settings.check_invariants else None,
         )
         self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     repository: Path = BUNDLED_REPOSITORY
     plugins: tuple[str, ...] = ()  # modules that model versions may import into their workers
     workers: Positive = 1  # processes for each model version
+    # Processes that stand by, their imports done, to replace lost workers at once. Each costs the imports' memory.
+    spares: Annotated[int, Field(ge=0)] = 1
     threads: Positive | None = None  # of each worker; None shares the cores out, so that they are never oversubscribed
     device: str = "cpu"  # as torch names it; several, separated by commas, share the workers out
     max_queued: Positive = 64  # requests that may wait for a version's workers
@@ -35,7 +37,7 @@ class Settings(BaseSettings):
     golden_seconds: Annotated[float, Field(ge=0)] = 60.0  # between two proofs that a worker still sees; 0: at start
     # Of the workers' time, for diagnoses beside traffic; they take what is left anyway. 0 switches them off.
     diagnose_share: Annotated[float, Field(ge=0, le=1)] = 0.02
-    hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # after which a worker that shows no life is replaced
+    hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # after which a worker that does nothing is replaced
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between two looks at the repository; 0: it is read once
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop

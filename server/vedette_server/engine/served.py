@@ -26,6 +26,7 @@ from vedette_server.explain.usual import Usual
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Loss, Worker, WorkerBugError, WorkerLostError
+from vedette_server.pool.spare import Spares
 from vedette_server.repository import baseline
 from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
@@ -55,7 +56,8 @@ class PoolSettings:
     max_queued: int
     max_queued_bytes: int
     golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
-    hang_seconds: float = 60.0  # after which a worker whose inference loop shows no life is replaced
+    hang_seconds: float = 60.0  # after which a worker that does nothing of what it has to do is replaced
+    spares: int = 0  # processes that stand by to become workers
     violated: Callable[[Sequence[str]], None] | None = None  # told which invariants do not hold; None: never checked
 
 
@@ -66,6 +68,7 @@ class ServedVersion:
         self,
         model: ModelVersion,
         settings: PoolSettings,
+        spares: Spares,
         monitor: Monitor,
         changed: asyncio.Event,
         predecessor: ModelVersion | None = None,
@@ -81,7 +84,7 @@ class ServedVersion:
             for index in range(settings.workers)
             for device in [settings.devices[index % len(settings.devices)]]
         ]
-        self._pool = Pool(starts, settings.hang_seconds, self._probation, self._vigil, self._note)
+        self._pool = Pool(starts, spares, settings.hang_seconds, self._probation, self._vigil, self._note)
         self._ledger = Ledger()
         self._estimate = Estimate(model.contract.resize)
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has

@@ -10,12 +10,13 @@ import structlog
 
 from vedette_server.pool.messages import Start
 from vedette_server.pool.process import Worker, WorkerStartError
+from vedette_server.pool.spare import Spares
 
 log = structlog.get_logger()
 
 _DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
 _OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.5, 30.0  # seconds between two starts in the same place
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0  # seconds between two starts in the same place
 
 
 class ProbationError(Exception):
@@ -32,12 +33,14 @@ class Pool:
     def __init__(
         self,
         starts: Sequence[Start],
+        spares: Spares,
         hang_seconds: float,
         probation: Probation,
         vigil: Vigil,
         changed: Callable[[], None],
     ) -> None:
         self._starts = starts
+        self._spares = spares
         self._hang_seconds = hang_seconds
         self._probation = probation
         self._vigil = vigil
@@ -46,8 +49,9 @@ class Pool:
         self.workers: list[Worker] = []  # those in rotation
         self.restarts = 0
         self.last_failure: str | None = None  # why there is no worker, while there is none
-        self._start_seconds: float | None = None  # that the last start took which brought a worker into rotation
-        self._lost_at: float | None = None  # monotonic; when the last worker was lost, unless a start has failed since
+        # What the last start took that brought a worker into rotation, with a spare and without.
+        self._start_seconds: dict[bool, float] = {}
+        self._back_at: float | None = None  # when a lost worker is expected back; None: none was, or starts fail
 
     def run(self) -> None:
         """Start the workers, and from then on replace each that ends."""
@@ -56,23 +60,24 @@ class Pool:
     async def _keep(self, start: Start) -> None:
         backoff = _FIRST_BACKOFF
         while True:
-            started = time.monotonic()
+            started, quick = time.monotonic(), self._spares.ready
             try:
-                worker = await Worker.spawn(start, self._changed)
+                worker = await Worker.spawn(start, self._spares, self._changed)
                 async with contextlib.AsyncExitStack() as stack:
                     stack.push_async_callback(worker.stop)
                     watch = asyncio.create_task(self._watch(worker))
                     stack.callback(watch.cancel)
                     await self._probation(worker)
-                    self._start_seconds = time.monotonic() - started
+                    self._start_seconds[quick] = time.monotonic() - started
+                    self._spares.fill()
                     await self._in_rotation(worker)
                 backoff = _FIRST_BACKOFF
             except (WorkerStartError, ProbationError) as error:
-                self.last_failure, self._lost_at = str(error), None
+                self.last_failure, self._back_at = str(error), None
                 log.error("worker_failed_to_start", folder=start.folder, error=str(error))  # noqa: TRY400  a reason, not a bug
                 self._changed()
             except Exception as error:
-                self.last_failure, self._lost_at = repr(error), None
+                self.last_failure, self._back_at = repr(error), None
                 log.exception("worker_failed_to_start", folder=start.folder)
                 self._changed()
             await asyncio.sleep(backoff)
@@ -105,7 +110,7 @@ class Pool:
             status = await worker.ended()
             log.error("worker_lost", pid=worker.pid, status=status)
             self.last_failure = f"worker {worker.pid} ended with status {status}"
-            self._lost_at = time.monotonic()
+            self._back_at = time.monotonic() + _FIRST_BACKOFF + self._expected()
         finally:
             vigil.cancel()
             self.workers.remove(worker)
@@ -116,9 +121,11 @@ class Pool:
         """Seconds until lost workers are probably replaced; 0: there is one; None: none may come."""
         if self.workers:
             return 0.0
-        if self._lost_at is None or self._start_seconds is None:
-            return None
-        return max(self._lost_at + _FIRST_BACKOFF + self._start_seconds - time.monotonic(), 0.0)
+        return None if self._back_at is None else max(self._back_at - time.monotonic(), 0.0)
+
+    def _expected(self) -> float:
+        """Seconds that the next start will probably take."""
+        return self._start_seconds.get(self._spares.ready, max(self._start_seconds.values()))
 
     @property
     def idle(self) -> Worker | None:

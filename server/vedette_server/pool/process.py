@@ -5,8 +5,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from vedette_server.contract.refusal import Refused
 from vedette_server.pool.channel import ChannelBlockedError, ChannelClosedError, GatewayEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 from vedette_server.pool.slots import Slot
+from vedette_server.pool.spare import Spares
 
 log = structlog.get_logger()
 
@@ -110,22 +109,9 @@ class Worker:
         self.max_batch = 1
 
     @classmethod
-    async def spawn(cls, start: Start, changed: Callable[[], None]) -> "Worker":
+    async def spawn(cls, start: Start, spares: Spares, changed: Callable[[], None]) -> "Worker":
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003  the standard library's own
-        channel = await GatewayEnd.open(ours)
-        try:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", "vedette_server.pool.worker", str(theirs.fileno())),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
-                )
-        except BaseException:
-            channel.close()
-            raise
+        process, channel = await spares.take()
         worker = cls(process, channel, changed)
         try:
             await worker._load(start)

@@ -6,6 +6,7 @@ bounded by the gateway, which gives a worker one batch beyond the one that is be
 Started as `python -m vedette_server.pool.worker DESCRIPTOR`, the descriptor of its end of the channel.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -164,10 +165,15 @@ def serve(channel: WorkerEnd) -> None:
 
 
 def main() -> None:
-    """Run until the gateway is gone; the terminal's Ctrl-C is the gateway's to handle. SIGQUIT shows the stacks."""
+    """Import what the second argument names, then run until the gateway is gone. SIGQUIT shows the stacks.
+
+    The terminal's Ctrl-C is the gateway's to handle.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     memory.keep_freed()
+    with contextlib.suppress(Exception):  # it is told when a predictor is to be loaded
+        importlib.import_module(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as sock:
         _until_closed(lambda: serve(WorkerEnd(sock)))
 
