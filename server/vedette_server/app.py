@@ -9,11 +9,11 @@ from collections.abc import Coroutine, Sequence
 import structlog
 
 from vedette_server import addresses, environment
-from vedette_server.contract import naming
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.repository import repository
+from vedette_server.repository.repository import RepositoryError
+from vedette_server.repository.shelf import Shelf
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
 from vedette_server.settings import Settings
@@ -27,34 +27,30 @@ def _log_violations(found: Sequence[str]) -> None:
     log.error("invariant_broken", found=list(found))
 
 
-def _read(settings: Settings) -> list[repository.ModelVersion]:
-    """The versions of the repository. A folder that is named as no model may be is not served, and that is said."""
-    for name in repository.misnamed(settings.repository):
-        log.warning("folder_ignored", folder=name, reason=f"a model's name has {naming.RULE}")
-    return repository.read(settings.repository, settings.plugins)
-
-
 class App:
     """One server. `run` returns after it was told to stop and everything it admitted was answered."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models = _read(settings)
+        self._shelf = Shelf(settings.repository, settings.plugins)
+        self._shelf.look()
+        models = self._shelf.versions
         metrics = Metrics(triton=settings.triton_metrics)
         pool = PoolSettings(
             factory=PREDICTOR,
             workers=settings.workers,
-            threads=settings.threads_per_worker(len(self._models)),
+            threads=settings.threads_per_worker(len(models)),
             devices=settings.devices,
             max_queued=settings.max_queued,
             max_queued_bytes=settings.max_queued_bytes,
             golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
             spares=settings.spares,
+            memory_bytes=settings.worker_memory_bytes,
             violated=_log_violations if settings.check_invariants else None,
         )
         self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)
-        most = max(model.contract.limits.max_bytes for model in self._models)
+        most = max(model.contract.limits.max_bytes for model in models)
         self._rpc = RpcServer(self._engine, most, settings.max_streams)
         self._http = HttpServer(metrics, lambda: self._engine.ready)
         self._told_to_stop = asyncio.Event()
@@ -89,7 +85,8 @@ class App:
         if ignored := environment.links():
             log.debug("variables_ignored", of="Kubernetes' Services", names=ignored)
         listening = await self._rpc.start(addresses.grpc(self._settings.listen))
-        for model in self._models:
+        self._engine.set_aside(self._shelf.refused)
+        for model in self._shelf.versions:
             self._engine.load(model)
         http = await self._http.start(addresses.tcp(self._settings.http))
         log.info("listening", grpc=listening, http=http)
@@ -109,22 +106,21 @@ class App:
 
         It looks every so many seconds, None: never, and when it is told to.
         """
-        root = self._settings.repository
         unloading: set[asyncio.Task[None]] = set()
-        seen, refused = repository.folders(root), ""
+        told = ""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reread.wait(), seconds)
             self._reread.clear()
             try:
-                if (there := repository.folders(root)) != seen:  # a version never changes: only then is it read again
-                    self._models = await asyncio.to_thread(_read, self._settings)
-                    seen, refused = there, ""
-            except repository.RepositoryError as error:
-                if str(error) != refused:  # said once
+                await asyncio.to_thread(self._shelf.look)
+                told = ""
+            except RepositoryError as error:
+                if str(error) != told:  # said once
                     log.error("repository_refused", error=str(error))  # noqa: TRY400  a reason, not a bug
-                refused = str(error)
-            for served in self._engine.replace(self._models):
+                told = str(error)
+            self._engine.set_aside(self._shelf.refused)
+            for served in self._engine.replace(self._shelf.versions):
                 unloading.add(task := asyncio.create_task(self._engine.unload(served)))
                 task.add_done_callback(unloading.discard)
 

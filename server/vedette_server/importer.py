@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from torch import nn
 
+from vedette_server.contract import bounds
 from vedette_server.contract.answer import Evidence, least_certainty
 from vedette_server.contract.contract import InputContract, Names
 from vedette_server.contract.declaration import FAMILIES, Count, Produced
@@ -70,10 +71,11 @@ def import_model(
     folder = root / name
     found = gather(golden) if golden else None
     config = resolve(source.config, source.plugins, run=source.run_config, ignore=source.ignore_keys)
+    bounds.check(config)
     if architecture(config) in FAMILIES:
         declared(config)  # what can be refused by the config alone is, before anything is built
     waivers = repository.read_settings(folder).waivers
-    model = build(config, source.plugins, "cpu")
+    model = build(config, source.plugins, "cpu", _size(source.weights))
     tensors = read_weights(source.weights, model, source.weights_key, source.strip_prefixes, tell)
     load_strictly(model, tensors, waivers)
     produced = see(model, config)
@@ -87,6 +89,11 @@ def import_model(
         return write_version(
             folder, version, config, model, names=names, pictures=golden_of, plugins=source.plugins, produced=produced
         )
+
+
+def _size(weights: Path) -> int | None:
+    """The bytes of a checkpoint; None where there is none, or only the list of its parts."""
+    return weights.stat().st_size if weights.is_file() and not weights.name.endswith(".json") else None
 
 
 @contextmanager

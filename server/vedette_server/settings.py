@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     # Of the workers' time, for diagnoses beside traffic; they take what is left anyway. 0 switches them off.
     diagnose_share: Annotated[float, Field(ge=0, le=1)] = 0.02
     hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # after which a worker that does nothing is replaced
+    # That each worker may use of its own, in bytes (RLIMIT_DATA); None: what the machine or its container has.
+    worker_memory_bytes: Annotated[int, Field(ge=2**28)] | None = None
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between two looks at the repository; 0: it is read once
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop

@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Write, Check, str]] = {
     "an open bracket": (text("MODEL: [1\n"), Check.CONFIG_UNREADABLE, "is no YAML"),
     "an unknown anchor": (text("MODEL: *x\n"), Check.CONFIG_UNREADABLE, "undefined alias"),
     "an anchor within itself": (text("MODEL: &x [*x]\n"), Check.CONFIG_UNREADABLE, "an anchor that holds itself"),
-    "a bomb of anchors": (bomb, Check.CONFIG_UNREADABLE, "anchors that stand for more than"),
+    "a bomb of anchors": (bomb, Check.CONFIG_UNREADABLE, "more than 100000 values, those that anchors stand for"),
     "brackets without end": (text("[" * 20_000), Check.CONFIG_UNREADABLE, "nested too deeply"),
     "another type": (changed(MODEL__MASK_ON="yes"), Check.CONFIG_UNREADABLE, "MASK_ON"),
     "a value for a section": (changed(MODEL__FPN=3), Check.CONFIG_UNREADABLE, "FPN"),

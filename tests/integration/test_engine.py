@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from vedette_server.monitor.scrape import Page
 from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.repository.shelf import RefusedVersion
 
 from tests import invariants, running
 from tests.unit.test_contract import contract
@@ -103,6 +104,8 @@ class Silent:
     def streams(self, count: int) -> None: ...
     def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None: ...
     def golden(self, model: ModelVersion, cause: Code | None) -> None: ...
+    def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None: ...
+    def set_aside(self, versions: Sequence[RefusedVersion]) -> None: ...
     def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None: ...
     def batch(self, model: ModelVersion, size: int) -> None: ...
 

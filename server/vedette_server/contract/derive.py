@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from vedette_server.contract import bounds
 from vedette_server.contract.contract import Input, InputContract, Limits, Names, default_inputs, possible
 from vedette_server.contract.declaration import Count, Declared, Produced
 from vedette_server.contract.declared import declared
@@ -30,8 +31,10 @@ def derive(  # noqa: PLR0913  all but two are keywords
     `produced` is what was seen of the model at import, where its config cannot say it. `threshold` is the operator's
     default for requests that set none; None takes the config's own. `inputs` are what the operator
     lets callers send; None is what the model's channels suggest.
-    Raises `LoadRefusedError`: CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL, NAMES_MISSING, CLASS_COUNT, ALWAYS_EMPTY.
+    Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS, CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL, NAMES_MISSING, CLASS_COUNT,
+    ALWAYS_EMPTY.
     """
+    bounds.check(config)
     model = declared(config, produced)
     default = model.threshold if threshold is None else threshold
     if model.own_threshold:  # nothing below it is ever seen

@@ -15,11 +15,16 @@ class Check(StrEnum):
     def _generate_next_value_(name: str, _start: int, _count: int, _last: list[str]) -> str:
         return name
 
+    FILE_UNUSABLE = auto()
+    VERSION_UNREADABLE = auto()
     CONFIG_UNREADABLE = auto()
     CONFIG_IS_PROGRAM = auto()
     CONFIG_UNBUILDABLE = auto()
     CONFIG_KEYS_UNKNOWN = auto()
     CONFIG_UNSERVABLE = auto()
+    CONFIG_OUT_OF_BOUNDS = auto()
+    MODEL_TOO_LARGE = auto()
+    OUT_OF_MEMORY = auto()
     PROPOSALS_EXTERNAL = auto()
     OPERATORS_MISSING = auto()
     OUTPUT_UNSERVABLE = auto()
@@ -57,6 +62,14 @@ class Row:
 
 
 CHECKS: dict[Check, Row] = {
+    Check.FILE_UNUSABLE: Row(
+        "A file is no regular one, leads out of its version's folder, or is larger than such a file may be.",
+        "put the file itself there",
+    ),
+    Check.VERSION_UNREADABLE: Row(
+        "A file of the version, or the model's model.toml, is missing or is not what it should be.",
+        "mend model.toml where it is named, else import the model again",
+    ),
     Check.CONFIG_UNREADABLE: Row(
         "The config is no file, no path of the model zoo, or not what Detectron2 reads.",
         "give the config.yaml that the training wrote into its OUTPUT_DIR",
@@ -76,6 +89,18 @@ CHECKS: dict[Check, Row] = {
     Check.CONFIG_UNSERVABLE: Row(
         "The config describes a model, or a way to prepare images, that this server cannot serve.",
         "import the model again, and prepare its images as Detectron2's DefaultPredictor does",
+    ),
+    Check.CONFIG_OUT_OF_BOUNDS: Row(
+        "A number of the config is none, or beyond what any model has: nobody meant it, or it would take all memory.",
+        "give the config of the training",
+    ),
+    Check.MODEL_TOO_LARGE: Row(
+        "The config describes a model of far more numbers than its weights hold.",
+        "give the config and the weights of one training",
+    ),
+    Check.OUT_OF_MEMORY: Row(
+        "The memory that the server may use was not enough to load the model or to answer a picture.",
+        "give the server more memory, fewer workers, or a smaller model or MIN_SIZE_TEST",
     ),
     Check.PROPOSALS_EXTERNAL: Row(
         "The model takes its proposals from outside (Fast R-CNN), and no request brings any.",

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vedette_server.contract.contract import Names
 from vedette_server.contract.loading import Check, LoadRefusedError
 
 _LONGEST = 128  # characters of a model's name, which is a folder's, a label's and a part of addresses
@@ -30,6 +31,12 @@ def clean(names: Sequence[str], of: str) -> tuple[str, ...]:
     if odd := [name for name in trimmed if not name.isprintable()]:
         _refuse(of, f"{', '.join(map(ascii, odd))} cannot be printed")
     return trimmed
+
+
+def check(names: Names) -> None:
+    """Hold the names of a version to the same. Raises `LoadRefusedError`: NAMES_UNUSABLE."""
+    for given, of in ((names.classes, "classes"), (names.stuff, "classes of stuff"), (names.keypoints, "keypoints")):
+        clean(given, of)
 
 
 def _refuse(of: str, seen: str) -> NoReturn:

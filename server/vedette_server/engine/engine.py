@@ -17,10 +17,11 @@ from vedette_server.engine.diagnostician import Diagnostician, Sample
 from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
-from vedette_server.engine.served import PoolSettings, ServedVersion, State
+from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.pool.spare import Spares
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.repository.shelf import RefusedVersion
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Engine:
         self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
         self.probe = Probe(self.monitor, self._diagnostician)
         self._served: list[ServedVersion] = []
+        self.refused: Sequence[RefusedVersion] = ()
         self._going: list[ServedVersion] = []  # being unloaded
         self._in_flight = 0
         self._arrivals = 0
@@ -97,6 +99,11 @@ class Engine:
         """Every version, by name and number."""
         return self._served
 
+    def set_aside(self, refused: Sequence[RefusedVersion]) -> None:
+        """Tell of the versions that cannot be served, as all that there are."""
+        self.refused = refused
+        self.monitor.set_aside(refused)
+
     @property
     def held_bytes(self) -> int:
         """The bytes of the images that wait or run, or are held by their streams."""
@@ -113,8 +120,11 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers, and the engine takes queries."""
-        models = {version.model.name for version in self._served}
+        """Whether every model has a version that answers, and the engine takes queries.
+
+        One that does not pass a check is not waited for, as long as another model answers.
+        """
+        models = {version.model.name for version in self._served if not version.refused}
         answering = {version.model.name for version in self._served if version.state is State.READY}
         return bool(models) and models == answering and not self.draining
 
@@ -123,11 +133,30 @@ class Engine:
         """Whether nothing new is taken any more."""
         return self.stopping.is_set()
 
+    def look_up(self, model: str, version: str) -> ServedVersion | RefusedVersion:
+        """The same as `find`, or the version that cannot be served. Raises `Refused`, but for MODEL_NOT_READY."""
+        try:
+            return self.find(model, version)
+        except Refused:
+            if refused := self._refused(model, version):
+                return refused
+            raise
+
+    def _refused(self, model: str, version: str) -> RefusedVersion | None:
+        """The newest refused version that is meant; None: a served one is, or none."""
+        if not version and any(served.model.name == model for served in self._served):
+            return None
+        meant = [one for one in self.refused if one.name == model and version in ("", str(one.version))]
+        return meant[-1] if meant else None
+
     def find(self, model: str, version: str) -> ServedVersion:
         """The version that a query names; the newest that is ready, or else the newest, where it names none.
 
-        Raises `Refused`: MODEL_NAME_MISSING, MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND.
+        Raises `Refused`: MODEL_NAME_MISSING, MODEL_NOT_FOUND, MODEL_VERSION_NOT_FOUND, MODEL_NOT_READY for one that
+        cannot be served.
         """
+        if refused := self._refused(model, version):
+            raise Refused(Reason.MODEL_NOT_READY, model=model, why=why(refused.reason.check))
         names = sorted({served.model.name for served in self._served})
         if not model and len(names) != 1:
             raise Refused(Reason.MODEL_NAME_MISSING, served=", ".join(names))

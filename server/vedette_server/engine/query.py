@@ -1,6 +1,6 @@
 """What is asked of the engine, and what it gives back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -13,6 +13,7 @@ from vedette_server.contract.refusal import Reason
 from vedette_server.engine.queue import Flow, Priority
 from vedette_server.explain.findings import Code, Finding
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.repository.shelf import RefusedVersion
 
 log = structlog.get_logger()
 
@@ -77,6 +78,12 @@ class Monitor(Protocol):
         self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int
     ) -> None:
         """The state of a version's pool and queue changed; `wanted` workers are there when all is well."""
+
+    def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
+        """How many of a version's workers were lost, or did not come up, so far, by cause."""
+
+    def set_aside(self, versions: Sequence[RefusedVersion]) -> None:
+        """These versions cannot be served, and no others."""
 
     def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None:
         """A source was looked into; None: nothing was found, or no longer."""

@@ -13,7 +13,7 @@ import structlog
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.files import declare
-from vedette_server.contract.loading import Check, LoadRefusedError, refuse
+from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.estimate import Estimate, resized
@@ -58,7 +58,13 @@ class PoolSettings:
     golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
     hang_seconds: float = 60.0  # after which a worker that does nothing of what it has to do is replaced
     spares: int = 0  # processes that stand by to become workers
+    memory_bytes: int | None = None  # that each worker may use; None: any
     violated: Callable[[Sequence[str]], None] | None = None  # told which invariants do not hold; None: never checked
+
+
+def why(check: Check) -> str:
+    """Why a version is unavailable, for callers: the check that it does not pass. What was seen is in the log."""
+    return f"{check}: {CHECKS[check].meaning} The server's log says what was seen."
 
 
 class ServedVersion:
@@ -80,7 +86,7 @@ class ServedVersion:
         self._monitor = monitor
         self._changed = changed
         starts = [
-            Start(settings.factory, str(model.folder), model.contract, device, settings.threads)
+            Start(settings.factory, str(model.folder), model.contract, device, settings.threads, settings.memory_bytes)
             for index in range(settings.workers)
             for device in [settings.devices[index % len(settings.devices)]]
         ]
@@ -117,7 +123,14 @@ class ServedVersion:
             case State.LOADING:
                 return "its workers are loading or answering their golden images"
             case State.UNAVAILABLE:
+                if check := self._pool.check:
+                    return why(check)
                 return "no worker came up, or all were lost; the server's log says why; they are being restarted"
+
+    @property
+    def refused(self) -> bool:
+        """Whether no worker comes up because the model does not pass a check: to wait for it is in vain."""
+        return self._pool.check is not None and not self._pool.workers and self._pool.back_in is None
 
     @property
     def takes_queries(self) -> bool:
@@ -403,7 +416,7 @@ class ServedVersion:
             refuse(Check.GOLDEN_CHANGED, wrong, self.model.contract.waivers)
         except LoadRefusedError as error:
             self._monitor.golden(self.model, cause)
-            raise ProbationError(str(error)) from error
+            raise ProbationError(str(error), error.check) from error
         log.warning("golden_changed_and_waived", model=self.model.name, version=self.model.version, seen=wrong)
 
     def dump(self) -> None:
@@ -440,6 +453,7 @@ class ServedVersion:
             running=len(self._ledger.running),
             restarts=self._pool.restarts,
         )
+        self._monitor.lost(self.model, self._pool.losses)
 
 
 def _cause(answer: Answer) -> Code:

@@ -1,10 +1,11 @@
 """Prometheus metrics. They live in the gateway alone; workers report in their answers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from vedette_server.contract.loading import Check
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.findings import Code
@@ -16,6 +17,7 @@ from vedette_server.monitor.streams import Key, Streams
 from vedette_server.monitor.triton import Triton
 from vedette_server.monitor.versions import Versions
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.repository.shelf import RefusedVersion
 
 
 class Metrics:
@@ -29,6 +31,7 @@ class Metrics:
         self._versions = Versions(self._families)
         self._baselines = Baselines()
         self._streams = Streams(self._answers.folded_stream, self._forget)
+        self._refused: Mapping[tuple[str, str], Check] = {}
         self._loaded: set[tuple[str, str]] = set()
         collectors: Iterable[Collector] = (self._baselines, *([Triton(self._serving)] if triton else []))
         for collector in collectors:
@@ -102,6 +105,19 @@ class Metrics:
     ) -> None:
         """Show the state of a version's pool."""
         self._serving.state(model, workers=workers, wanted=wanted, queued=queued, running=running, restarts=restarts)
+
+    def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
+        """Count lost workers."""
+        self._serving.lost(model, causes)
+
+    def set_aside(self, versions: Sequence[RefusedVersion]) -> None:
+        """Show the versions that cannot be served."""
+        now = {(one.name, str(one.version)): one.reason.check for one in versions}
+        for name, version in (self._refused.keys() - now.keys()) - self._loaded:
+            self._families.forget(model=name, version=version)
+        self._versions.set_aside(now)
+        self._serving.set_aside(now)
+        self._refused = now
 
     def tidy(self) -> None:
         """Let go of the series of streams that have not been seen for long."""

@@ -1,8 +1,12 @@
 """How well requests are served: outcomes, times, batches, queues, workers, drops."""
 
+from collections.abc import Iterable, Mapping
+
 from vedette_server.contract.refusal import VIOLATIONS, Reason
 from vedette_server.engine.query import Outcome
 from vedette_server.monitor.families import SOURCE, VERSION, Families
+from vedette_server.pool.pool import FAILED
+from vedette_server.pool.process import End
 from vedette_server.repository.repository import ModelVersion
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -48,6 +52,10 @@ class Serving:
         self._wanted = families.gauge("vedette_workers_wanted", "Workers in rotation when all is well.", VERSION)
         self._model_ready = families.gauge("vedette_model_ready", "1 if the version answers.", VERSION)
         self._restarts = families.counter("vedette_worker_restarts", "Worker restarts.", VERSION)
+        self._lost = families.counter(
+            "vedette_workers_lost", "Workers that were lost or did not come up, by cause.", (*VERSION, "cause")
+        )
+        self._lost_seen: dict[tuple[str, str, str], int] = {}
         self._restarts_seen: dict[tuple[str, str], int] = {}
         self._streams = families.gauge("vedette_streams_open", "Streams that are open.")
 
@@ -62,10 +70,26 @@ class Serving:
             self.stages.labels(*labels, stage)
         for family in (self.duration, self.batches, self._age):
             family.labels(*labels)
+        for cause in (*End, FAILED):
+            self._lost.labels(*labels, cause)
 
     def unloaded(self, model: ModelVersion) -> None:
         """A version is served no more."""
-        self._restarts_seen.pop((model.name, str(model.version)), None)
+        labels = (model.name, str(model.version))
+        self._restarts_seen.pop(labels, None)
+        self._lost_seen = {key: count for key, count in self._lost_seen.items() if key[:2] != labels}
+
+    def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
+        """Count the workers that were lost so far."""
+        for cause, count in causes.items():
+            labels = (model.name, str(model.version), cause)
+            self._lost.labels(*labels).inc(count - self._lost_seen.get(labels, 0))
+            self._lost_seen[labels] = count
+
+    def set_aside(self, refused: Iterable[tuple[str, str]]) -> None:
+        """Versions, by name and number, that cannot be served do not answer."""
+        for labels in refused:
+            self._model_ready.labels(*labels).set(0)
 
     def answered(self, outcome: Outcome) -> None:
         """Count an answer."""

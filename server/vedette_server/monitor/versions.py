@@ -1,7 +1,9 @@
 """What each version is, whether it still sees, and what its sources are suspected of."""
 
+from collections.abc import Mapping
 from importlib.metadata import version as release
 
+from vedette_server.contract.loading import Check
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.families import SOURCE, VERSION, Families
 from vedette_server.repository.repository import ModelVersion
@@ -26,6 +28,11 @@ class Versions:
         self._waived = families.gauge(
             "vedette_check_waived",
             "1 for each check that the operator has switched off in model.toml.",
+            (*VERSION, "check"),
+        )
+        self._refused = families.gauge(
+            "vedette_version_refused",
+            "1 for each version that cannot be served, with the check that it does not pass.",
             (*VERSION, "check"),
         )
         self._checks = families.counter(
@@ -65,6 +72,12 @@ class Versions:
         for cause in _CAUSES:
             self._failures.labels(*labels, cause)
             self._failing.labels(*labels, cause).set(0)
+
+    def set_aside(self, refused: Mapping[tuple[str, str], Check]) -> None:
+        """Show the versions that cannot be served, by name and number, and no others."""
+        self._refused.clear()
+        for labels, check in refused.items():
+            self._refused.labels(*labels, check).set(1)
 
     def unloaded(self, model: ModelVersion) -> None:
         """A version is served no more."""

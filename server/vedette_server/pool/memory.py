@@ -3,9 +3,14 @@
 Freed memory is kept for the next image instead of being given back to the kernel. Every image needs the same large
 buffers again. By its defaults glibc returns them each time, and the kernel then clears every page of them anew: a tenth
 of a small model's time per image, measured on its own.
+
+What a process may use in all can be limited, by the writable memory of its own (RLIMIT_DATA): then what is too much
+fails where it is asked for, with a name, and the kernel need not choose whom to end. A limit of the address space
+(RLIMIT_AS) would count libraries, files and what CUDA reserves, of which little is ever used.
 """
 
 import ctypes
+import resource
 
 _libc = ctypes.CDLL(None)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_* of glibc's malloc.h
@@ -51,3 +56,10 @@ def give_back() -> None:
     trim = getattr(_libc, "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def limit(most: int) -> None:
+    """Limit this process's own memory, in bytes; a lower limit that it has already stands."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (least, hard))

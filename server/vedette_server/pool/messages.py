@@ -7,6 +7,7 @@ import msgspec
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import ImageSpec
+from vedette_server.contract.loading import Check
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason
 
@@ -19,6 +20,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     contract: InputContract
     device: str
     threads: int
+    memory_bytes: int | None = None  # that the worker may use beside shared memory; None: any
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -31,6 +33,7 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     """Worker to gateway, once, before it ends: the predictor could not be loaded."""
 
     error: str  # for the operator, not for callers
+    check: Check | None = None  # that it did not pass
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -3,24 +3,32 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
 
 import structlog
 
+from vedette_server.contract.loading import Check
 from vedette_server.pool.messages import Start
-from vedette_server.pool.process import Worker, WorkerStartError
+from vedette_server.pool.process import End, Worker, WorkerStartError
 from vedette_server.pool.spare import Spares
 
 log = structlog.get_logger()
 
 _DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
 _OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
+FAILED = "failed_to_start"  # a cause of losses: the model was refused, or did not answer as it must
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0  # seconds between two starts in the same place
 
 
 class ProbationError(Exception):
     """A worker is up, and does not answer as it must; the message says how, for the operator."""
+
+    def __init__(self, message: str, check: Check | None = None) -> None:
+        """`check` is what the model did not pass, where it is that."""
+        super().__init__(message)
+        self.check = check
 
 
 Probation: TypeAlias = Callable[[Worker], Awaitable[None]]  # raises ProbationError
@@ -48,6 +56,8 @@ class Pool:
         self._keepers: list[asyncio.Task[None]] = []
         self.workers: list[Worker] = []  # those in rotation
         self.restarts = 0
+        self.losses: Counter[str] = Counter()  # by cause: an `End`, or `FAILED`
+        self.check: Check | None = None  # that the last failure was of, where it was of one
         self.last_failure: str | None = None  # why there is no worker, while there is none
         # What the last start took that brought a worker into rotation, with a spare and without.
         self._start_seconds: dict[bool, float] = {}
@@ -74,15 +84,21 @@ class Pool:
                 backoff = _FIRST_BACKOFF
             except (WorkerStartError, ProbationError) as error:
                 self.last_failure, self._back_at = str(error), None
-                log.error("worker_failed_to_start", folder=start.folder, error=str(error))  # noqa: TRY400  a reason, not a bug
+                self._note_failure(error.check)
+                log.error("worker_failed_to_start", folder=start.folder, error=str(error), check=error.check)  # noqa: TRY400  a reason, not a bug
                 self._changed()
             except Exception as error:
                 self.last_failure, self._back_at = repr(error), None
+                self._note_failure(None)
                 log.exception("worker_failed_to_start", folder=start.folder)
                 self._changed()
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _LONGEST_BACKOFF)
             self.restarts += 1
+
+    def _note_failure(self, check: Check | None) -> None:
+        self.check = check
+        self.losses[End.OUT_OF_MEMORY if check is Check.OUT_OF_MEMORY else FAILED] += 1
 
     async def _watch(self, worker: Worker) -> None:
         """End a worker that has done nothing for too long, whichever of its stages hangs.
@@ -103,13 +119,16 @@ class Pool:
 
     async def _in_rotation(self, worker: Worker) -> None:
         self.workers.append(worker)
-        self.last_failure = None
+        self.last_failure = self.check = None
         self._changed()
         vigil = asyncio.create_task(self._vigil(worker))
         try:
             status = await worker.ended()
-            log.error("worker_lost", pid=worker.pid, status=status)
-            self.last_failure = f"worker {worker.pid} ended with status {status}"
+            cause = worker.cause(status)
+            log.error("worker_lost", pid=worker.pid, status=status, cause=cause)
+            self.losses[cause] += 1
+            self.check = Check.OUT_OF_MEMORY if cause is End.OUT_OF_MEMORY else None
+            self.last_failure = f"worker {worker.pid} ended with status {status} ({cause})"
             self._back_at = time.monotonic() + _FIRST_BACKOFF + self._expected()
         finally:
             vigil.cancel()

@@ -8,15 +8,17 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import TypeAlias
 
 import structlog
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.loading import Check
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
+from vedette_server.pool import oom
 from vedette_server.pool.channel import ChannelBlockedError, ChannelClosedError, GatewayEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 from vedette_server.pool.slots import Slot
@@ -29,11 +31,28 @@ _MOST_BATCHES = 4  # that it has in all, with those that are being encoded
 _STOP_SECONDS = 5.0  # for a worker to end by itself after its channel was closed
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 
+_kills = oom.Kills()  # the kernel's count is one for all workers
+
 Work: TypeAlias = tuple[ImageSpec, Buffer, Options]
 
 
 class WorkerStartError(Exception):
     """A worker did not come up; the message says why, for the operator."""
+
+    def __init__(self, message: str, check: Check | None = None) -> None:
+        """`check` is what the model did not pass, where it is that."""
+        super().__init__(message)
+        self.check = check
+
+
+class End(StrEnum):
+    """Why a worker ended, as far as that can be known."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    KILLED = "killed"  # by a signal from outside
+    HUNG = "hung"  # its inference loop showed no life
+    DISMISSED = "dismissed"  # it no longer answered as it must
+    CRASHED = "crashed"
 
 
 class Loss(Enum):
@@ -103,6 +122,9 @@ class Worker:
         self._memory = _Memory()
         self._sign = time.monotonic()  # when it last did something; that it lives suffices while it has nothing to do
         self._hung = False
+        self._dismissed = False
+        self._limited = oom.limited()
+        self._end: End | None = None  # once it is known
         self._alone = False  # whether what it has was lost with another worker
         self._listening: asyncio.Task[None] | None = None
         self.alive = True
@@ -113,6 +135,7 @@ class Worker:
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         process, channel = await spares.take()
         worker = cls(process, channel, changed)
+        worker._limited |= start.memory_bytes is not None
         try:
             await worker._load(start)
         except BaseException:
@@ -152,10 +175,12 @@ class Worker:
             self._channel.send(start)
             reply = await self._channel.receive()
         except ChannelClosedError as error:
-            msg = f"worker {self.pid} ended while loading, with status {await self._process.wait()}"
-            raise WorkerStartError(msg) from error
+            status = await self._process.wait()
+            check = Check.OUT_OF_MEMORY if self.cause(status) is End.OUT_OF_MEMORY else None
+            msg = f"worker {self.pid} ended while loading, with status {status}"
+            raise WorkerStartError(f"{check}: {msg}" if check else msg, check) from error
         if isinstance(reply, LoadFailed):
-            raise WorkerStartError(reply.error)
+            raise WorkerStartError(reply.error, reply.check)
         assert isinstance(reply, Ready)  # noqa: S101  the protocol's only other reply
         self.max_batch = reply.max_batch
         self._sign = time.monotonic()
@@ -269,7 +294,20 @@ class Worker:
 
     def dismiss(self) -> None:
         """End a process that can no longer be trusted; what it has is lost, and not to blame."""
+        self._dismissed = True
         self._kill()
+
+    def cause(self, status: int) -> End:
+        """Why it ended with this status; asked again, the same."""
+        if self._end is None:
+            by_us = self._hung or self._dismissed
+            if oom.ended(status, _kills, by_us=by_us, limit=self._limited):
+                self._end = End.OUT_OF_MEMORY
+            elif by_us:
+                self._end = End.HUNG if self._hung else End.DISMISSED
+            else:
+                self._end = End.KILLED if status in _FROM_OUTSIDE else End.CRASHED
+        return self._end
 
     def _kill(self) -> None:
         """End the process, if it has not ended. `Process.kill` would take its status before asyncio learns it."""

@@ -23,9 +23,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool import memory, slots
+from vedette_server.pool import bare, memory, oom, slots
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 
@@ -146,19 +147,25 @@ def _until_closed(run: Callable[[], object]) -> None:
         run()
     except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
         os._exit(0)
-    except BaseException:  # noqa: BLE001  a worker without one of its threads would hang
+    except BaseException as error:  # noqa: BLE001  a worker without one of its threads would hang
         traceback.print_exc()
-        os._exit(1)
+        os._exit(oom.EXIT_STATUS if oom.lacked(error) else 1)
 
 
 def serve(channel: WorkerEnd) -> None:
     """Load what the first message names, then answer jobs until the channel closes."""
     start, _ = channel.receive()
     assert isinstance(start, Start)  # noqa: S101  the protocol's first message
+    if start.memory_bytes is not None:
+        memory.limit(start.memory_bytes)
     try:
         predictor = _load(start)
-    except Exception:  # noqa: BLE001  whatever loading raises goes to the operator's log
-        channel.send(LoadFailed(traceback.format_exc()))
+    except LoadRefusedError as error:
+        channel.send(LoadFailed(str(error), error.check))
+        return
+    except Exception as error:  # noqa: BLE001  whatever loading raises goes to the operator's log
+        check = Check.OUT_OF_MEMORY if oom.lacked(error) else None
+        channel.send(LoadFailed(traceback.format_exc(), check))
         return
     channel.send(Ready(predictor.max_batch))
     _Pipeline(channel, predictor).run()
@@ -172,6 +179,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     memory.keep_freed()
+    bare.settle()
     with contextlib.suppress(Exception):  # it is told when a predictor is to be loaded
         importlib.import_module(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as sock:

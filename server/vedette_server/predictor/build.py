@@ -3,24 +3,34 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
+from vedette_server.contract import bounds
 from vedette_server.contract.declared import is_lazy
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor import lazy, plugins
 
+# A file of half or of 8-bit floats is a half or a quarter of its model; a backbone's, for training, is less.
+_MOST_OF_STORED, _ALWAYS = 8, 2**30
 
-def build(config: Mapping[str, Any], modules: Sequence[str], device: str) -> nn.Module:
+
+def build(config: Mapping[str, Any], modules: Sequence[str], device: str, stored: int | None = None) -> nn.Module:
     """Import the plugins and build the model on a device, in evaluation mode.
 
-    Raises `LoadRefusedError`: PLUGIN_MISSING, CONFIG_IS_PROGRAM, CONFIG_UNBUILDABLE.
+    `stored` is how many bytes its weights' file has: a model of far more numbers is not built.
+    Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS, MODEL_TOO_LARGE, PLUGIN_MISSING, CONFIG_IS_PROGRAM,
+    CONFIG_UNBUILDABLE.
     """
+    bounds.check(config)
     plugins.load(modules)
     try:
+        if stored is not None:
+            _check_size(config, modules, stored)
         return _build(config, modules, device).eval()
-    except LoadRefusedError:
+    except (LoadRefusedError, MemoryError):
         raise
     except ImportError as error:
         raise LoadRefusedError(Check.PLUGIN_MISSING, f"{type(error).__name__}: {error}") from error
@@ -28,6 +38,19 @@ def build(config: Mapping[str, Any], modules: Sequence[str], device: str) -> nn.
         reason = str(error).strip("'\"").partition("\n")[0]
         check = Check.PLUGIN_MISSING if "registry" in reason else Check.CONFIG_UNBUILDABLE
         raise LoadRefusedError(check, f"{type(error).__name__}: {reason}") from error
+
+
+def _check_size(config: Mapping[str, Any], modules: Sequence[str], stored: int) -> None:
+    """Build the model on torch's device of shapes without numbers, and hold it against its weights' file."""
+    try:
+        with torch.device("meta"):
+            model = _build(config, modules, "meta")
+    except Exception:  # noqa: BLE001  a project's model that needs numbers to be built, or what the real device tells
+        return
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if needed > _MOST_OF_STORED * stored + _ALWAYS:
+        seen = f"the config's model takes {needed} bytes, and its weights' file has {stored}"
+        raise LoadRefusedError(Check.MODEL_TOO_LARGE, seen)
 
 
 def _build(config: Mapping[str, Any], modules: Sequence[str], device: str) -> nn.Module:

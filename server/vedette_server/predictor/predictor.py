@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling.roi_heads import ROIHeads
 from safetensors.torch import load_file
 from torch import nn
 
+from vedette_server.contract import disk, layout, markup
 from vedette_server.contract.answer import Answer, Evidence, ModelInput, PixelStatistics, StageTimes
 from vedette_server.contract.contract import InputContract, Output
 from vedette_server.contract.convert import decode, read
@@ -232,8 +232,10 @@ def load(folder: Path, contract: InputContract, device: str, threads: int, *, ob
     of another shape than the config says, or no number; or when the model does not answer a picture as it must.
     """
     torch.set_num_threads(threads)
-    model = build(read_config(folder), contract.plugins, device)
-    load_strictly(model, load_file(folder / "model.safetensors", device=device), contract.waivers)
+    weights = folder / "model.safetensors"
+    layout.check(weights, within=folder)
+    model = build(read_config(folder), contract.plugins, device, weights.stat().st_size)
+    load_strictly(model, load_file(weights, device=device), contract.waivers)
     operators.check(model)
     predictor = Predictor(model, contract, observe=observe)
     predictor.prove()
@@ -242,5 +244,5 @@ def load(folder: Path, contract: InputContract, device: str, threads: int, *, ob
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a version's config, by the safe YAML loader alone."""
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config: dict[str, Any] = markup.plain(disk.contents(folder / "config.yaml", disk.LARGEST["config.yaml"], folder))
     return config

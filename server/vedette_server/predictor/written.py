@@ -11,11 +11,10 @@ from typing import Any, NoReturn
 
 import yaml
 
+from vedette_server.contract import disk, markup
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor.stored import Array, DType
 
-_LARGEST = 5_000_000  # bytes; the largest of the zoo has 6,000
-_MOST = 100_000  # values, once anchors are written out
 _STANDARD = "tag:yaml.org,2002:"
 _PYTHON = f"{_STANDARD}python/"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -52,7 +51,9 @@ class Expression:
 def read(path: Path) -> Any:  # noqa: ANN401  whatever it holds
     """The content of a YAML file, in which `Expression`s may stand. Raises `LoadRefusedError`: CONFIG_UNREADABLE."""
     try:
-        node = yaml.compose(_text(path), yaml.SafeLoader)
+        text = _text(path)
+        markup.check(text)
+        node = yaml.compose(text, yaml.SafeLoader)
         if node is None:
             _refuse(path, "is empty")
         return _Reader(path).data(node)
@@ -62,8 +63,8 @@ def read(path: Path) -> Any:  # noqa: ANN401  whatever it holds
         _refuse(path, f"is no YAML ({where}{error.problem or error.context})")
     except yaml.YAMLError as error:
         _refuse(path, f"is no YAML ({' '.join(str(error).split())})")
-    except RecursionError:
-        _refuse(path, "is nested too deeply")
+    except markup.BoundsError as error:
+        _refuse(path, str(error))
 
 
 def _refuse(path: Path, why: str, remedy: str | None = None) -> NoReturn:
@@ -71,13 +72,12 @@ def _refuse(path: Path, why: str, remedy: str | None = None) -> NoReturn:
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
-        _refuse(path, "is a folder" if path.is_dir() else "is no file")
-    if path.stat().st_size > _LARGEST:
-        _refuse(
-            path, f"has {path.stat().st_size} bytes, and is no config", "give the config, and the weights as --weights"
-        )
-    data = path.read_bytes()
+    if path.is_dir():
+        _refuse(path, "is a folder")
+    try:
+        data = disk.contents(path, disk.LARGEST["config.yaml"])
+    except OSError as error:
+        _refuse(path, f"cannot be read: {error.strerror}")
     try:
         return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,27 +95,14 @@ def expressions(data: object, within: str = "") -> Iterator[tuple[str, Expressio
 
 
 class _Reader:
-    """Makes data of YAML's nodes, of which anchors make a graph."""
+    """Makes data of YAML's nodes, of which anchors make a graph within bounds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._sizes: dict[int, int] = {}  # with all that is within; 0: it is being counted
         self._scalars = yaml.constructor.SafeConstructor()
 
     def data(self, node: yaml.Node) -> Any:  # noqa: ANN401  whatever it holds
-        if self._size(node) > _MOST:
-            _refuse(self._path, f"has anchors that stand for more than {_MOST} values")
-        return self._data(node)  # an anchor's each time anew, so that no two places share one dictionary
-
-    def _size(self, node: yaml.Node) -> int:
-        if id(node) not in self._sizes:
-            self._sizes[id(node)] = 0
-            self._sizes[id(node)] = 1 + sum(self._size(child) for child in _children(node))
-        elif not self._sizes[id(node)]:
-            _refuse(self._path, f"has an anchor that holds itself (line {node.start_mark.line + 1})")
-        return self._sizes[id(node)]
-
-    def _data(self, node: yaml.Node) -> Any:  # noqa: ANN401  whatever it holds
+        """What a node holds: an anchor's each time anew, so that no two places share one dictionary."""
         tag = str(node.tag)
         if tag.startswith(_PYTHON):
             return self._python(node, tag.removeprefix(_PYTHON))
@@ -125,7 +112,7 @@ class _Reader:
             return node.value if tag.startswith(_STANDARD) else Expression(tag)  # a date, say, is a text
         if tag not in {f"{_STANDARD}{name}" for name in ("map", "seq", "set", "omap", "pairs")}:
             return Expression(tag)
-        return self._mapping(node) if isinstance(node, yaml.MappingNode) else [*map(self._data, node.value)]
+        return self._mapping(node) if isinstance(node, yaml.MappingNode) else [*map(self.data, node.value)]
 
     def _scalar(self, node: yaml.ScalarNode, tag: str) -> Any:  # noqa: ANN401  whatever it holds
         try:
@@ -142,25 +129,25 @@ class _Reader:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if key_node.tag == f"{_STANDARD}merge":
-                given = self._data(value_node)
+                given = self.data(value_node)
                 for one in reversed(given) if isinstance(given, list) else (given,):
                     merged |= one if isinstance(one, dict) else {}
                 continue
-            key = self._data(key_node)
+            key = self.data(key_node)
             if isinstance(key, list | dict | Expression):
                 _refuse(self._path, f"has a key in line {line} that is no text")
             if key in lines:
                 _refuse(
                     self._path, f"has the key {key!r} twice, in lines {lines[key]} and {line}", "leave one of them out"
                 )
-            own[key], lines[key] = self._data(value_node), line
+            own[key], lines[key] = self.data(value_node), line
         return {**merged, **own}
 
     def _python(self, node: yaml.Node, kind: str) -> Any:  # noqa: ANN401  whatever it holds
         if kind in _PLAIN_PYTHON and isinstance(node, yaml.ScalarNode):
             return self._scalar(node, f"{_STANDARD}{_PLAIN_PYTHON[kind]}")
         if kind in ("tuple", "list") and isinstance(node, yaml.SequenceNode):
-            return [*map(self._data, node.value)]
+            return [*map(self.data, node.value)]
         if kind == "dict" and isinstance(node, yaml.MappingNode):
             return self._mapping(node)
         for call in _CALLS:
@@ -172,19 +159,13 @@ class _Reader:
         """What a call stands for, if its data is all that matters; its parts lie as PyYAML writes them."""
         given = self._mapping(node) if isinstance(node, yaml.MappingNode) else {}
         parts = {"args", "kwds", "state", "dictitems", "listitems"}
-        args = [*map(self._data, node.value)] if isinstance(node, yaml.SequenceNode) else given.get("args", [])
+        args = [*map(self.data, node.value)] if isinstance(node, yaml.SequenceNode) else given.get("args", [])
         own = {} if parts & {*given} else given
         value = _known(name, args if isinstance(args, list) else [args], own, given)
         return Expression(name) if value is _UNKNOWN else value
 
 
 _UNKNOWN = object()
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [child for pair in node.value for child in pair]
-    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any]) -> Any:  # noqa: ANN401  whatever it holds

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from vedette_server.contract import disk
+from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
 FORMAT = 1
@@ -58,10 +60,11 @@ def read(model: ModelVersion) -> Baseline | None:
     """Read the baseline of a version; None: it has none. Raises `BaselineRefusedError`."""
     path = model.folder / BASELINE
     try:
-        baseline = msgspec.json.decode(path.read_bytes(), type=Baseline)
+        data = disk.contents(path, disk.LARGEST[BASELINE], model.folder)
+        baseline = msgspec.json.decode(data, type=Baseline)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, LoadRefusedError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} cannot be read: {error}"
         raise BaselineRefusedError(msg) from error
     if baseline.format != FORMAT:

@@ -6,17 +6,23 @@ NAME/VERSION/model.safetensors   the weights
 NAME/VERSION/manifest.json       class names, plugins, checksums
 NAME/VERSION/golden/             pictures, and expected.json with what each must give
 NAME/VERSION/baseline.json       what its answers looked like while all was well; optional, and no part of the version
+
+Whoever lays the repository out may link a model's folder from elsewhere. What lies in it leads nowhere else: with links
+followed, a version's folder lies within the model's, and its files within the version's. So the links work by which
+Kubernetes mounts a ConfigMap (`..data`), and no version reads a file of another.
 """
 
 import hashlib
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import yaml
 
+from vedette_server.contract import disk, layout, markup, naming
 from vedette_server.contract.contract import Input, InputContract, Limits, Names
 from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
@@ -29,10 +35,26 @@ _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")  # a number that 64 bits hold, writ
 MODEL_FILES = ("config.yaml", "model.safetensors")
 _MANIFEST = "manifest.json"
 BASELINE = "baseline.json"
+_LONGEST_REASON = 500  # characters of what a library says
+
+
+# What reading and deriving raise of files that are not what they should be.
+_BROKEN = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
+_MANY_FILES = f"holds more than {disk.MOST_FILES} files"
 
 
 class RepositoryError(Exception):
     """A model on disk is not what it should be; the message says which file and what to do."""
+
+
+class VersionError(RepositoryError):
+    """One version cannot be served."""
+
+    def __init__(self, folder: Path, cause: Exception) -> None:
+        """`cause` is what was wrong; what a library says counts as a version that is not whole."""
+        self.refusal = cause if isinstance(cause, LoadRefusedError) else _unreadable(cause)
+        super().__init__(f"{folder}: {self.refusal}")
+        self.folder = folder
 
 
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,16 +132,21 @@ def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
 
     Raises `RepositoryError` for the first thing that is not as it should be.
     """
+    check_holds(root)
+    versions = [read_version(folder, plugins) for folder in folders(root)]
+    return sorted(versions, key=lambda item: (item.name, item.version))
+
+
+def check_holds(root: Path) -> None:
+    """Refuse a folder that holds no version, sound or not. Raises `RepositoryError`."""
     if not root.is_dir():
         msg = f"{root} is no folder: give a model repository, which holds one folder for each model"
         raise RepositoryError(msg)
-    versions = [_read_version(folder, plugins) for folder in folders(root)]
-    if not versions:
+    if not folders(root):
         msg = f"{root} holds no model: a model is a folder NAME/VERSION with config.yaml and model.safetensors"
         if names := misnamed(root):
             msg = f"{root} holds no model: {', '.join(map(repr, names))} cannot be a name, which has {RULE}"
         raise RepositoryError(msg)
-    return sorted(versions, key=lambda item: (item.name, item.version))
 
 
 def find(root: Path, name: str, version: int | None = None, plugins: Collection[str] = ()) -> ModelVersion:
@@ -134,54 +161,102 @@ def find(root: Path, name: str, version: int | None = None, plugins: Collection[
         names = ", ".join(f"{folder.parent.name} version {folder.name}" for folder in there) or "no model"
         msg = f"{root} has no {asked}; it holds {names}"
         raise RepositoryError(msg)
-    return _read_version(root / name / str(numbers[-1] if version is None else version), plugins)
+    return read_version(root / name / str(numbers[-1] if version is None else version), plugins)
+
+
+def read_version(folder: Path, plugins: Collection[str] = ()) -> ModelVersion:
+    """Read one version. Raises `VersionError`, whatever is wrong with it."""
+    try:
+        return _read_version(folder, plugins)
+    except (LoadRefusedError, RepositoryError, *_BROKEN) as error:
+        raise VersionError(folder, error) from error
 
 
 def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
-    try:
-        settings = read_settings(folder.parent)
-        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
-        _check_plugins(manifest, plugins)
-        checksums = _checksums(folder)
-        _check_sums(checksums, manifest, settings.waivers)
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        contract = derive(
-            config,
-            Names(manifest.class_names, manifest.stuff_class_names, manifest.keypoint_names),
-            produced=manifest.produced,
-            threshold=settings.threshold,
-            inputs=settings.inputs,
-            limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
-            plugins=manifest.plugins,
-            waivers=settings.waivers,
-            source_digest=" ".join(checksums[name] for name in MODEL_FILES),
-        )
-        pictures = _read_golden(folder / "golden")
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError, LoadRefusedError) as error:
-        msg = f"{folder}: {type(error).__name__}: {error}"
-        raise RepositoryError(msg) from error
+    _check_within(folder)
+    settings = read_settings(folder.parent)
+    files = _files(folder)
+    manifest = msgspec.json.decode(_contents(folder, _MANIFEST), type=Manifest)
+    _check_plugins(manifest, plugins)
+    config = markup.plain(_contents(folder, "config.yaml"))
+    layout.check(folder / "model.safetensors", within=folder)
+    names = Names(manifest.class_names, manifest.stuff_class_names, manifest.keypoint_names)
+    naming.check(names)
+    checksums = _checksums(folder, files)
+    _check_sums(checksums, manifest, settings.waivers)
+    contract = derive(
+        config,
+        names,
+        produced=manifest.produced,
+        threshold=settings.threshold,
+        inputs=settings.inputs,
+        limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
+        plugins=manifest.plugins,
+        waivers=settings.waivers,
+        source_digest=" ".join(checksums[name] for name in MODEL_FILES),
+    )
+    pictures = _read_golden(folder, contract)
     return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, pictures)
+
+
+def _unreadable(cause: Exception) -> LoadRefusedError:
+    """What a library, the system or model.toml's reader says, as a reason."""
+    told = str(cause) if isinstance(cause, RepositoryError) else f"{type(cause).__name__}: {cause}"
+    return LoadRefusedError(Check.VERSION_UNREADABLE, " ".join(told.split())[:_LONGEST_REASON])
+
+
+def _check_within(folder: Path) -> None:
+    """Refuse a version's folder that is a link to somewhere else."""
+    if not folder.resolve().is_relative_to(folder.parent.resolve()):
+        raise LoadRefusedError(Check.FILE_UNUSABLE, f"{folder} leads out of {folder.parent}")
+
+
+def _contents(folder: Path, name: str) -> bytes:
+    """A file of a version, by its path within; what may be as large as it is, its last part says."""
+    return disk.contents(folder / name, disk.LARGEST[name.rpartition("/")[2]], folder)
 
 
 def read_settings(model_folder: Path) -> ModelSettings:
     """Read a model's model.toml, if it has one. Raises `RepositoryError`."""
     path = model_folder / "model.toml"
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=ModelSettings) if path.exists() else ModelSettings()
-    except (OSError, ValueError) as error:
+        if not os.path.lexists(path):
+            return ModelSettings()
+        return msgspec.toml.decode(_contents(model_folder, path.name), type=ModelSettings)
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{path}: {error}"
         raise RepositoryError(msg) from error
+    except LoadRefusedError as error:
+        raise RepositoryError(str(error)) from error
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _files(folder: Path) -> list[str]:
+    """The paths within of all that a version's folder holds; folders that it links to are not looked into."""
+    found = [path.relative_to(folder).as_posix() for path in walk(folder)]
+    return sorted(name for name in found if name not in (_MANIFEST, BASELINE))
 
 
-def _checksums(folder: Path) -> dict[str, str]:
+def walk(folder: Path) -> Iterator[Path]:
+    """The files in a version's folder, unread. Raises `LoadRefusedError`, FILE_UNUSABLE, if they are too many."""
+    count = 0
+    for here, folders_, names in os.walk(folder):
+        count += len(names) + len(folders_)
+        if count > disk.MOST_FILES:
+            raise LoadRefusedError(Check.FILE_UNUSABLE, f"{folder} {_MANY_FILES}")
+        # What Kubernetes keeps a mounted folder's files in; they are read by the links to them.
+        folders_[:] = [name for name in folders_ if not name.startswith("..")]
+        yield from (Path(here, name) for name in names if not name.startswith(".."))
+
+
+def _checksums(folder: Path, files: Sequence[str]) -> dict[str, str]:
     """The SHA-256 of every file of a version but its manifest and baseline, by its path within."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {name: _checksum(path) for name, path in files.items() if name not in (_MANIFEST, BASELINE)}
+    return {name: _checksum(folder, name) for name in files}
+
+
+def _checksum(folder: Path, name: str) -> str:
+    most = disk.LARGEST.get(name.rpartition("/")[2], disk.LARGEST_OTHER)
+    with disk.opened(folder / name, most, folder) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_sums(seen: Mapping[str, str], manifest: Manifest, waivers: Collection[Check]) -> None:
@@ -196,19 +271,32 @@ def _check_plugins(manifest: Manifest, allowed: Collection[str]) -> None:
         raise LoadRefusedError(Check.PLUGIN_NOT_ALLOWED, f"it needs {', '.join(unknown)}")
 
 
-def _read_golden(folder: Path) -> tuple[Golden, ...]:
-    index = folder / "expected.json"
-    if not index.exists():
+def _read_golden(folder: Path, contract: InputContract) -> tuple[Golden, ...]:
+    if not os.path.lexists(folder / "golden" / "expected.json"):
         return ()
-    expected = msgspec.json.decode(index.read_bytes(), type=dict[str, tuple[ExpectedObject, ...] | ExpectedAnswer])
-    return tuple(golden.read(name, (folder / name).read_bytes(), given) for name, given in expected.items())
+    expected = msgspec.json.decode(
+        _contents(folder, "golden/expected.json"), type=dict[str, tuple[ExpectedObject, ...] | ExpectedAnswer]
+    )
+    for name in expected:
+        if not _is_plain(name):
+            seen = f"expected.json names the picture {name[:_LONGEST_REASON]!r}, and a picture lies in golden/ itself"
+            raise LoadRefusedError(Check.FILE_UNUSABLE, seen)
+    return tuple(
+        golden.read(name, disk.contents(folder / "golden" / name, contract.limits.max_bytes, folder), given)
+        for name, given in expected.items()
+    )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is one part of a path."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def seal(folder: Path, names: Names, plugins: Sequence[str] = (), produced: Produced | None = None) -> None:
     """Write the manifest of a version whose other files are all there."""
     manifest = Manifest(
         class_names=tuple(names.classes),
-        checksums=_checksums(folder),
+        checksums=_checksums(folder, _files(folder)),
         stuff_class_names=tuple(names.stuff),
         keypoint_names=tuple(names.keypoints),
         plugins=tuple(plugins),

@@ -30,11 +30,12 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.tensor import orders
 from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.served import ServedVersion, State, why
 from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, sheet, summary
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.repository.shelf import RefusedVersion
 from vedette_server.rpc import errors
 
 _OUTPUTS = {
@@ -351,6 +352,16 @@ def model(served: ServedVersion) -> model_pb2.Model:
         state_reason=served.state_reason,
         contract=_contract(served.model.contract),
         waivers=served.model.contract.waivers,
+    )
+
+
+def refused(version: RefusedVersion) -> model_pb2.Model:
+    """A version that cannot be served, likewise: it has no contract."""
+    return model_pb2.Model(
+        name=version.name,
+        version=str(version.version),
+        state=model_pb2.MODEL_STATE_UNAVAILABLE,
+        state_reason=why(version.reason.check),
     )
 
 

@@ -20,6 +20,7 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
+from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream, Told
 from vedette_server.rpc import convert, errors
 from vedette_server.rpc.wire import Received, Sent
@@ -82,7 +83,8 @@ class DetectionService(DetectionServiceServicer):
 
         async def list_models() -> pb.ListModelsResponse:
             request.read()
-            return pb.ListModelsResponse(models=[convert.model(served) for served in self._engine.served])
+            versions = [*map(convert.model, self._engine.served), *map(convert.refused, self._engine.refused)]
+            return pb.ListModelsResponse(models=sorted(versions, key=lambda one: (one.name, int(one.version))))
 
         return await _guarded(context, uuid.uuid4().hex, list_models)
 
@@ -91,8 +93,9 @@ class DetectionService(DetectionServiceServicer):
 
         async def get() -> pb.GetModelResponse:
             message = request.read()
-            served = self._engine.find(message.model_name, message.model_version)
-            return pb.GetModelResponse(model=convert.model(served))
+            found = self._engine.look_up(message.model_name, message.model_version)
+            given = convert.model(found) if isinstance(found, ServedVersion) else convert.refused(found)
+            return pb.GetModelResponse(model=given)
 
         return await _guarded(context, uuid.uuid4().hex, get)
 

@@ -1,0 +1,101 @@
+"""What a repository holds as it changes: each version is read once, and one that cannot be served stops no other."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from vedette_server.contract.loading import LoadRefusedError
+from vedette_server.contract.naming import RULE
+from vedette_server.repository import repository
+from vedette_server.repository.repository import ModelVersion, RepositoryError, VersionError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class RefusedVersion:
+    """A version that cannot be served."""
+
+    name: str
+    version: int
+    reason: LoadRefusedError
+
+
+_Stamp = tuple[tuple[str, int, int], ...]  # of files: what they are called, their sizes, when they were changed
+
+
+class Shelf:
+    """The versions under a folder. What was refused is read again once it has changed, as a copy that grows does."""
+
+    def __init__(self, root: Path, plugins: Collection[str]) -> None:
+        """`plugins` are the modules that versions may import."""
+        self._root, self._plugins = root, plugins
+        self._read: dict[Path, ModelVersion] = {}
+        self._refused: dict[Path, tuple[_Stamp, RefusedVersion]] = {}
+        self._misnamed: list[str] = []
+
+    @property
+    def versions(self) -> list[ModelVersion]:
+        """Those that can be served, by name and number."""
+        return sorted(self._read.values(), key=lambda one: (one.name, one.version))
+
+    @property
+    def refused(self) -> list[RefusedVersion]:
+        """The others, likewise."""
+        return sorted((one for _, one in self._refused.values()), key=lambda one: (one.name, one.version))
+
+    def look(self) -> None:
+        """Read what is new or has changed; each version that is refused is told once.
+
+        Raises `RepositoryError`, and keeps what it had, if nothing at all can be served.
+        """
+        there = repository.folders(self._root)
+        read = {folder: self._read[folder] for folder in there if folder in self._read}
+        refused: dict[Path, tuple[_Stamp, RefusedVersion]] = {}
+        errors: list[VersionError] = []
+        for folder in (folder for folder in there if folder not in read):
+            stamp = _stamp(folder)
+            if folder in self._refused and self._refused[folder][0] == stamp:
+                refused[folder] = self._refused[folder]
+                continue
+            try:
+                read[folder] = repository.read_version(folder, self._plugins)
+            except VersionError as error:
+                errors.append(error)
+                refused[folder] = stamp, RefusedVersion(folder.parent.name, int(folder.name), error.refusal)
+        if not read:
+            self._raise(errors, refused)
+        self._tell(errors)
+        self._read, self._refused = read, refused
+
+    def _raise(self, errors: list[VersionError], refused: Mapping[Path, object]) -> None:
+        if errors:
+            more = f" (and {len(errors) - 1} more versions cannot be served)" if len(errors) > 1 else ""
+            msg = f"{errors[0]}{more}"
+            raise RepositoryError(msg) from errors[0]
+        if refused:
+            msg = f"{self._root} holds no version that can be served"
+            raise RepositoryError(msg)
+        repository.check_holds(self._root)
+
+    def _tell(self, errors: list[VersionError]) -> None:
+        for error in errors:
+            refusal = error.refusal
+            log.error("version_refused", folder=str(error.folder), check=refusal.check, error=str(refusal))
+        misnamed = repository.misnamed(self._root)
+        for name in misnamed:
+            if name not in self._misnamed:
+                log.warning("folder_ignored", folder=name, reason=f"a model's name has {RULE}")
+        self._misnamed = misnamed
+
+
+def _stamp(folder: Path) -> _Stamp:
+    """What shows that a version's files, or its model.toml, have changed."""
+    try:
+        paths = [folder.parent / "model.toml", folder, *repository.walk(folder)]
+        found = [(str(path), path.lstat()) for path in paths if path.exists() or path.is_symlink()]
+    except (OSError, LoadRefusedError):
+        return ()
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in found)
