@@ -96,8 +96,8 @@ def check(config: Mapping[str, object]) -> None:
         if number is None:
             continue
         bound = BOUNDS.get(name, _ANY)
-        endless = math.isinf(number) and name not in BOUNDS  # as some thresholds are
-        if math.isnan(number) or not (endless or bound.least <= number <= bound.most):
+        endless = number in (math.inf, -math.inf) and name not in BOUNDS  # as some thresholds are
+        if not (endless or bound.least <= number <= bound.most):  # nor is NaN between any two
             _refuse(f"{key} is {_short(number)}; it is to be {bound.least:g} to {bound.most:g}: {bound.why}")
 
 

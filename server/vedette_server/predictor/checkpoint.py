@@ -17,12 +17,14 @@ from typing import IO, Any, cast
 import torch
 from safetensors import safe_open
 
+from vedette_server.contract import disk
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor import kinds
 from vedette_server.predictor.pickled import AttackError, BrokenPickleError, Inert, Known, Named, Persistent, read
 from vedette_server.predictor.stored import Array, DType, Storage, Stored, Strided, Whole, is_size
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_MOST_RECORDS = 200_000  # of an archive: one for each tensor, and a few more
 _LONGEST_REASON = 200  # characters of what another library says
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -47,9 +49,13 @@ def load(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
     Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE.
     """
     try:
+        if path.is_file():  # what is none is told by its kind
+            disk.opened(path, disk.LARGEST_CHECKPOINT).close()
         return _loader(path)(path)
     except LoadRefusedError:
         raise
+    except MemoryError as error:
+        raise LoadRefusedError(Check.OUT_OF_MEMORY, f"{path} does not fit") from error
     except AttackError as error:
         msg = f"{path} is a pickle that would call {error} where it is loaded; it was not called here"
         raise LoadRefusedError(Check.WEIGHTS_UNSAFE, msg) from error
@@ -114,12 +120,13 @@ def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  whatever 
         msg = "it does not begin as torch's files do, or was written on a big-endian machine"
         raise BrokenPickleError(msg)
     sizes: dict[str, int] = {}  # of each storage: bytes of a number
-    places: dict[str, int] = {}  # where its numbers begin
+    places: dict[str, tuple[int, int]] = {}  # where its numbers begin, how many bytes they have
 
     @cache
-    def piece(key: str, size: int) -> bytearray:
-        file.seek(places[key])
-        return bytearray(file.read(size))
+    def piece(key: str) -> bytearray:
+        place, length = places[key]
+        file.seek(place)
+        return bytearray(file.read(length))
 
     def storage(dtype: torch.dtype, key: str, count: int, part: tuple[int, int]) -> Storage:
         sizes[key] = dtype.itemsize
@@ -131,11 +138,11 @@ def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  whatever 
     file.seek(here)
     for key in map(str, read(file, known)):
         length = int.from_bytes(file.read(8), "little") * sizes.get(key, 1)
-        places[key] = file.tell()
-        if places[key] + length > end:
-            msg = f"it is cut off: {places[key] + length - end} bytes are missing at its end, or more"
+        places[key] = place, _ = file.tell(), length
+        if place + length > end:
+            msg = f"it is cut off: {place + length - end} bytes are missing at its end, or more"
             raise BrokenPickleError(msg)
-        file.seek(places[key] + length)
+        file.seek(place + length)
     return content
 
 
@@ -174,6 +181,7 @@ def _check_torch(path: Path, archive: zipfile.ZipFile) -> None:
 def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  whatever it holds
     """What torch writes since 1.6: a pickle, and a record of bytes for each storage."""
     names = archive.namelist()
+    _check_records(archive)
     found, *others = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
     folder = found.removesuffix("data.pkl")
     if others:
@@ -184,17 +192,22 @@ def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  
         raise BrokenPickleError(msg)
 
     @cache
-    def piece(key: str, size: int) -> bytearray:
-        data = _record(archive, f"{folder}data/{key}")
-        if len(data) < size:
-            msg = f"tensors need {size} bytes of the {len(data)} that are stored for them"
-            raise BrokenPickleError(msg)
-        return data[:size]
+    def piece(key: str) -> bytearray:
+        return _record(archive, f"{folder}data/{key}")
 
     def storage(dtype: torch.dtype, key: str, count: int, _part: object) -> Storage:
         return Storage(dtype, count, partial(piece, key))
 
     return read(io.BytesIO(_record(archive, found)), known, _persistent(storage))
+
+
+def _check_records(archive: zipfile.ZipFile) -> None:
+    """Refuse records that share bytes of the archive, of which a small file could hold any number."""
+    records, file = archive.infolist(), cast("IO[bytes]", archive.fp)
+    size = file.seek(0, io.SEEK_END)
+    if len(records) > _MOST_RECORDS or sum(record.file_size for record in records) > size:
+        msg = f"its {len(records)} records hold more than its {size} bytes"
+        raise BrokenPickleError(msg)
 
 
 def _record(archive: zipfile.ZipFile, name: str) -> bytearray:

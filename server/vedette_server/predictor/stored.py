@@ -45,11 +45,14 @@ class Whole:
 
 @dataclass(eq=False)
 class Storage:
-    """The numbers that tensors of torch share: `count` of them from `start` on; `read` gives that many first bytes."""
+    """The numbers that tensors of torch share: `count` of them from `start` on; `read` gives all bytes that are stored.
+
+    The bytes are read once and shared by all who refer to them, however many these are.
+    """
 
     dtype: torch.dtype
     count: int
-    read: Callable[[int], bytearray]
+    read: Callable[[], bytearray]
     start: int = 0
 
     def elements(self, dtype: torch.dtype) -> int:
@@ -58,9 +61,13 @@ class Storage:
 
     def flat(self, dtype: torch.dtype) -> Tensor:
         """All of them."""
-        data = self.read((self.start + self.count) * self.dtype.itemsize)
+        data, size = self.read(), self.dtype.itemsize
+        begin, end = self.start * size, (self.start + self.count) * size
+        if len(data) < end:
+            msg = f"tensors need {end} bytes of the {len(data)} that are stored for them"
+            raise BrokenPickleError(msg)
         given = torch.frombuffer(data, dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
-        return given[self.start * self.dtype.itemsize :].view(dtype)
+        return given[begin : begin + (end - begin) // dtype.itemsize * dtype.itemsize].view(dtype)
 
 
 @dataclass(eq=False)

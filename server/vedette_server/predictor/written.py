@@ -76,6 +76,9 @@ def _text(path: Path) -> str:
         _refuse(path, "is a folder")
     try:
         data = disk.contents(path, disk.LARGEST["config.yaml"])
+    except LoadRefusedError as error:
+        remedy = "give the config, and the weights as --weights"
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{error.seen}, and is no config", remedy) from error
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}")
     try:

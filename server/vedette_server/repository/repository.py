@@ -231,21 +231,22 @@ def read_settings(model_folder: Path) -> ModelSettings:
 
 
 def _files(folder: Path) -> list[str]:
-    """The paths within of all that a version's folder holds; folders that it links to are not looked into."""
+    """The paths within of all that a version's folder holds; folders elsewhere that it links to are not looked into."""
     found = [path.relative_to(folder).as_posix() for path in walk(folder)]
     return sorted(name for name in found if name not in (_MANIFEST, BASELINE))
 
 
 def walk(folder: Path) -> Iterator[Path]:
     """The files in a version's folder, unread. Raises `LoadRefusedError`, FILE_UNUSABLE, if they are too many."""
-    count = 0
-    for here, folders_, names in os.walk(folder):
+    count, inside = 0, folder.resolve()
+    for here, folders_, names in os.walk(folder, followlinks=True):
         count += len(names) + len(folders_)
         if count > disk.MOST_FILES:
             raise LoadRefusedError(Check.FILE_UNUSABLE, f"{folder} {_MANY_FILES}")
         # What Kubernetes keeps a mounted folder's files in; they are read by the links to them.
-        folders_[:] = [name for name in folders_ if not name.startswith("..")]
-        yield from (Path(here, name) for name in names if not name.startswith(".."))
+        own = [name for name in folders_ if not name.startswith("..")]
+        folders_[:] = [name for name in own if Path(here, name).resolve().is_relative_to(inside)]
+        yield from (Path(here, name) for name in (*names, *own) if name not in folders_ and not name.startswith(".."))
 
 
 def _checksums(folder: Path, files: Sequence[str]) -> dict[str, str]:
