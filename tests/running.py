@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,16 +121,17 @@ def check_invariants(log_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(*flags: str, serving: bool = True, spares: int = 0) -> Iterator[Server]:
+def server(*flags: str, serving: bool = True, spares: int = 0, inside: Sequence[str] = ()) -> Iterator[Server]:
     """Start a server, wait until it serves, and end it after the test if the test did not.
 
-    None stands by for its workers unless a test says so: importing torch takes seconds of each server's start.
+    None stands by for its workers unless a test says so: importing torch takes seconds of each server's start. `inside`
+    is a command that runs it within other bounds, such as `unshare`.
     """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
         environment |= {"VEDETTE_CHECK_INVARIANTS": "true", "VEDETTE_SPARES": str(spares)}
-        process = subprocess.Popen([*command, "--log-format", "json", *flags], stderr=log, env=environment)
+        process = subprocess.Popen([*inside, *command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
             running = Server(process, Path(log.name))
             if serving:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 _NOBODY = "vedette"
+_NOWHERE, _TORCH = "/nonexistent", "TORCHINDUCTOR_CACHE_DIR"
 
 
 def settle() -> None:
@@ -18,7 +19,8 @@ def settle() -> None:
         folder = tempfile.gettempdir()
     except FileNotFoundError:
         folder = tempfile.tempdir = str(Path.cwd())
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", folder)  # torch makes its own there as it is imported
+        if not Path(os.environ.get(_TORCH, _NOWHERE)).is_dir():
+            os.environ[_TORCH] = folder  # torch makes one of its own as it is imported
     try:
         home = Path.home()
     except RuntimeError:  # neither HOME nor an entry for the user

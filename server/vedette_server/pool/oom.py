@@ -58,17 +58,15 @@ class Kills:
 
 
 def _files(cgroups: Path, own: Path) -> list[Path]:
-    """Where the count may be, in version 2 and in version 1; within a container the group may be the root."""
+    """Where the count may be: of version 1 if that has memory in its care, else of 2. A container may see no path."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
         lines = []
-    groups = {kind: path for _, kind, path in (line.split(":", 2) for line in lines if line.count(":") > 1)}
-    within = [group.lstrip("/") for group in (groups.get(""), groups.get("memory")) if group is not None]
-    return [
-        *(cgroups / group / "memory.events" for group in (*within, "")),
-        *(cgroups / "memory" / group / "memory.oom_control" for group in (*within, "")),
-    ]
+    groups = {kind: path.lstrip("/") for _, kind, path in (line.split(":", 2) for line in lines if line.count(":") > 1)}
+    if "memory" in groups:
+        return [cgroups / "memory" / group / "memory.oom_control" for group in (groups["memory"], "")]
+    return [cgroups / group / "memory.events" for group in (groups.get("", ""), "")]
 
 
 def ended(status: int, kills: Kills, *, by_us: bool, limit: bool) -> bool:
