@@ -7,7 +7,8 @@ A config says what a model of a known family gives. Of any other it says how ima
 that model gives was seen when it was imported, and is told as `Produced`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ _RCNN_THRESHOLD, _COMBINE_THRESHOLD, _MOST = 0.0, 0.5, 100
 _DENSE_THRESHOLD = {"RetinaNet": 0.05, "FCOS": 0.2}
 _FORMATS = ("BGR", "RGB", "L")
 _WHITE = 255
+_LONGEST_REASON = 300  # characters
 _NO_LIMIT = 2**31 - 1  # pixels; where a LazyConfig sets no longest edge
 
 OBJECT = "object"  # what a proposal network finds, where its operator has no better name
@@ -33,8 +35,19 @@ _THRESHOLD_KEYS = ("test_score_thresh", "score_thresh_test", "score_thresh")
 _OWN_SECTIONS = ("ROI_HEADS", "RETINANET")  # of every yacs config, whatever its model: they hold such a key
 
 
+@contextlib.contextmanager
+def _as_data() -> Iterator[None]:
+    """Tell of values that are not of the kinds that Detectron2 gives them. Raises `LoadRefusedError`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        seen = f"the config has values of other kinds than Detectron2's ({type(error).__name__}: {error})"
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, seen[:_LONGEST_REASON]) from error
+
+
+@_as_data()
 def declared(config: Config, produced: Produced | None = None) -> Declared:
-    """Read either dialect. Raises `LoadRefusedError`: CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL."""
+    """Read either dialect. Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL."""
     taken, lazy = prepared(config, produced), is_lazy(config)
     family = taken.architecture if produced is None else produced.family or taken.architecture
     if family in FAMILIES:
@@ -48,6 +61,7 @@ def declared(config: Config, produced: Produced | None = None) -> Declared:
     return Declared(**vars(taken), **vars(gives), own_threshold=own)
 
 
+@_as_data()
 def prepared(config: Config, produced: Produced | None = None) -> Prepared:
     """How images are prepared for the model. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
     return _lazy_prepared(config, produced or Produced()) if is_lazy(config) else _yacs_prepared(config)
@@ -58,12 +72,14 @@ def is_lazy(config: Config) -> bool:
     return "MODEL" not in config
 
 
+@_as_data()
 def architecture(config: Config) -> str:
     """The name of the class of a config's model."""
     name = config["model"]["_target_"] if is_lazy(config) else config["MODEL"]["META_ARCHITECTURE"]
     return str(name).rpartition(".")[2]
 
 
+@_as_data()
 def datasets(config: Config) -> tuple[str, ...]:
     """The names of the datasets that the model was trained and tested on, as far as the config says them."""
     if is_lazy(config):

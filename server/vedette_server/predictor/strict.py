@@ -41,8 +41,9 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Coll
     if unexpected:
         refuse(Check.TENSORS_UNEXPECTED, f"{_names(unexpected)} not part of this model", waivers)
     _check_finite(given, waivers)
-    known = model.state_dict()
-    model.load_state_dict({name: value for name, value in tensors.items() if name in known}, strict=False)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    fitting = {name: value for name, value in tensors.items() if shapes.get(name) == value.shape}  # of counters, too
+    model.load_state_dict(fitting, strict=False)
 
 
 def wanted(model: nn.Module) -> dict[str, Tensor]:

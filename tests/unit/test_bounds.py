@@ -1,0 +1,55 @@
+"""The numbers of a config lie within bounds, in either dialect; its YAML is as deep and large as what is read."""
+
+import math
+from typing import Any
+
+import pytest
+from vedette_server.contract import bounds, markup
+from vedette_server.contract.loading import Check, LoadRefusedError
+
+BEYOND: dict[str, Any] = {
+    "too large": {"INPUT": {"MIN_SIZE_TEST": 20_000}},
+    "as a text": {"INPUT": {"MIN_SIZE_TEST": "20000"}},
+    "negative": {"MODEL": {"RESNETS": {"RES2_OUT_CHANNELS": -1}}},
+    "no number": {"MODEL": {"PIXEL_MEAN": [1.0, math.nan, 1.0]}},
+    "without end": {"MODEL": {"PIXEL_STD": [math.inf]}},
+    "no number, of a key that nobody knows": {"MODEL": {"OWN": {"WEIGHT": math.nan}}},
+    "of a key that nobody knows": {"MODEL": {"OWN": {"SIZE": 2**64}}},
+    "of thousands of bits": {"MODEL": {"ROI_HEADS": {"NUM_CLASSES": 10**1200}}},
+    "in a LazyConfig": {"model": {"roi_heads": {"num_classes": 10**9}}},
+    "of the data that is served": {"dataloader": {"test": {"mapper": {"augmentations": [{"max_size": -1}]}}}},
+    "in a list within a list": {"MODEL": {"ANCHOR_GENERATOR": {"SIZES": [[32], [10**9]]}}},
+    "a list without end": {"MODEL": {"ROI_BOX_HEAD": {"CONV_DIMS": [1] * 10_000}}},
+    "a tree without end": {"MODEL": {str(index): {str(key): 1 for key in range(400)} for index in range(400)}},
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_numbers_beyond_their_bounds_are_refused(what: str) -> None:
+    with pytest.raises(LoadRefusedError) as caught:
+        bounds.check(BEYOND[what])
+    assert caught.value.check is Check.CONFIG_OUT_OF_BOUNDS
+    assert len(str(caught.value)) < 600
+
+
+def test_the_refusal_says_which_number_its_bounds_and_why() -> None:
+    with pytest.raises(LoadRefusedError, match=r"INPUT.MIN_SIZE_TEST is 20000; it is to be 0 to 4096: larger shortest"):
+        bounds.check(BEYOND["too large"])
+
+
+def test_what_training_took_is_its_own_affair() -> None:
+    bounds.check({"SOLVER": {"MAX_ITER": 10**30}, "DATASETS": {"X": [1] * 10_000}, "TEST": {"SCORE": math.inf}})
+
+
+def test_yaml_is_counted_before_it_is_made() -> None:
+    assert markup.plain(b"a: &x [1, 2]\nb: *x\n") == {"a": [1, 2], "b": [1, 2]}
+    rounds = [f"b{n}: &b{n} [{', '.join(10 * [f'*b{n - 1}'])}]" for n in range(1, 9)]
+    bomb = "\n".join(["b0: &b0 [1, 1]", *rounds])
+    for text, told in (
+        (bomb, "more than 100000 values"),
+        ("[" * 101 + "]" * 101, "nested too deeply"),
+        ("a: &x [*x]", r"an anchor that holds itself \(\*x\)"),
+    ):
+        with pytest.raises(markup.BoundsError, match=told):
+            markup.check(text)
+    markup.check("[" * 100 + "]" * 100)
