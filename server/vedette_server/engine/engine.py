@@ -40,7 +40,7 @@ class Engine:
         self.max_seconds = max_seconds  # that a request may take
         self.monitor = unfailing(monitor)
         self._settings = settings
-        self._spares = Spares(settings.factory, settings.spares)
+        self._spares = Spares(settings.factory, settings.spares, settings.memory_bytes)
         self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
         self.probe = Probe(self.monitor, self._diagnostician)
         self._served: list[ServedVersion] = []

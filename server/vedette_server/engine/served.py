@@ -86,7 +86,7 @@ class ServedVersion:
         self._monitor = monitor
         self._changed = changed
         starts = [
-            Start(settings.factory, str(model.folder), model.contract, device, settings.threads, settings.memory_bytes)
+            Start(settings.factory, str(model.folder), model.contract, device, settings.threads)
             for index in range(settings.workers)
             for device in [settings.devices[index % len(settings.devices)]]
         ]

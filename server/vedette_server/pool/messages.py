@@ -20,7 +20,6 @@ class Start(msgspec.Struct, frozen=True, tag=True):
     contract: InputContract
     device: str
     threads: int
-    memory_bytes: int | None = None  # that the worker may use beside shared memory; None: any
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

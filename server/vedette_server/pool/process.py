@@ -135,7 +135,7 @@ class Worker:
         """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         process, channel = await spares.take()
         worker = cls(process, channel, changed)
-        worker._limited |= start.memory_bytes is not None
+        worker._limited |= spares.memory_bytes is not None
         try:
             await worker._load(start)
         except BaseException:

@@ -20,16 +20,20 @@ _REST_SECONDS = 1.0  # before the next one is started: the worker that was neede
 Launched = tuple[asyncio.subprocess.Process, GatewayEnd]
 
 
-async def launch(factory: str) -> Launched:
-    """Start a process that imports the factory's module and then waits for its start; and our end of its channel."""
+async def launch(factory: str, memory_bytes: int | None) -> Launched:
+    """Start a process that imports the factory's module and then waits for its start; and our end of its channel.
+
+    Of memory of its own it may use so many bytes; None: any.
+    """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)  # noqa: FBT003  the standard library's own
     channel = await GatewayEnd.open(ours)
     module = factory.partition(":")[0]
+    limit = () if memory_bytes is None else (str(memory_bytes),)
     try:
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "vedette_server.pool.worker", str(theirs.fileno()), module),
+                *(sys.executable, "-P", "-m", "vedette_server.pool.worker", str(theirs.fileno()), module, *limit),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
@@ -43,8 +47,10 @@ async def launch(factory: str) -> Launched:
 class Spares:
     """Keeps so many processes standing by for the workers of one factory, of all versions."""
 
-    def __init__(self, factory: str, count: int) -> None:
+    def __init__(self, factory: str, count: int, memory_bytes: int | None = None) -> None:
+        """`memory_bytes` are what each may use of its own; None: any."""
         self._factory = factory
+        self.memory_bytes = memory_bytes
         self._count = count
         self._standing: list[Launched] = []
         self._filling: asyncio.Task[None] | None = None
@@ -62,7 +68,7 @@ class Spares:
                 self.fill()
                 return process, channel
             channel.close()
-        return await launch(self._factory)
+        return await launch(self._factory, self.memory_bytes)
 
     def fill(self) -> None:
         """Have the places that are empty filled again, after a rest."""
@@ -73,7 +79,7 @@ class Spares:
         while len(self._standing) < self._count:
             await asyncio.sleep(_REST_SECONDS)
             try:
-                self._standing.append(await launch(self._factory))
+                self._standing.append(await launch(self._factory, self.memory_bytes))
             except OSError as error:  # it is an advantage, and no need
                 log.warning("no_spare", error=str(error))
                 return

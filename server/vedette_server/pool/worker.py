@@ -156,8 +156,6 @@ def serve(channel: WorkerEnd) -> None:
     """Load what the first message names, then answer jobs until the channel closes."""
     start, _ = channel.receive()
     assert isinstance(start, Start)  # noqa: S101  the protocol's first message
-    if start.memory_bytes is not None:
-        memory.limit(start.memory_bytes)
     try:
         predictor = _load(start)
     except LoadRefusedError as error:
@@ -174,12 +172,15 @@ def serve(channel: WorkerEnd) -> None:
 def main() -> None:
     """Import what the second argument names, then run until the gateway is gone. SIGQUIT shows the stacks.
 
-    The terminal's Ctrl-C is the gateway's to handle.
+    The third, if there is one, limits this process's own memory, in bytes, imports and all. The terminal's Ctrl-C is
+    the gateway's to handle.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     memory.keep_freed()
     bare.settle()
+    for most in sys.argv[3:]:
+        memory.limit(int(most))
     with contextlib.suppress(Exception):  # it is told when a predictor is to be loaded
         importlib.import_module(sys.argv[2])
     with socket.socket(fileno=int(sys.argv[1])) as sock:

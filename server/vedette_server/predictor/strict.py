@@ -90,7 +90,8 @@ def _check_shapes(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
 
 
 def _check_finite(given: Mapping[str, Tensor], waivers: Collection[Check]) -> None:
-    broken = [name for name, value in given.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    floats = {name: value for name, value in given.items() if value.is_floating_point()}
+    broken = [name for name, value in floats.items() if not torch.isfinite(value.to(torch.float32)).all()]
     if broken:
         refuse(Check.VALUES_NOT_FINITE, f"NaN or infinite values in {_names(broken)}", waivers)
 
