@@ -178,12 +178,12 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
     files = _files(folder)
     manifest = msgspec.json.decode(_contents(folder, _MANIFEST), type=Manifest)
     _check_plugins(manifest, plugins)
-    config = markup.plain(_contents(folder, "config.yaml"))
     layout.check(folder / "model.safetensors", within=folder)
     names = Names(manifest.class_names, manifest.stuff_class_names, manifest.keypoint_names)
     naming.check(names)
     checksums = _checksums(folder, files)
     _check_sums(checksums, manifest, settings.waivers)
+    config = markup.plain(_contents(folder, "config.yaml"))
     contract = derive(
         config,
         names,
