@@ -1,4 +1,4 @@
-"""Mutated models, a few dozen by fixed numbers: each works or is refused by name. `make hostile` runs thousands."""
+"""Mutated models, by fixed numbers, work or are refused by name. tests.bench.hostile_versions runs thousands."""
 
 from pathlib import Path
 
