@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 import structlog
 
 from vedette_server import addresses, environment
+from vedette_server.access.access import Access
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings
 from vedette_server.monitor.metrics import Metrics
@@ -51,8 +52,9 @@ class App:
         )
         self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)
         most = max(model.contract.limits.max_bytes for model in models)
-        self._rpc = RpcServer(self._engine, most, settings.max_streams)
-        self._http = HttpServer(metrics, lambda: self._engine.ready)
+        self._access = Access(settings.sources, metrics.reloaded)
+        self._rpc = RpcServer(self._engine, most, settings.max_streams, self._access)
+        self._http = HttpServer(metrics, lambda: self._engine.ready, self._access)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
         self._reread = asyncio.Event()  # the repository is to be read again
@@ -60,12 +62,13 @@ class App:
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain, stop. A second signal ends the draining.
 
-        SIGHUP has the repository read again; SIGQUIT has every process write its stacks to stderr. Neither ends it.
+        SIGHUP has the repository and the files about who may call read again; SIGQUIT has every process write its
+        stacks to stderr. Neither ends it.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         loop.add_signal_handler(signal.SIGQUIT, self._dump)
         try:
             await self._start()
@@ -76,6 +79,10 @@ class App:
     def stop(self) -> None:
         """Tell the server to stop; told again, it does not wait for what it admitted."""
         (self._forced if self._told_to_stop.is_set() else self._told_to_stop).set()
+
+    def _reload(self) -> None:
+        self._access.reload()
+        self._reread.set()
 
     def _dump(self) -> None:
         faulthandler.dump_traceback(all_threads=True)

@@ -16,7 +16,9 @@ from vedette_commands import kinds, text
 from vedette_commands.outputs import Outputs, free, prepare
 from vedette_commands.program import FAILURE, USAGE, Program, fail
 
-from vedette_server import logs, settings
+from vedette_server import addresses, logs, settings
+from vedette_server.access import exposure, tokens
+from vedette_server.access.files import AccessError
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.naming import RULE, is_model_name
@@ -27,6 +29,7 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
 _WORDS = kinds.Words()
+_FILE = click.Path(path_type=Path)
 _MOST_COMMANDS = 3  # that are suggested
 _CHOOSING = ("--weights-key", "--strip-prefix")  # flags that each suggestion gives anew
 _LONGEST_WINDOW = 7 * 86_400.0  # seconds
@@ -62,16 +65,42 @@ def main() -> None:
 @click.option(
     "--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]"
 )
+@click.option("--tls-cert", type=_FILE, help="The server's certificates, PEM: gRPC and HTTP speak TLS.")
+@click.option("--tls-key", type=_FILE, help="Their key, PEM.")
+@click.option("--tls-client-ca", type=_FILE, help="Who calls shows a certificate of this authority's.")
+@click.option("--tokens", type=_FILE, help="Who calls shows a token of this file's, which `token` makes lines for.")
+@click.option("--jwks", type=_FILE, help="Who calls shows a JWT signed by a key of this file's.")
+@click.option("--jwt-issuer", type=_WORDS, help="Who makes the JWTs.")
+@click.option("--jwt-audience", type=_WORDS, help="For whom they are made.")
+@click.option("--policy", type=_FILE, help="A TOML file that says who may do what.  [default: whoever is known, all]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine whoever may call there.")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and the other settings.")
 def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
     """Serve until SIGTERM or Ctrl-C."""
     chosen = _settings(flags, config)
+    try:
+        exposed = exposure.problem((addresses.grpc(chosen.listen), addresses.tcp(chosen.http)), chosen.sources)
+    except ValueError as error:
+        fail(error, USAGE)
+    if exposed and not chosen.insecure:
+        fail(exposed, USAGE)
     logs.configure(chosen.log_format)
     memory.keep_freed()
     try:
         asyncio.run(_run(chosen))
-    except (RepositoryError, OSError) as error:
+    except (RepositoryError, AccessError, OSError) as error:
         fail(error)
+
+
+@main.command()
+@click.argument("name")
+def token(name: str) -> None:
+    """Make a token for NAME: prints the line for the file of tokens, and the token, which is shown this once."""
+    if not tokens.is_name(name):
+        fail(f"nobody can be called {name!r}: a name has {tokens.RULE}", USAGE)
+    line, made = tokens.make(name)
+    click.echo(f"{line}\n{made}")
+    main.say("the first line goes into the file of --tokens; the second is the token, kept nowhere else")
 
 
 def _settings(flags: dict[str, Any], config: Path | None = None) -> settings.Settings:

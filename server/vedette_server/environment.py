@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 PREFIX = "VEDETTE_"
-OTHERS = ("CONFIG", "SERVER", "TRACEBACK")  # the commands'
+_CLIENTS = ("SERVER", "TOKEN", "TOKEN_FILE", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY")
+OTHERS = ("CONFIG", "TRACEBACK", *_CLIENTS)  # the commands'
 _PORT = re.compile(r"[0-9]{1,5}")
 _SERVICE = r"VEDETTE(?:_[A-Z0-9_]+)?"
 _PROTOCOL = r"(?:TCP|UDP|SCTP)"

@@ -1,5 +1,6 @@
 """Configuration of the server: flags over environment (`VEDETTE_…`) over a TOML file over defaults."""
 
+import dataclasses
 import os
 import tomllib
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vedette_server import addresses, environment
+from vedette_server.access.access import Sources
 from vedette_server.environment import PREFIX
 
 BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
@@ -24,6 +26,15 @@ class Settings(BaseSettings):
 
     listen: str = "127.0.0.1:8001"
     http: str = "127.0.0.1:8002"
+    tls_cert: Path | None = None  # PEM; with its key, gRPC and HTTP speak TLS
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None  # callers show a certificate of this authority's
+    tokens: Path | None = None  # a file of `NAME sha256:HASH` lines
+    jwks: Path | None = None  # the public keys of who makes JWTs
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    policy: Path | None = None  # who may do what, in TOML; None: whoever shows who it is may do everything
+    insecure: bool = False  # listen beyond this machine whoever may call there
     repository: Path = BUNDLED_REPOSITORY
     plugins: tuple[str, ...] = ()  # modules that model versions may import into their workers
     workers: Positive = 1  # processes for each model version
@@ -56,6 +67,17 @@ class Settings(BaseSettings):
     @classmethod
     def _http(cls, value: str) -> str:
         return str(addresses.tcp(value))
+
+    @property
+    def sources(self) -> Sources:
+        """Who may call. Raises `ValueError` for what is there without what belongs to it."""
+        pairs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
+        jwts = (("jwks", "jwt_issuer"), ("jwks", "jwt_audience"), ("jwt_issuer", "jwks"), ("jwt_audience", "jwks"))
+        for given, needed in (*pairs, *jwts):
+            if getattr(self, given) and not getattr(self, needed):
+                msg = f"{given} is of no use without {needed}: give both"
+                raise ValueError(msg)
+        return Sources(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Sources)})
 
     @classmethod
     def settings_customise_sources(

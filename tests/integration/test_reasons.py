@@ -228,4 +228,6 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     elsewhere = {Reason.FEATURE_NOT_SERVED, Reason.SAMPLE_MISSING}  # tests/integration/test_diagnose.py
     elsewhere |= {Reason.REQUEST_UNREADABLE, Reason.REQUEST_TOO_LARGE}  # tests/integration/test_malformed.py
     elsewhere |= {Reason.REQUEST_STALLED, Reason.INTAKE_FULL}  # tests/integration/test_intake.py
+    elsewhere |= {Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_REFUSED, Reason.NOT_PERMITTED}  # test_access.py
+    elsewhere |= {Reason.RATE_EXCEEDED, Reason.STREAMS_EXCEEDED}  # the same
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)

@@ -67,6 +67,11 @@ class Reason(StrEnum):
     FRAME_OUT_OF_ORDER = auto()
     CAPTURE_TIME_INVALID = auto()
     TOO_MANY_STREAMS = auto()
+    CREDENTIALS_MISSING = auto()
+    CREDENTIALS_REFUSED = auto()
+    NOT_PERMITTED = auto()
+    RATE_EXCEEDED = auto()
+    STREAMS_EXCEEDED = auto()
     SHUTTING_DOWN = auto()
     INTERNAL = auto()
 

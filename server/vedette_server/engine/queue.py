@@ -9,6 +9,7 @@ worker precedes everything.
 import asyncio
 import itertools
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -29,9 +30,16 @@ class Priority(IntEnum):
 
 @dataclass(eq=False)
 class Flow:
-    """Who takes turns with others: a stream, or a caller."""
+    """Who takes turns with others: a stream, or a caller. Those of one owner share its turns, in turns among them."""
 
     served: float = 0.0  # up to which point in virtual time, in seconds of service
+    owner: "Flow | None" = None
+    now: float = 0.0  # of an owner: the virtual time among those that share its turns
+
+    @property
+    def payer(self) -> "Flow":
+        """Who is charged for its images."""
+        return self.owner or self
 
 
 _numbers = itertools.count()
@@ -102,27 +110,38 @@ class Queue:
         """Everything, in the order of turns."""
         return sorted(self._items, key=self._turn)
 
-    def _turn(self, item: Item) -> tuple[bool, int, float, float, int]:
-        return not item.lost, -item.priority, max(self._now, item.flow.served), item.deadline, item.number
+    def _turn(self, item: Item) -> tuple[bool, int, tuple[float, float], float, int]:
+        flow, owner = item.flow, item.flow.owner
+        if owner is None:
+            turn = max(self._now, flow.served), 0.0
+        else:
+            turn = max(self._now, owner.served), max(owner.now, flow.served)
+        return not item.lost, -item.priority, turn, item.deadline, item.number
 
     def take(self, item: Item) -> None:
         """Take one out because it is served now, on its flow's account."""
         self.remove(item)
-        self._now = max(self._now, item.flow.served)
-        item.flow.served = self._now + item.cost
+        flow, owner = item.flow, item.flow.owner
+        if owner is not None:
+            owner.now = max(owner.now, flow.served)
+            flow.served = owner.now + item.cost
+        self._now = max(self._now, flow.payer.served)
+        flow.payer.served = self._now + item.cost
 
     def seconds_before(self, flow: Flow, priority: Priority) -> float:
         """The workers' time that goes before a newcomer: of each flow, what is due before the newcomer's own turn."""
-        due: dict[int, float] = {}  # by flow, where in virtual time its next image begins
         ahead = sum(item.cost for item in self._items if item.flow is flow)
-        turn = max(self._now, flow.served) + ahead
-        seconds = 0.0
-        for item in self._items:
-            begins = due.get(id(item.flow), max(self._now, item.flow.served))
-            due[id(item.flow)] = begins + item.cost
-            if item.priority > priority or item.lost or (item.priority == priority and begins <= turn):
-                seconds += item.cost
-        return seconds
+        if flow.owner is not None:  # among those that share its owner's turns
+            siblings = [item for item in self._items if item.flow.owner is flow.owner]
+            turn = max(flow.owner.now, flow.served) + ahead
+            due = _due(siblings, [item.flow for item in siblings], flow.owner.now)
+            ahead = sum(item.cost for item, begins in due if begins <= turn)
+        turn = max(self._now, flow.payer.served) + ahead
+        return sum(
+            item.cost
+            for item, begins in _due(self._items, [item.flow.payer for item in self._items], self._now)
+            if item.priority > priority or item.lost or (item.priority == priority and begins <= turn)
+        )
 
     @property
     def singles(self) -> int:
@@ -133,3 +152,12 @@ class Queue:
     def items(self) -> list[Item]:
         """Everything that waits now, in the order in which it came."""
         return list(self._items)
+
+
+def _due(items: Sequence[Item], flows: Sequence[Flow], now: float) -> Iterator[tuple[Item, float]]:
+    """Each of some items, and where in virtual time it begins; `flows` are those that pay for them."""
+    due: dict[int, float] = {}  # by flow, where its next image begins
+    for item, flow in zip(items, flows, strict=True):
+        begins = due.get(id(flow), max(now, flow.served))
+        due[id(flow)] = begins + item.cost
+        yield item, begins

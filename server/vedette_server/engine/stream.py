@@ -114,11 +114,12 @@ class Stream:
     A context manager: on leaving it, everything that is still under way is given up at once.
     """
 
-    def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked) -> None:
+    def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked, owner: Flow | None = None) -> None:
+        """`owner` is who shares turns among its streams; None: the stream has turns of its own."""
         self._engine = engine
         self._settings = settings
         self.asked = asked  # of the frames from now on
-        self._flow = Flow()
+        self._flow = Flow(owner=owner)
         self._name = settings.name or f"#{next(_unnamed)}"
         self._told: asyncio.Queue[_Entry | None] = asyncio.Queue(_MOST_UNTOLD)
         self._underway: set[_Entry] = set()  # given to the engine, not settled

@@ -119,6 +119,10 @@ class Metrics:
         self._serving.set_aside(now)
         self._refused = now
 
+    def reloaded(self, file: str, taken: bool) -> None:  # noqa: FBT001  as it is told
+        """Count that a file about who may call was read again; not taken: what was there before holds on."""
+        self._serving.reloaded(file, taken=taken)
+
     def tidy(self) -> None:
         """Let go of the series of streams that have not been seen for long."""
         self._streams.forget_idle()

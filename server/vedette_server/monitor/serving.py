@@ -58,6 +58,11 @@ class Serving:
         self._lost_seen: dict[tuple[str, str, str], int] = {}
         self._restarts_seen: dict[tuple[str, str], int] = {}
         self._streams = families.gauge("vedette_streams_open", "Streams that are open.")
+        self._reloads = families.counter(
+            "vedette_access_reloads",
+            "Changed files about who may call: taken, or refused, so that what was there before holds on.",
+            ("file", "outcome"),
+        )
 
     def loaded(self, model: ModelVersion) -> None:
         """Create the series that will be needed, so that their first event shows as an increase."""
@@ -122,6 +127,10 @@ class Serving:
     def streams(self, count: int) -> None:
         """Show how many streams are open."""
         self._streams.set(count)
+
+    def reloaded(self, file: str, *, taken: bool) -> None:
+        """Count that a file was read again."""
+        self._reloads.labels(file, "taken" if taken else "refused").inc()
 
     def state(
         self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int

@@ -22,7 +22,7 @@ from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream, Told
-from vedette_server.rpc import convert, errors
+from vedette_server.rpc import convert, errors, guard
 from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
@@ -51,15 +51,16 @@ class DetectionService(DetectionServiceServicer):
             message = received.message
             if message.request_id not in ("", request_id):
                 raise Refused(Reason.REQUEST_ID_INVALID, length=len(message.request_id), most=convert.LONGEST_ID)
+            name = self._named(message.model_name)
             spec, data = convert.image(message.image, received.data)
             query = Query(
-                model=message.model_name,
+                model=name,
                 version=message.model_version,
                 image=spec,
                 data=data,
                 asked=convert.asked(message.options),
                 seconds=context.time_remaining(),
-                flow=self._flow(context.peer()),
+                flow=self._flow(context),
                 priority=convert.priority(message.options),
                 request_id=request_id,
             )
@@ -70,21 +71,35 @@ class DetectionService(DetectionServiceServicer):
 
         return await _guarded(context, request_id, detect)
 
-    def _flow(self, caller: str) -> Flow:
-        """The turns of a caller, told by its connection."""
-        flow = self._flows.setdefault(caller, Flow())
+    def _flow(self, context: Context) -> Flow:
+        """The turns of a caller; of one that shows nothing of who it is, told by its connection."""
+        who = guard.current().caller
+        caller, owner = (who.name, Flow()) if who.known else (context.peer(), None)
+        flow = self._flows.setdefault(caller, Flow(owner=owner))
         self._flows.move_to_end(caller)
         if len(self._flows) > _MOST_CALLERS:
             self._flows.popitem(last=False)
         return flow
+
+    def _named(self, name: str) -> str:
+        """The model that a caller means, and may ask. Raises `Refused`."""
+        served = sorted({one.model.name for one in self._engine.served})
+        try:
+            return guard.current().choose(name, served, [one.name for one in self._engine.refused])
+        except Refused as refusal:
+            self._engine.monitor.refused("", "", refusal.reason)
+            raise
 
     async def ListModels(self, request: Sent[pb.ListModelsRequest], context: Context) -> pb.ListModelsResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """List every version of every model."""
 
         async def list_models() -> pb.ListModelsResponse:
             request.read()
+            call = guard.current()
+            call.admit()
             versions = [*map(convert.model, self._engine.served), *map(convert.refused, self._engine.refused)]
-            return pb.ListModelsResponse(models=sorted(versions, key=lambda one: (one.name, int(one.version))))
+            listed = (one for one in versions if call.may(one.name))
+            return pb.ListModelsResponse(models=sorted(listed, key=lambda one: (one.name, int(one.version))))
 
         return await _guarded(context, uuid.uuid4().hex, list_models)
 
@@ -93,7 +108,7 @@ class DetectionService(DetectionServiceServicer):
 
         async def get() -> pb.GetModelResponse:
             message = request.read()
-            found = self._engine.look_up(message.model_name, message.model_version)
+            found = self._engine.look_up(self._named(message.model_name), message.model_version)
             given = convert.model(found) if isinstance(found, ServedVersion) else convert.refused(found)
             return pb.GetModelResponse(model=given)
 
@@ -107,7 +122,7 @@ class DetectionService(DetectionServiceServicer):
         """Find objects in the frames of a video."""
         request_id = uuid.uuid4().hex
         try:
-            async for response in self._stream(request_iterator, request_id):
+            async for response in self._stream(request_iterator, request_id, self._flow(context).owner):
                 yield response
         except Refused as refusal:
             log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
@@ -130,13 +145,14 @@ class DetectionService(DetectionServiceServicer):
             self._engine.monitor.streams(self._streams)
 
     async def _stream(
-        self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str
+        self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str, owner: Flow | None
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         config = await _configuration(requests)
+        config.model_name = self._named(config.model_name)
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
-        with self._counted(), Stream(self._engine, settings, convert.asked(config.options)) as stream:
+        with self._counted(), Stream(self._engine, settings, convert.asked(config.options), owner) as stream:
             self._engine.find(config.model_name, config.model_version)
             log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
             reading = asyncio.create_task(_read_frames(requests, config, stream))
@@ -167,10 +183,11 @@ class DetectionService(DetectionServiceServicer):
 
         async def diagnose() -> pb.DiagnoseResponse:
             message = request.read()
+            name = self._named(message.model_name)
             sampled = not message.HasField("image")
             spec, data = (EncodedImage(), b"") if sampled else convert.image(message.image, None)
             asked, source = convert.asked(message.options), message.stream_id
-            query = Query(message.model_name, message.model_version, spec, data, asked, None, source=source)
+            query = Query(name, message.model_version, spec, data, asked, None, source=source)
             given, model = await self._engine.diagnose(query, sampled=sampled)
             cause = given.cause.mistake if given.cause else None
             log.info("diagnosed", request_id=request_id, model=model.name, version=model.version, cause=cause)

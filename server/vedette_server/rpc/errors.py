@@ -345,6 +345,38 @@ TABLE: dict[Reason, Row] = {
         "Close one, or have the operator raise max_streams.",
         retry=True,
     ),
+    Reason.CREDENTIALS_MISSING: Row(
+        Code.UNAUTHENTICATED,
+        None,
+        "The call shows nothing that says who it is from, which {verb} takes here.",
+        "Send a token as 'authorization: Bearer TOKEN', or come with a client certificate; the operator gives either.",
+    ),
+    Reason.CREDENTIALS_REFUSED: Row(
+        Code.UNAUTHENTICATED,
+        None,
+        "What the call shows of who it is from is not taken: {why}.",
+        "Ask the operator for another token or certificate; leave out what is not meant for this server.",
+    ),
+    Reason.NOT_PERMITTED: Row(
+        Code.PERMISSION_DENIED,
+        None,
+        "{who} may not {verb}{what} here.",
+        "Ask the operator for a rule in the policy file that allows it.",
+    ),
+    Reason.RATE_EXCEEDED: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "{who} may send {rate} requests a second, and has sent them.",
+        "Try again after the delay in RetryInfo, or have the operator raise rate in the policy file.",
+        retry=True,
+    ),
+    Reason.STREAMS_EXCEEDED: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "{who} has {most} streams open, as many as it may.",
+        "Close one, or have the operator raise max_streams in the policy file.",
+        retry=True,
+    ),
     Reason.SHUTTING_DOWN: Row(_BUSY, None, "The server is shutting down.", "Try again, on another server.", retry=True),
     Reason.INTERNAL: Row(
         Code.INTERNAL,

@@ -1,21 +1,37 @@
 """The HTTP port: metrics for Prometheus, liveness and readiness for orchestrators."""
 
 import asyncio
-from collections.abc import Callable
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable
 
+import structlog
 from aiohttp import web
 
+from vedette_server.access.access import Access, Credentials
+from vedette_server.access.certificates import Certificates
+from vedette_server.access.files import Kept
+from vedette_server.access.policy import Verb
 from vedette_server.addresses import Tcp
+from vedette_server.contract.refusal import Refused
 from vedette_server.monitor.metrics import Metrics
+from vedette_server.rpc import errors
+
+log = structlog.get_logger()
+
+_VERBS = {"/metrics": Verb.METRICS, "/livez": Verb.HEALTH, "/readyz": Verb.HEALTH}
+_STATUS = {errors.Code.UNAUTHENTICATED: 401, errors.Code.PERMISSION_DENIED: 403, errors.Code.RESOURCE_EXHAUSTED: 429}
 
 
 class HttpServer:
     """Serves /metrics, /livez and /readyz."""
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, ready: Callable[[], bool], access: Access | None = None) -> None:
+        """Without `access`, everybody may read everything."""
         self._metrics = metrics
         self._ready = ready
-        app = web.Application()
+        self._access = access or Access()
+        app = web.Application(middlewares=[self._guarded])
         routes = [web.get("/metrics", self._page), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None)
@@ -23,17 +39,33 @@ class HttpServer:
     async def start(self, address: Tcp) -> str:
         """Listen; returns its URL. Raises `OSError` if the address cannot be had."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, address.host, address.port)
+        kept = self._access.certificates
+        site = web.TCPSite(self._runner, address.host, address.port, ssl_context=_newest(kept) if kept else None)
         try:
             await site.start()
         except OSError as error:
             msg = f"cannot listen on {address}: {error.strerror or error}"
             raise OSError(msg) from error
-        return f"http://{Tcp(address.host, self._runner.addresses[0][1])}"
+        return f"{'https' if kept else 'http'}://{Tcp(address.host, self._runner.addresses[0][1])}"
 
     async def stop(self) -> None:
         """Stop listening."""
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Let a request in, or say why not."""
+        if (verb := _VERBS.get(request.path)) is None:
+            return await handler(request)
+        try:
+            self._access.begin(_shown(request), verb).admit()
+        except Refused as refusal:
+            log.info("refused", path=request.path, reason=refusal.reason, facts=refusal.facts)
+            self._metrics.refused("", "", refusal.reason)
+            return _refusal(refusal)
+        return await handler(request)
 
     async def _page(self, request: web.Request) -> web.Response:
         self._metrics.tidy()
@@ -46,3 +78,31 @@ class HttpServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         ready = self._ready()
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
+
+
+def _shown(request: web.Request) -> Credentials:
+    """What a request shows of who it is from."""
+    connection = request.get_extra_info("ssl_object")
+    certificate = connection.getpeercert(binary_form=True) if connection else None
+    return Credentials(tuple(request.headers.getall("Authorization", ())), certificate, request.remote or "")
+
+
+def _refusal(refusal: Refused) -> web.Response:
+    row, headers = errors.TABLE[refusal.reason], {}
+    if row.code is errors.Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if row.retry:
+        headers["Retry-After"] = str(max(1, round(errors.retry_seconds(refusal))))
+    told = errors.status(refusal, uuid.uuid4().hex).message
+    return web.Response(text=f"{refusal.reason}: {told}\n", status=_STATUS[row.code], headers=headers)
+
+
+def _newest(kept: Kept[Certificates]) -> ssl.SSLContext:
+    """A context that gives each new connection the newest certificates."""
+
+    def swap(connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = kept.get().context
+
+    front = kept.get().front()
+    front.sni_callback = swap  # called at every handshake, whether it names a server or not
+    return front

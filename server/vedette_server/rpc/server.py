@@ -1,22 +1,26 @@
-"""The gRPC server: our service, health and reflection; and how its connections are kept."""
+"""The gRPC server: our service, health and reflection; how its connections are kept, and with which certificates."""
 
 import asyncio
 import resource
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from vedette.v1 import detection_service_pb2 as pb
 
+from vedette_server.access.access import Access
+from vedette_server.access.certificates import Certificates
+from vedette_server.access.files import Kept
 from vedette_server.addresses import Tcp, Unix
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
 from vedette_server.rpc.detection import DetectionService
+from vedette_server.rpc.guard import SERVICE, Guard
 from vedette_server.rpc.intake import Intake
 from vedette_server.rpc.socket_file import SocketFile
 
-SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 _LOOKAHEAD = 256 * 1024  # bytes
 _MOST_CONNECTIONS = 2_000
 _KEPT_FILES = 320  # descriptors that connections of gRPC leave for workers, their images, HTTP and the log
@@ -75,17 +79,45 @@ class Keepalive:
         ]
 
 
+def _credentials(kept: Kept[Certificates]) -> grpc.ServerCredentials:
+    """Certificates of which each new connection has the newest; calls under way keep theirs."""
+    given = kept.get()
+
+    def fetch() -> Any:  # noqa: ANN401  None, as before, which its types do not know
+        nonlocal given
+        if (found := kept.get()) is given:
+            return None
+        given = found
+        return _configuration(found)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), fetch, require_client_authentication=given.client_ca is not None
+    )
+
+
+def _configuration(found: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(found.key, found.chain)], found.client_ca)
+
+
 class RpcServer:
     """Listens, and tells who asks whether the models answer."""
 
     def __init__(
-        self, engine: Engine, max_image_bytes: int, max_streams: int, keepalive: Keepalive | None = None
+        self,
+        engine: Engine,
+        max_image_bytes: int,
+        max_streams: int,
+        access: Access | None = None,
+        keepalive: Keepalive | None = None,
     ) -> None:
+        """Without `access`, everybody may do everything."""
+        access = access or Access()
+        self._certificates = access.certificates
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
         self._intake = Intake(lambda: engine.held_bytes)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=(self._intake,),
+            interceptors=(Guard(access, lambda reason: engine.monitor.refused("", "", reason)), self._intake),
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
@@ -124,6 +156,8 @@ class RpcServer:
 
     def _listen(self, target: str, address: Tcp | Unix) -> int:
         try:
+            if self._certificates:
+                return self._server.add_secure_port(target, _credentials(self._certificates))
             return self._server.add_insecure_port(target)
         except RuntimeError as error:
             msg = f"cannot listen on {address}: {error}"

@@ -1,0 +1,116 @@
+"""JSON Web Tokens, checked against the public keys of a JWKS file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from vedette_server.access.files import AccessError, text
+
+# Asymmetric alone: with a secret that both sides know, whoever can check a token could make one.
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_BY_TYPE = {"RSA": _ALGORITHMS[:6], "EC": _ALGORITHMS[6:9], "OKP": _ALGORITHMS[9:]}
+_LEAST_RSA_BITS = 2048
+_LEEWAY_SECONDS = 30.0  # by which the issuer's clock may differ
+_LONGEST_SUBJECT = 256
+
+# What a caller is told, by what the library finds; first match. Its own words may quote what was sent.
+_WHY: Sequence[tuple[type[Exception], str]] = (
+    (jwt.ExpiredSignatureError, "it has expired"),
+    (jwt.ImmatureSignatureError, "it is not valid yet"),
+    (jwt.InvalidAudienceError, "it is for another audience"),
+    (jwt.InvalidIssuerError, "it is of another issuer"),
+    (jwt.MissingRequiredClaimError, "it lacks exp, sub, aud or iss"),
+    (jwt.InvalidSignatureError, "its signature is wrong"),
+    (jwt.InvalidAlgorithmError, "its algorithm is not one of its key's"),
+)
+
+
+class JwtRefusedError(Exception):
+    """A token is not taken; the message says why, in words of ours."""
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """Who makes the tokens, and for whom."""
+
+    keys: Mapping[str | None, tuple[jwt.PyJWK, tuple[str, ...]]]  # by id, each with the algorithms that it is for
+    issuer: str
+    audience: str
+
+    def subject(self, token: str) -> str:
+        """Whom a token names. Raises `JwtRefusedError`."""
+        try:
+            claims = self._claims(token)
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            why = next((why for kind, why in _WHY if isinstance(error, kind)), "it cannot be read")
+            raise JwtRefusedError(why) from None
+        subject = claims["sub"]
+        if not (0 < len(subject) <= _LONGEST_SUBJECT and subject.isprintable()):
+            msg = f"its sub is not from 1 to {_LONGEST_SUBJECT} printable characters"
+            raise JwtRefusedError(msg)
+        return str(subject)
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        named = jwt.get_unverified_header(token).get("kid")
+        if named is None and len(self.keys) == 1:
+            named = next(iter(self.keys))
+        if named not in self.keys:
+            raise JwtRefusedError("its key is not in the JWKS file")
+        key, algorithms = self.keys[named]
+        return jwt.decode(
+            token,
+            key.key,
+            algorithms=list(algorithms),
+            audience=self.audience,
+            issuer=self.issuer,
+            leeway=_LEEWAY_SECONDS,
+            options={"require": ["exp", "sub", "aud", "iss"]},
+        )
+
+
+def read(path: Path, issuer: str, audience: str) -> Issuer:
+    """Read a JWKS file. Raises `AccessError`."""
+    written = text(path)
+    try:
+        entries = json.loads(written)["keys"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        entries = None
+    if not isinstance(entries, list) or not entries:
+        msg = f'{path} is not a JWKS: it is to be {{"keys": [...]}} with a key or more'
+        raise AccessError(msg)
+    keys: dict[str | None, tuple[jwt.PyJWK, tuple[str, ...]]] = {}
+    for number, entry in enumerate(entries, start=1):
+        key = _key(path, number, entry)
+        if key[0].key_id in keys or (key[0].key_id is None and len(entries) > 1):
+            msg = f"{path}, key {number} has no id of its own: give each a kid"
+            raise AccessError(msg)
+        keys[key[0].key_id] = key
+    return Issuer(keys, issuer, audience)
+
+
+def _key(path: Path, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]]:  # noqa: ANN401  JSON
+    algorithms = _BY_TYPE.get(str(entry.get("kty"))) if isinstance(entry, dict) else None
+    if algorithms is None:
+        msg = f"{path}, key {number} is of no asymmetric kind: RSA, EC and OKP keys are taken"
+        raise AccessError(msg)
+    if "d" in entry:
+        msg = f"{path}, key {number} is a private key: put its public part there, and replace the key"
+        raise AccessError(msg)
+    stated = entry.get("alg")
+    if stated is not None and stated not in algorithms:
+        msg = f"{path}, key {number} is for {str(stated)[:20]!r}; of its kind, {', '.join(algorithms)} are taken"
+        raise AccessError(msg)
+    try:
+        key = jwt.PyJWK(entry)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
+        msg = f"{path}, key {number} cannot be read as a public key"
+        raise AccessError(msg) from error
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < _LEAST_RSA_BITS:
+        msg = f"{path}, key {number} has {key.key.key_size} bits; RSA keys of {_LEAST_RSA_BITS} and more are taken"
+        raise AccessError(msg)
+    return key, (stated,) if stated else algorithms

@@ -1,0 +1,61 @@
+"""How much each caller has of what a rule allows it: streams that are open, requests in the last second."""
+
+import time
+from dataclasses import dataclass, field
+
+from vedette_server.access.policy import Rule
+from vedette_server.contract.refusal import Reason, Refused
+
+_MOST_IDLE = 10_000  # accounts, beyond which those that are as new are let go
+
+
+@dataclass
+class _Account:
+    """What one caller has used under one rule."""
+
+    streams: int = 0
+    left: float = 0.0  # requests that it may send at once
+    since: float = field(default_factory=time.monotonic)  # when that was so
+
+
+class Limits:
+    """Counts by caller and rule."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, Rule], _Account] = {}
+        self._swept = time.monotonic()
+
+    def request(self, who: str, key: str, rule: Rule) -> None:
+        """Count a request. Raises `Refused`: RATE_EXCEEDED."""
+        if rule.rate is None:
+            return
+        account, now, most = self._account(key, rule), time.monotonic(), max(rule.rate, 1.0)
+        account.left = min(most, account.left + (now - account.since) * rule.rate)
+        account.since = now
+        if account.left < 1.0:
+            wait = (1.0 - account.left) / rule.rate
+            raise Refused(Reason.RATE_EXCEEDED, who=who, rate=f"{rule.rate:g}", retry_seconds=round(wait, 3))
+        account.left -= 1.0
+
+    def open(self, who: str, key: str, rule: Rule) -> None:
+        """Count a stream as open; `close` ends that. Raises `Refused`: STREAMS_EXCEEDED."""
+        account = self._account(key, rule)
+        if rule.max_streams is not None and account.streams >= rule.max_streams:
+            raise Refused(Reason.STREAMS_EXCEEDED, who=who, most=rule.max_streams)
+        account.streams += 1
+
+    def close(self, key: str, rule: Rule) -> None:
+        """A stream has ended."""
+        self._account(key, rule).streams -= 1
+
+    def _account(self, key: str, rule: Rule) -> _Account:
+        if len(self._accounts) > _MOST_IDLE and (now := time.monotonic()) > self._swept + 1.0:
+            self._swept = now
+            self._accounts = {of: one for of, one in self._accounts.items() if one.streams or not _full(one, of[1])}
+        return self._accounts.setdefault((key, rule), _Account(left=max(rule.rate or 1.0, 1.0)))
+
+
+def _full(account: _Account, rule: Rule) -> bool:
+    """Whether an account is as a new one would be."""
+    rate = rule.rate or 1.0
+    return account.left + (time.monotonic() - account.since) * rate >= max(rate, 1.0)

@@ -1,0 +1,117 @@
+"""Who may do what: a TOML file of rules. What no rule allows is refused."""
+
+import tomllib
+from enum import StrEnum, auto
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vedette_server.access.files import AccessError, text
+
+ANONYMOUS = "anonymous"
+_KINDS = ("token:", "jwt:", "cert:")
+_GROUP = "group:"
+
+
+class Verb(StrEnum):
+    """What can be done."""
+
+    DETECT = auto()
+    STREAM = auto()
+    DIAGNOSE = auto()
+    DESCRIBE = auto()  # the models and their contracts
+    METRICS = auto()
+    HEALTH = auto()
+    REFLECTION = auto()
+
+
+def _check_name(name: str, *, groups: bool) -> str:
+    if name in ("*", ANONYMOUS) or name.startswith(_KINDS) or (groups and name.startswith(_GROUP)):
+        return name
+    known = ", ".join(["token:NAME", "jwt:SUB", "cert:SUBJECT", *(["group:NAME"] if groups else []), "*", ANONYMOUS])
+    msg = f"{name!r} is nobody: write one of {known}"
+    raise ValueError(msg)
+
+
+class Rule(BaseModel):
+    """What some may do, and how much of it each of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    who: tuple[str, ...]
+    may: tuple[Verb, ...]
+    models: tuple[str, ...] = ("*",)  # names, with * and ? for any letters
+    max_streams: Annotated[int, Field(ge=1)] | None = None  # open at once
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second
+
+    @field_validator("who")
+    @classmethod
+    def _who(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_check_name(name, groups=True) for name in value)
+
+
+class Policy(BaseModel):
+    """Rules, of which the first that allows a call has it, and sets its limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    groups: dict[str, tuple[str, ...]] = {}
+    rules: tuple[Rule, ...]
+
+    @field_validator("groups")
+    @classmethod
+    def _groups(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {group: tuple(_check_name(name, groups=False) for name in names) for group, names in value.items()}
+
+    @model_validator(mode="after")
+    def _known_groups(self) -> Self:
+        named = [name.removeprefix(_GROUP) for rule in self.rules for name in rule.who if name.startswith(_GROUP)]
+        if unknown := sorted(set(named) - set(self.groups)):
+            msg = f"there is no group {', '.join(unknown)} under [groups]"
+            raise ValueError(msg)
+        return self
+
+    def rule(self, who: str, verb: Verb, model: str | None = None) -> Rule | None:
+        """The rule under which `who` may do it; None: there is none. Without a model, one for any model counts."""
+        for rule in self.rules:
+            if verb in rule.may and self._names(rule.who, who) and (model is None or _matches(rule.models, model)):
+                return rule
+        if verb is Verb.HEALTH and not any(verb in rule.may for rule in self.rules):
+            return _OPEN  # orchestrators ask it, and have nothing to show
+        return None
+
+    def _names(self, names: tuple[str, ...], who: str) -> bool:
+        for name in names:
+            if name.startswith(_GROUP):
+                if self._names(self.groups[name.removeprefix(_GROUP)], who):
+                    return True
+            elif name == who or (who != ANONYMOUS and fnmatchcase(who, name)):
+                return True
+        return False
+
+
+def _matches(patterns: tuple[str, ...], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+_OPEN = Rule(who=("*", ANONYMOUS), may=tuple(Verb))
+EVERYBODY = Policy(rules=(_OPEN,))  # where nobody is told from anybody
+THE_KNOWN = Policy(rules=(Rule(who=("*",), may=tuple(verb for verb in Verb if verb is not Verb.HEALTH)),))
+
+
+def read(path: Path) -> Policy:
+    """Read a policy. Raises `AccessError`."""
+    try:
+        return Policy.model_validate(tomllib.loads(text(path)))
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{path} is not TOML: {error}"
+        raise AccessError(msg) from error
+    except ValidationError as error:
+        told = (
+            f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
+        msg = f"{path}: {'; '.join(told)}"
+        raise AccessError(msg) from error
