@@ -16,9 +16,11 @@ from vedette_client.errors import (
     LocalError,
     NoConnection,
     NotFound,
+    NotPermitted,
     NotServed,
     Overloaded,
     ServerError,
+    Unauthenticated,
     Unavailable,
     VedetteError,
 )
@@ -40,6 +42,7 @@ from vedette_client.results import (
     StageCounts,
     Timings,
 )
+from vedette_client.security import Tls
 from vedette_client.streaming import Answered, Dropped, Event, Failed, Frame, Policy, Reconfigure, Sendable
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "Model",
     "NoConnection",
     "NotFound",
+    "NotPermitted",
     "NotServed",
     "Options",
     "Orientation",
@@ -88,6 +92,8 @@ __all__ = [
     "StageCounts",
     "Tensor",
     "Timings",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "VedetteError",
 ]

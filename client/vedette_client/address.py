@@ -3,6 +3,7 @@
 Left to itself, gRPC takes port 99999 for 34463, the host `8001` for 0.0.31.65, and `http` for the name of a host.
 """
 
+import dataclasses
 import ipaddress
 import os
 import re
@@ -23,6 +24,7 @@ _SCHEME = re.compile(
 )
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_SECURE = "grpcs://", "https://"
 _PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # the first that is set is gRPC's
 
 
@@ -30,9 +32,10 @@ _PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # the first that is set is
 class Address:
     """A server's address, as it is shown and as gRPC takes it."""
 
-    text: str  # HOST:PORT, or unix:PATH
+    text: str  # HOST:PORT, grpcs://HOST:PORT, or unix:PATH
     target: str  # gRPC's name for it
     host: str = ""  # without brackets; empty: a Unix socket
+    secure: bool = False  # it asks for TLS
 
     @property
     def local(self) -> bool:
@@ -45,6 +48,16 @@ class Address:
             return False
         mapped = getattr(address, "ipv4_mapped", None) or address
         return bool(mapped.is_loopback or mapped.is_unspecified)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether what is sent there surely stays on this machine: no name is looked up but localhost."""
+        if not self.host or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,10 @@ class Proxy:
 
 
 def parse(text: str) -> Address:
-    """Read HOST:PORT, HOST, [IPV6]:PORT, grpc://, http:// or dns:/// before them, or unix:PATH. Raises `LocalError`."""
+    """Read HOST:PORT, HOST, [IPV6]:PORT, or unix:PATH. Raises `LocalError`.
+
+    Before a host may stand grpc://, http:// or dns:///, and grpcs:// or https:// where TLS is spoken.
+    """
     if not text:
         _refuse(text, "it is empty")
     if any(letter.isspace() or not letter.isprintable() for letter in text):
@@ -72,21 +88,22 @@ def parse(text: str) -> Address:
     if text.lower().startswith("unix://"):
         return _socket(text, text[len("unix://") :], slashes=True)
     rest, port = _without_scheme(text, match) if match else (text, str(DEFAULT_PORT))
+    secure = match is not None and text.lower().startswith(_SECURE)
     if "/" in rest or "?" in rest or "#" in rest:
         _refuse(text, "it has a path, which a gRPC server has not")
     if "@" in rest:
         _refuse(text, "it holds a user's name, and nobody is asked for one")
     host, port = _split(text, rest, port)
-    return _host_and_port(text, host, port)
+    found = _host_and_port(text, host, port)
+    return dataclasses.replace(found, text=f"grpcs://{found.text}", secure=True) if secure else found
 
 
 def _without_scheme(text: str, match: re.Match[str]) -> tuple[str, str]:
     """What follows the scheme, and the port that it has where none is given."""
     scheme, slashes, rest = match[match.lastindex or 0].lower(), match[1] is not None, text[match.end() :]
-    if scheme in ("https", "grpcs"):
-        _refuse(text, "it asks for TLS, which is not spoken here")
-    if scheme in ("grpc", "http"):
-        return rest.removesuffix("/"), str(DEFAULT_PORT) if scheme == "grpc" else ""  # 80 is surely not meant
+    if slashes and scheme in ("grpc", "grpcs", "http", "https"):
+        default = str(DEFAULT_PORT) if scheme.startswith("grpc") else ""  # 80 is surely not meant
+        return rest.removesuffix("/"), default
     if scheme == "dns" and (not slashes or rest.startswith("/")):
         return rest.removeprefix("/"), str(DEFAULT_PORT)
     if scheme not in ("ipv4", "ipv6") or slashes:

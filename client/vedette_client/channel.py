@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
 from vedette.v1 import detection_service_pb2 as pb
 
 from vedette_client.address import Address, Proxy, parse, proxy
+from vedette_client.security import Security, Tls
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 KEEPALIVE_SECONDS = 20.0  # between two signs of life that a call asks of its server
@@ -40,12 +41,19 @@ class Endpoint:
     address: Address
     proxy: Proxy | None
     keepalive_seconds: float | None  # None: a connection that says nothing is believed for ever
+    security: Security = field(default=Security(), repr=False)
 
     @classmethod
-    def of(cls, address: str, keepalive_seconds: float | None = KEEPALIVE_SECONDS) -> "Endpoint":
-        """Read an address, and the environment for a proxy. Raises `LocalError`."""
+    def of(
+        cls,
+        address: str,
+        keepalive_seconds: float | None = KEEPALIVE_SECONDS,
+        tls: Tls | None = None,
+        token: str | None = None,
+    ) -> "Endpoint":
+        """Read an address, and the environment for a proxy and for what is shown. Raises `LocalError`."""
         parsed = parse(address)
-        return cls(parsed, proxy(parsed), keepalive_seconds)
+        return cls(parsed, proxy(parsed), keepalive_seconds, Security.of(parsed, tls, token))
 
     def __str__(self) -> str:
         """The address, for messages; and the proxy, where it is to blame as well."""
@@ -80,8 +88,14 @@ class Endpoint:
 
     def open(self, *, alone: bool = False) -> grpc.Channel:
         """A channel for calls that block; nothing is connected yet."""
-        return grpc.insecure_channel(self.address.target, options=self.options(alone=alone))
+        target, options, credentials = self.address.target, self.options(alone=alone), self.security.credentials
+        if credentials is not None:
+            return grpc.secure_channel(target, credentials, options)
+        return grpc.insecure_channel(target, options)
 
     def open_async(self, *, alone: bool = False) -> grpc.aio.Channel:
         """A channel for the event loop that runs; nothing is connected yet."""
-        return grpc.aio.insecure_channel(self.address.target, options=self.options(alone=alone))
+        target, options, credentials = self.address.target, self.options(alone=alone), self.security.credentials
+        if credentials is not None:
+            return grpc.aio.secure_channel(target, credentials, options)
+        return grpc.aio.insecure_channel(target, options)

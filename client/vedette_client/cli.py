@@ -26,6 +26,7 @@ from vedette_client.errors import LocalError, ServerError, VedetteError
 from vedette_client.folder import Folder
 from vedette_client.outputs import Outputs
 from vedette_client.results import Model
+from vedette_client.security import Tls, token_of
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
 _WORDS = kinds.Words()
@@ -50,9 +51,42 @@ def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
     return add
 
 
-_server = click.option(
-    "--server", metavar="HOST:PORT", default=DEFAULT_ADDRESS, show_default=True, envvar="VEDETTE_SERVER", type=_WORDS
+def _shown(name: str, variable: str, told: str) -> Callable[..., Any]:
+    """An option about who calls whom; `_client` reads it."""
+
+    def keep(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
+        context.meta[name] = value
+
+    return click.option(name, type=_FILE, envvar=variable, help=told, expose_value=False, callback=keep)
+
+
+_server = _options(
+    click.option(
+        "--server",
+        metavar="HOST:PORT",
+        default=DEFAULT_ADDRESS,
+        show_default=True,
+        envvar="VEDETTE_SERVER",
+        type=_WORDS,
+        help="The server; grpcs://HOST:PORT by TLS.",
+    ),
+    _shown(
+        "--token-file", "VEDETTE_TOKEN_FILE", "A file with the token that says who calls.  [default: VEDETTE_TOKEN]"
+    ),
+    _shown("--tls-ca", "VEDETTE_TLS_CA", "Who vouches for the server, PEM: TLS is spoken."),
+    _shown("--tls-cert", "VEDETTE_TLS_CLIENT_CERT", "The caller's own certificate, PEM."),
+    _shown("--tls-key", "VEDETTE_TLS_CLIENT_KEY", "Its key, PEM."),
 )
+
+
+def _client(server: str, timeout: float = DEFAULT_TIMEOUT) -> Client:
+    """A client as `_server` has asked for."""
+    meta = click.get_current_context().meta
+    token, ca, cert, key = (meta[name] for name in ("--token-file", "--tls-ca", "--tls-cert", "--tls-key"))
+    tls = Tls(ca, cert, key) if ca or cert or key else None
+    return Client(server, timeout=timeout, tls=tls, token=token_of(token) if token else None)
+
+
 _timeout = click.option(
     "--timeout",
     metavar="SECONDS",
@@ -148,7 +182,7 @@ def detect(
     given = list(pictures.found(images))
     sending = _sending(timeout, **ask)
     folder = Folder(save, given) if save else None
-    with Client(server, timeout=timeout) as client:
+    with _client(server, timeout) as client:
         printer = detect_command.Lines() if as_json else detect_command.Rows(client, given)
         failures = detect_command.run(client, given, sending, printer, folder, main.say, _tell)
     if failures:
@@ -181,7 +215,7 @@ def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, s
         outputs.check(sheet)
         prepare(save, LocalError)
     sent = sending.file(picture.read()) if picture else None
-    with Client(server) as client:
+    with _client(server) as client:
         found = client.diagnose(sent, stream_id=stream_id, **sending.ask)
     if sheet:
         outputs.write(sheet, found.comparison_png)
@@ -256,7 +290,7 @@ def stream(
     from vedette_client import stream_command  # PyAV is an optional dependency
 
     wanted = stream_command.Wanted(policy, _asked(**ask), jsonl, save, loop=loop, fps=fps, patience=reconnect)
-    with Client(server) as client:
+    with _client(server) as client:
         outcome = stream_command.run(client, source, wanted)
     if outcome.signal and not outcome.whole:
         raise Ended(str(outcome), outcome.signal)
@@ -319,7 +353,7 @@ def compare(
         failures.append(error)
 
     compared = []
-    with Client(server, timeout=timeout) as client:
+    with _client(server, timeout) as client:
         for one in compare_command.run(client, given, compare_command.Wanted(**wanted, folder=folder), failed):
             compared.append(one)
             if as_json:
@@ -339,7 +373,7 @@ def compare(
 @_json
 def models(server: str, timeout: float, *, as_json: bool) -> None:
     """List what is served."""
-    with Client(server, timeout=timeout) as client:
+    with _client(server, timeout) as client:
         listed = client.models()
     if as_json:
         for item in listed:
@@ -380,7 +414,7 @@ def _model_record(item: Model) -> dict[str, Any]:
 @_json
 def contract(model: str, version: str, server: str, timeout: float, *, as_json: bool) -> None:
     """Print the input contract of MODEL: what it takes and what it gives."""
-    with Client(server, timeout=timeout) as client:
+    with _client(server, timeout) as client:
         found = client.model(model, version)
     terms = {"model": found.name, "version": found.version, **dataclasses.asdict(found.contract)}
     terms["waivers"] = found.waivers
@@ -400,7 +434,7 @@ def contract(model: str, version: str, server: str, timeout: float, *, as_json: 
 @_json
 def health(server: str, timeout: float, *, as_json: bool) -> None:
     """Say whether every model answers; exits with 1 if not."""
-    with Client(server, timeout=timeout) as client:
+    with _client(server, timeout) as client:
         healthy = client.healthy()
     status = "SERVING" if healthy else "NOT_SERVING"
     click.echo(json.dumps({"server": server, "status": status}) if as_json else status)

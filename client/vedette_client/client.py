@@ -21,6 +21,7 @@ from vedette_client.images import Beside, ImageLike, Orientation, PixelFormat
 from vedette_client.limits import Limits, Remembered
 from vedette_client.pumps import AsyncPump, Pump
 from vedette_client.results import Contract, Diagnosis, Model, Result
+from vedette_client.security import Tls
 from vedette_client.streaming import RESUME_SECONDS, STALL_SECONDS, Event, Policy, Sendable, Session, Waits, frames_of
 
 DEFAULT_TIMEOUT = 30.0  # seconds
@@ -38,10 +39,13 @@ def _serving(response: health_pb2.HealthCheckResponse) -> bool:
 class _Caller:
     """What both clients know: whom they call, how long they wait, and whether they are closed."""
 
-    def __init__(self, address: str, timeout: float, keepalive_seconds: float | None) -> None:
+    def __init__(
+        self, address: str, timeout: float, keepalive_seconds: float | None, tls: Tls | None, token: str | None
+    ) -> None:
         if keepalive_seconds is not None and not arguments.number(keepalive_seconds, "keepalive_seconds", 0, 86_400):
             raise arguments.wrong("keepalive_seconds", keepalive_seconds, "more than 0 seconds, or None")
-        self._endpoint = Endpoint.of(arguments.text(address, "address"), keepalive_seconds)
+        self._endpoint = Endpoint.of(arguments.text(address, "address"), keepalive_seconds, tls, token)
+        self._shown = self._endpoint.security.metadata
         self._timeout = arguments.number(timeout, "timeout", 0, _LONGEST_TIMEOUT)
         if not self._timeout:
             raise arguments.wrong("timeout", timeout, "more than 0 seconds")
@@ -65,9 +69,12 @@ class _Caller:
 class Client(_Caller):
     """Calls a server and waits for its answers. Use it as a context manager, from any number of threads.
 
-    `address` is HOST:PORT or unix:PATH; without a port it is 8001. `timeout` is in seconds. A server that shows no sign
-    of life for `keepalive_seconds`, and half as many more after it was asked for one, is taken for gone; None asks for
-    none. Every method raises `ServerError` for a failed call, and `LocalError` for what cannot be asked.
+    `address` is HOST:PORT, grpcs://HOST:PORT or unix:PATH; without a port it is 8001. `timeout` is in seconds. A server
+    that shows no sign of life for `keepalive_seconds`, and half as many more after it was asked for one, is taken for
+    gone; None asks for none. With grpcs:// or `tls` the connection is TLS's. `token` says who calls, and travels by TLS
+    or on this machine alone. Where either is None, the environment is asked: VEDETTE_TOKEN, VEDETTE_TLS_CA,
+    VEDETTE_TLS_CLIENT_CERT and VEDETTE_TLS_CLIENT_KEY. Every method raises `ServerError` for a failed call, and
+    `LocalError` for what cannot be asked.
     """
 
     @arguments.named
@@ -77,8 +84,10 @@ class Client(_Caller):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         keepalive_seconds: float | None = KEEPALIVE_SECONDS,
+        tls: Tls | None = None,
+        token: str | None = None,
     ) -> None:
-        super().__init__(address, timeout, keepalive_seconds)
+        super().__init__(address, timeout, keepalive_seconds, tls, token)
         self._channel = self._endpoint.open()
         self._stub = DetectionServiceStub(self._channel)
         self._detect: Callable[..., pb.DetectResponse] = self._channel.unary_unary(
@@ -156,7 +165,7 @@ class Client(_Caller):
         waits = Waits(stall_seconds, resume_seconds)
         session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask), waits)
         pump = Pump(frames_of(frames), session)
-        return streams.run(pump, session, self._channel, self._open_alone, self._failure)
+        return streams.run(pump, session, self._channel, self._open_alone, self._failure, self._shown)
 
     def _open_alone(self) -> grpc.Channel:
         self._check_open()
@@ -206,7 +215,7 @@ class Client(_Caller):
     def _call(self, method: Callable[..., T], request: object, timeout: float | None = None) -> T:
         self._check_open()
         try:
-            return method(request, timeout=timeout or self._timeout)
+            return method(request, timeout=timeout or self._timeout, metadata=self._shown)
         except (grpc.RpcError, ValueError) as error:
             raise self._failure(error) from error
 
@@ -224,8 +233,10 @@ class AsyncClient(_Caller):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         keepalive_seconds: float | None = KEEPALIVE_SECONDS,
+        tls: Tls | None = None,
+        token: str | None = None,
     ) -> None:
-        super().__init__(address, timeout, keepalive_seconds)
+        super().__init__(address, timeout, keepalive_seconds, tls, token)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @functools.cached_property
@@ -298,7 +309,7 @@ class AsyncClient(_Caller):
         beside, waits = Beside(pixel_format, orientation, drop_alpha), Waits(stall_seconds, resume_seconds)
         session = Session(policy, stream_id, max_in_flight, beside, ask, self._limits(ask), waits)
         pump = AsyncPump(frames_of(frames), session)
-        return streams.run_async(pump, session, self._channel, self._open_alone, self._failure)
+        return streams.run_async(pump, session, self._channel, self._open_alone, self._failure, self._shown)
 
     def _open_alone(self) -> grpc.aio.Channel:
         self._check_open()
@@ -346,7 +357,7 @@ class AsyncClient(_Caller):
         timeout: float | None = None,  # noqa: ASYNC109  gRPC's own
     ) -> T:
         try:
-            return await method(request, timeout=timeout or self._timeout)
+            return await method(request, timeout=timeout or self._timeout, metadata=self._shown)
         except asyncio.CancelledError:
             self._check_open()
             raise

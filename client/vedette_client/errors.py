@@ -6,6 +6,8 @@ VedetteError
     ├── InvalidRequest    what was sent is wrong; sending it again will not help
     ├── NotFound          there is no such model or version
     ├── NotServed         the server cannot do that
+    ├── Unauthenticated   the server does not know who calls
+    ├── NotPermitted      whoever calls may not do that
     ├── Overloaded        too much is under way; try again after `retry_after` seconds
     ├── DeadlineExceeded  no answer in time
     ├── Unavailable       the model does not answer now, or
@@ -94,6 +96,14 @@ class NotServed(ServerError):  # noqa: N818
     """The server cannot do that."""
 
 
+class Unauthenticated(ServerError):  # noqa: N818
+    """The server does not know who calls: no token, or one that it does not take."""
+
+
+class NotPermitted(ServerError):  # noqa: N818
+    """Whoever calls may not do that."""
+
+
 class Overloaded(ServerError):  # noqa: N818
     """Too much is under way; try again after `retry_after` seconds."""
 
@@ -118,6 +128,8 @@ _CLASSES: dict[grpc.StatusCode, type[ServerError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.UNIMPLEMENTED: NotServed,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: NotPermitted,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
@@ -164,6 +176,8 @@ _OWN: tuple[tuple[grpc.StatusCode, str, type[ServerError], str], ...] = (
     (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded, "no answer of {address} within the client's timeout"),
 )
 
+_NOT_PROVEN = "CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "Peer name "
+
 
 def from_rpc(error: grpc.RpcError, address: object) -> ServerError:
     """Make our error of gRPC's, with everything that the server said."""
@@ -189,6 +203,13 @@ def _status(error: grpc.RpcError) -> status_pb2.Status | None:
 
 
 def _unreached(said: str, address: object) -> str:
+    if "WRONG_VERSION_NUMBER" in said:
+        return f"what listens at {address} does not speak TLS ({said})"
+    if any(words in said for words in _NOT_PROVEN):
+        return (
+            f"what listens at {address} does not prove to be that server: its certificate has expired, is for another "
+            f"name, or of an authority that is not trusted here ({said})"
+        )
     if "http1.x" in said:  # gRPC's guess, by the letters HTTP where a frame should be
         return f"what listens at {address} speaks HTTP, not gRPC, whose port is usually 8001"
     if "connect" in said or "resol" in said:

@@ -25,6 +25,7 @@ _LOOK_SECONDS = 0.1  # between two looks at the clock, and at what has failed wi
 _AHEAD = 2  # responses that are read before they are asked for
 _EARLY = "the stream was ended before all its frames were told of"
 
+Metadata: TypeAlias = tuple[tuple[str, str], ...] | None  # what each call shows of who calls
 Failure: TypeAlias = Callable[[Exception], Exception]  # ours for gRPC's
 
 
@@ -84,14 +85,19 @@ def _failure(ended: _Ended, session: Session, ours: Failure) -> Exception | None
 
 
 def run(
-    pump: Pump, session: Session, channel: grpc.Channel, alone: Callable[[], grpc.Channel], ours: Failure
+    pump: Pump,
+    session: Session,
+    channel: grpc.Channel,
+    alone: Callable[[], grpc.Channel],
+    ours: Failure,
+    metadata: Metadata = None,
 ) -> Iterator[Event]:
     """Every event of a stream. `alone` opens a channel that shares no connection, for when that of all is stuck."""
     own: grpc.Channel | None = None
     with pump:
         try:
             while True:
-                responses = _Responses(_call(own or channel, pump, ours))
+                responses = _Responses(_call(own or channel, pump, ours, metadata))
                 try:
                     failure = yield from _events(responses, pump, session, ours)
                 finally:
@@ -116,9 +122,10 @@ def run(
                 own.close()
 
 
-def _call(channel: Any, pump: Pump | AsyncPump, ours: Failure) -> Any:  # noqa: ANN401  of either kind
+def _call(channel: Any, pump: Pump | AsyncPump, ours: Failure, metadata: Metadata) -> Any:  # noqa: ANN401  of either kind
     try:
-        return channel.stream_stream(METHOD, None, pb.StreamDetectResponse.FromString)(pump.requests())
+        call = channel.stream_stream(METHOD, None, pb.StreamDetectResponse.FromString)
+        return call(pump.requests(), metadata=metadata)
     except (ValueError, grpc.aio.UsageError) as error:  # a closed channel
         raise ours(error) from error
 
@@ -148,13 +155,14 @@ async def run_async(
     channel: grpc.aio.Channel,
     alone: Callable[[], grpc.aio.Channel],
     ours: Failure,
+    metadata: Metadata = None,
 ) -> AsyncIterator[Event]:
     """The same, for those who await."""
     own: grpc.aio.Channel | None = None
     async with pump:
         try:
             while True:
-                connection = _Connection(_call(own or channel, pump, ours), pump, session, ours)
+                connection = _Connection(_call(own or channel, pump, ours, metadata), pump, session, ours)
                 try:
                     async for event in connection.events():
                         yield event

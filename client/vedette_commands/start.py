@@ -1,6 +1,9 @@
 """Where the commands start: what they need takes a second to import, in which Ctrl-C is as quiet as afterwards."""
 
+import os
 import signal
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else gRPC prints each handshake that fails, past the log
 
 
 def client() -> None:

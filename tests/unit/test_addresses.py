@@ -32,6 +32,9 @@ from tests import running
     ("HTTP://[::1]:9", "[::1]:9"),
     ("grpc://h", "h:8001"),
     ("grpc://h:9", "h:9"),
+    ("grpcs://h", "grpcs://h:8001"),
+    ("GRPCS://[::1]:9/", "grpcs://[::1]:9"),
+    ("https://h:9", "grpcs://h:9"),
     ("dns:///h:9", "h:9"),
     ("dns:h:9", "h:9"),
     ("ipv4:10.0.0.1:9", "10.0.0.1:9"),
@@ -74,8 +77,9 @@ def test_a_client_reads(text: str, read: str) -> None:
     ("a" * 64 + ":1", "is not a host's name"),
     ("stra\u00dfe.de:1", "xn--"),
     ("http://h", "gRPC's is usually 8001"),
-    ("https://h:1", "TLS"),
-    ("grpcs://h:1", "TLS"),
+    ("https://h", "gRPC's is usually 8001"),
+    ("grpcs:h:1", "in brackets"),
+    ("grpcs://user@h:1", "a user's name"),
     ("h:1/path", "has a path"),
     ("http://h:1/path", "has a path"),
     ("user@h:1", "a user's name"),
@@ -99,8 +103,8 @@ def test_a_client_refuses_in_one_line(text: str, said: str) -> None:
 
 
 PIECES = (
-    "127.0.0.1 localhost [::1] ::1 h : : 8001 99999 0 -1 unix: dns: http:// grpc:// ipv4: ipv6: / // /// @ % %20 [ ] "
-    ". , é 0x7f a ? # *"
+    "127.0.0.1 localhost [::1] ::1 h : : 8001 99999 0 -1 unix: dns: http:// grpc:// grpcs:// ipv4: ipv6: / // /// @ "
+    "% %20 [ ] . , é 0x7f a ? # *"
 )
 pieces = st.sampled_from([*PIECES.split(), " ", "\0", "\n"])
 texts = st.one_of(st.text(max_size=40), st.lists(pieces, max_size=6).map("".join))

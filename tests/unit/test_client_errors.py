@@ -14,6 +14,7 @@ from vedette_client import (
     LocalError,
     NoConnection,
     NotFound,
+    NotPermitted,
     NotServed,
     Overloaded,
     ServerError,
@@ -45,7 +46,7 @@ OWN: dict[str, tuple[grpc.StatusCode, str, type[ServerError], str]] = {
     "another server": (Code.UNIMPLEMENTED, "Method not found!", NotServed, "no Vedette server"),
     "nobody": (Code.UNAVAILABLE, "failed to connect to all addresses", NoConnection, "no server answers at there"),
     "too late": (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded, "timeout"),
-    "not allowed": (Code.PERMISSION_DENIED, "RBAC: access denied", ServerError, "^RBAC: access denied$"),
+    "not allowed": (Code.PERMISSION_DENIED, "RBAC: access denied", NotPermitted, "^RBAC: access denied$"),
     "nothing said": (Code.ABORTED, "", ServerError, "^ABORTED$"),
 }
 
@@ -71,7 +72,7 @@ def test_what_the_server_says_is_told_whole(reason: Reason) -> None:
 @pytest.mark.parametrize("trailing", [b"\xff\xff nonsense", status_pb2.Status(code=5).SerializeToString(), b""])
 def test_a_status_of_somebody_else_is_passed_over(trailing: bytes) -> None:
     found = errors.from_rpc(failed(Code.PERMISSION_DENIED, "no", trailing), "there")
-    assert (type(found), found.code) == (ServerError, Code.PERMISSION_DENIED)
+    assert (type(found), found.code) == (NotPermitted, Code.PERMISSION_DENIED)
 
 
 def test_a_status_of_a_newer_server_is_read_as_far_as_it_can_be() -> None:

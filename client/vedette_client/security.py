@@ -1,0 +1,120 @@
+"""How a server is known for what it is, and how it knows who calls: TLS, and tokens, which never travel without it."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import grpc
+
+from vedette_client import arguments
+from vedette_client.address import Address
+from vedette_client.errors import LocalError
+
+_LONGEST_TOKEN = 7_000  # characters; gRPC takes 8 KiB of metadata
+_CA, _CERT, _KEY, _TOKEN = "VEDETTE_TLS_CA", "VEDETTE_TLS_CLIENT_CERT", "VEDETTE_TLS_CLIENT_KEY", "VEDETTE_TOKEN"
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+@arguments.named_fields
+@dataclass(frozen=True)
+class Tls:
+    """The PEM files of a connection that nobody reads along."""
+
+    ca: PathLike | None = None  # of who vouches for the server; None: the authorities that gRPC knows
+    cert: PathLike | None = None  # the caller's own, where the server asks for one
+    key: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `LocalError` for what is no path, or half a pair."""
+        for name in ("ca", "cert", "key"):
+            if (path := getattr(self, name)) is not None and not isinstance(path, str | os.PathLike):
+                raise arguments.wrong(name, path, "the path of a PEM file")
+        if (self.cert is None) != (self.key is None):
+            msg = "a client certificate and its key belong together: give both"
+            raise LocalError(msg)
+
+
+@dataclass(frozen=True)
+class Security:
+    """What a channel is made with, and what each of its calls shows."""
+
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)  # None: without TLS
+    metadata: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, address: Address, tls: Tls | None, token: str | None, environment: Mapping[str, str] = os.environ
+    ) -> "Security":
+        """Read the files, and the environment for what is not given. Raises `LocalError`."""
+        if tls is not None and not isinstance(tls, Tls):
+            raise arguments.wrong("tls", tls, "a TLS, such as Tls(ca='ca.pem')")
+        given = {name: environment.get(variable) or None for name, variable in (("ca", _CA), ("cert", _CERT))}
+        if tls is None and (address.secure or given["ca"]):
+            tls = Tls(**given, key=environment.get(_KEY) or None)
+        shown = environment.get(_TOKEN) or None if token is None else token
+        if shown is None:
+            return cls(_credentials(tls) if tls else None)
+        _check(shown, "token" if token is not None else _TOKEN)
+        if tls is None and not address.loopback:
+            msg = (
+                f"the token is not sent to {address.text} without TLS, where others could read it: "
+                "write grpcs:// before the address, or give tls="
+            )
+            raise LocalError(msg)
+        return cls(_credentials(tls) if tls else None, (("authorization", f"Bearer {shown}"),))
+
+
+def _check(token: object, name: str) -> None:
+    """Raise `LocalError` for what no token is; the message does not show it."""
+    if not isinstance(token, str):
+        msg = f"{name} is of the type {type(token).__name__}: it must be a string"
+        raise LocalError(msg)
+    if not token or len(token) > _LONGEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        msg = f"{name} is no token: one has from 1 to {_LONGEST_TOKEN} printable ASCII letters, and no blanks"
+        raise LocalError(msg)
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    ca, cert, key = (None if path is None else _read(Path(path)) for path in (tls.ca, tls.cert, tls.key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # tries what gRPC says nothing about: it fails at each connection
+    if ca is not None:
+        try:
+            context.load_verify_locations(cadata=ca.decode("ascii"))
+        except (ssl.SSLError, ValueError) as error:
+            msg = f"{os.fspath(tls.ca or '')} holds no certificates in PEM"
+            raise LocalError(msg) from error
+    if tls.cert is not None and tls.key is not None:
+        try:
+            context.load_cert_chain(tls.cert, tls.key, password=_encrypted)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            msg = (
+                f"{os.fspath(tls.cert)} and {os.fspath(tls.key)} are no certificate and its key, in PEM and unencrypted"
+            )
+            raise LocalError(msg) from error
+    return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+def _encrypted() -> NoReturn:
+    raise ValueError("nobody is asked for a password")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise LocalError(msg) from error
+
+
+def token_of(path: Path) -> str:
+    """The token that a file holds. Raises `LocalError`."""
+    try:
+        token = _read(path).decode("ascii").strip()
+    except UnicodeDecodeError:
+        token = ""
+    _check(token, f"what {path} holds")
+    return token
