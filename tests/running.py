@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 import grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
-from vedette_client import Client
+from vedette_client import Client, Tls
 
 BIN = Path(sys.executable).parent
 PATIENCE = 120.0  # seconds that a condition may take on a slow machine before a test gives up
@@ -36,8 +37,13 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
 
 
 def http(server: "Server", path: str) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {server.token}"} if server.token else {}
+    request = urllib.request.Request(server.http + path, headers=headers)  # noqa: S310  our own server
+    context = ssl.create_default_context(cafile=server.tls.ca) if server.tls else None
+    if context and server.tls and server.tls.cert:
+        context.load_cert_chain(server.tls.cert, server.tls.key)
     try:
-        with urllib.request.urlopen(server.http + path) as response:  # noqa: S310  our own server
+        with urllib.request.urlopen(request, context=context) as response:  # noqa: S310  the same
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -78,6 +84,8 @@ class Server:
 
     process: subprocess.Popen[bytes]
     log_path: Path
+    tls: Tls | None = None  # how it is called
+    token: str | None = None
     address: str = field(init=False)
     http: str = field(init=False)
 
@@ -93,7 +101,7 @@ class Server:
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def wait_until_serving(self) -> None:
-        with Client(self.address) as client:
+        with Client(self.address, tls=self.tls, token=self.token) as client:
             wait_for(client.healthy, f"SERVING; log:\n{self.log_path.read_text()}")
 
     def worker_pids(self) -> list[int]:
@@ -121,7 +129,14 @@ def check_invariants(log_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def server(*flags: str, serving: bool = True, spares: int = 0, inside: Sequence[str] = ()) -> Iterator[Server]:
+def server(
+    *flags: str,
+    serving: bool = True,
+    spares: int = 0,
+    inside: Sequence[str] = (),
+    tls: Tls | None = None,
+    token: str | None = None,
+) -> Iterator[Server]:
     """Start a server, wait until it serves, and end it after the test if the test did not.
 
     None stands by for its workers unless a test says so: importing torch takes seconds of each server's start. `inside`
@@ -133,7 +148,7 @@ def server(*flags: str, serving: bool = True, spares: int = 0, inside: Sequence[
         environment |= {"VEDETTE_CHECK_INVARIANTS": "true", "VEDETTE_SPARES": str(spares)}
         process = subprocess.Popen([*inside, *command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
-            running = Server(process, Path(log.name))
+            running = Server(process, Path(log.name), tls, token)
             if serving:
                 running.wait_until_serving()
             yield running

@@ -152,7 +152,7 @@ class RpcServer:
             address = Tcp(address.host, self._listen(str(address), address))
         await self._server.start()
         self._watching = asyncio.create_task(self._intake.watch())
-        return str(address)
+        return f"grpcs://{address}" if self._certificates and isinstance(address, Tcp) else str(address)
 
     def _listen(self, target: str, address: Tcp | Unix) -> int:
         try:
