@@ -142,3 +142,25 @@ def test_a_few_odd_images_do_not_shut_others_out() -> None:
         estimate.learn((640, 320), 26.0)
     assert estimate.of((320, 320)) < 0.3
     assert estimate.of((640, 320)) < 1.5, "nor those of a size that was never seen before"
+
+
+async def test_those_of_one_owner_share_its_turns_in_turns() -> None:
+    queue, owner, alone = Queue(), Flow(), Flow()
+    first, second = Flow(owner=owner), Flow(owner=owner)
+    for flow in (first, first, first, second, second, second, alone, alone, alone):
+        queue.push(item(flow))
+    order = served(queue)
+    assert sum(one.flow is alone for one in order[:4]) == 2
+    shared = [one.flow for one in order if one.flow is not alone]
+    assert shared[:4] == [first, second, first, second]
+
+
+async def test_a_new_one_of_an_owner_does_not_shut_the_others_out() -> None:
+    queue, owner = Queue(), Flow()
+    old, new = Flow(owner=owner), Flow(owner=owner)
+    for _ in range(5):
+        queue.push(item(old))
+    served(queue)
+    for flow in (old, old, new, new, new):
+        queue.push(item(flow))
+    assert [one.flow is new for one in served(queue)] == [True, False, True, False, True]

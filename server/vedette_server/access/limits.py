@@ -1,7 +1,7 @@
 """How much each caller has of what a rule allows it: streams that are open, requests in the last second."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vedette_server.access.policy import Rule
 from vedette_server.contract.refusal import Reason, Refused
@@ -13,9 +13,9 @@ _MOST_IDLE = 10_000  # accounts, beyond which those that are as new are let go
 class _Account:
     """What one caller has used under one rule."""
 
+    left: float  # requests that it may send at once
+    since: float  # when that was so
     streams: int = 0
-    left: float = 0.0  # requests that it may send at once
-    since: float = field(default_factory=time.monotonic)  # when that was so
 
 
 class Limits:
@@ -52,7 +52,7 @@ class Limits:
         if len(self._accounts) > _MOST_IDLE and (now := time.monotonic()) > self._swept + 1.0:
             self._swept = now
             self._accounts = {of: one for of, one in self._accounts.items() if one.streams or not _full(one, of[1])}
-        return self._accounts.setdefault((key, rule), _Account(left=max(rule.rate or 1.0, 1.0)))
+        return self._accounts.setdefault((key, rule), _Account(max(rule.rate or 1.0, 1.0), time.monotonic()))
 
 
 def _full(account: _Account, rule: Rule) -> bool:
