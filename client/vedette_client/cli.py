@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import click
-from vedette_commands import kinds, text
+from vedette_commands import kinds, shown, text
 from vedette_commands.outputs import prepare
 from vedette_commands.program import Ended, Program
 
@@ -26,7 +26,7 @@ from vedette_client.errors import LocalError, ServerError, VedetteError
 from vedette_client.folder import Folder
 from vedette_client.outputs import Outputs
 from vedette_client.results import Model
-from vedette_client.security import Tls, token_of
+from vedette_client.security import Tls
 
 _LOCAL_FAILURE, _CALL_FAILURE = 1, 64
 _WORDS = kinds.Words()
@@ -51,15 +51,6 @@ def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
     return add
 
 
-def _shown(name: str, variable: str, told: str) -> Callable[..., Any]:
-    """An option about who calls whom; `_client` reads it."""
-
-    def keep(context: click.Context, _option: click.Parameter, value: Path | None) -> None:
-        context.meta[name] = value
-
-    return click.option(name, type=_FILE, envvar=variable, help=told, expose_value=False, callback=keep)
-
-
 _server = _options(
     click.option(
         "--server",
@@ -70,21 +61,15 @@ _server = _options(
         type=_WORDS,
         help="The server; grpcs://HOST:PORT by TLS.",
     ),
-    _shown(
-        "--token-file", "VEDETTE_TOKEN_FILE", "A file with the token that says who calls.  [default: VEDETTE_TOKEN]"
-    ),
-    _shown("--tls-ca", "VEDETTE_TLS_CA", "Who vouches for the server, PEM: TLS is spoken."),
-    _shown("--tls-cert", "VEDETTE_TLS_CLIENT_CERT", "The caller's own certificate, PEM."),
-    _shown("--tls-key", "VEDETTE_TLS_CLIENT_KEY", "Its key, PEM."),
+    shown.options,
 )
 
 
 def _client(server: str, timeout: float = DEFAULT_TIMEOUT) -> Client:
     """A client as `_server` has asked for."""
-    meta = click.get_current_context().meta
-    token, ca, cert, key = (meta[name] for name in ("--token-file", "--tls-ca", "--tls-cert", "--tls-key"))
-    tls = Tls(ca, cert, key) if ca or cert or key else None
-    return Client(server, timeout=timeout, tls=tls, token=token_of(token) if token else None)
+    told = shown.current()
+    tls = Tls(told.ca, told.cert, told.key) if told.ca or told.cert or told.key else None
+    return Client(server, timeout=timeout, tls=tls, token=told.token)
 
 
 _timeout = click.option(

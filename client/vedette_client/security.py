@@ -108,13 +108,3 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         msg = f"{path} cannot be read: {error.strerror}"
         raise LocalError(msg) from error
-
-
-def token_of(path: Path) -> str:
-    """The token that a file holds. Raises `LocalError`."""
-    try:
-        token = _read(path).decode("ascii").strip()
-    except UnicodeDecodeError:
-        token = ""
-    _check(token, f"what {path} holds")
-    return token

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 from vedette_commands.program import FailedError
+from vedette_commands.shown import NOTHING, Shown
 
 from vedette_server.contract.files import declare
 from vedette_server.contract.options import defaults
@@ -32,21 +33,23 @@ class CaptureError(FailedError):
     """A baseline cannot be captured; the message says why and what to do."""
 
 
-def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, count: int) -> list[Window]:
+def from_servers(
+    model: ModelVersion, servers: Sequence[str], seconds: float, count: int, shown: Shown = NOTHING
+) -> list[Window]:
     """Look at the pages of a model's replicas once a window; returns what was counted in each.
 
     A window in which a server was away or started again is left out. Raises `CaptureError` if one is away at first.
     """
     of = {"model": model.name, "version": str(model.version)}
     windows = []
-    before: list[Page] | None = [_fetch(server, model) for server in servers]
+    before: list[Page] | None = [_fetch(server, model, shown) for server in servers]
     begun = time.monotonic()
     for number in range(1, count + 1):
         hour = dt.datetime.now(dt.UTC).hour
         time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
         after = None
         try:
-            after = [_fetch(server, model) for server in servers]
+            after = [_fetch(server, model, shown) for server in servers]
             pages = [later.since(earlier, **of) for later, earlier in zip(after, before or after, strict=True)]
             if before:  # else it began while a server was away
                 windows.append(Window(hour, sum(pages[1:], pages[0])))
@@ -57,10 +60,10 @@ def from_servers(model: ModelVersion, servers: Sequence[str], seconds: float, co
     return windows
 
 
-def _fetch(server: str, model: ModelVersion) -> Page:
+def _fetch(server: str, model: ModelVersion, shown: Shown) -> Page:
     """A server's page, if it serves that very version. Raises `CaptureError`."""
     try:
-        page = fetch(server)
+        page = fetch(server, shown.token, shown.context())
     except (OSError, ValueError) as error:
         msg = f"{server} gives no metrics: {error}; --from names the HTTP port of a server, http://127.0.0.1:8002"
         raise CaptureError(msg) from error

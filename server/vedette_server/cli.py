@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from vedette_commands import kinds, text
+from vedette_commands import kinds, shown, text
 from vedette_commands.outputs import Outputs, free, prepare
 from vedette_commands.program import FAILURE, USAGE, Program, fail
 
@@ -277,6 +277,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str) 
 @click.option(
     "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
 )
+@shown.options
 @click.option("--window", callback=_duration, default="5m", show_default=True, help="Length of a reference window.")
 @click.option("--windows", type=click.IntRange(8, 100_000), default=24, show_default=True, help="How many of them.")
 @click.option(
@@ -311,7 +312,7 @@ def baseline_(
         captured = baseline.from_pictures(version, images, device, chosen.threads_per_worker(1))
         source, window = f"{len(captured)} groups of the pictures in {images.name}", 0.0
     else:
-        captured, source = baseline.from_servers(version, servers, window, windows), "live traffic"
+        captured, source = baseline.from_servers(version, servers, window, windows, shown.current()), "live traffic"
     click.echo(baseline.write(version, captured, window, source, by_hour=by_hour))
 
 

@@ -112,6 +112,19 @@ def test_metrics_ask_who_reads_them_and_probes_are_let_through(guarded: Guarded)
     assert running.sample(server, counted) >= 1
 
 
+def test_a_report_is_drawn_for_who_may_read_the_metrics(guarded: Guarded, tmp_path: Path) -> None:
+    out, token = tmp_path / "report.html", tmp_path / "token"
+    token.write_text(guarded.token)
+    told = ("--from", guarded.server.http, "--tls-ca", str(guarded.authority.path), "--out", str(out))
+    refused = run("vedette-server", "report", *told)
+    assert (refused.returncode, "401" in refused.stderr) == (1, True)
+    drawn = run("vedette-server", "report", *told, "--token-file", str(token))
+    assert drawn.returncode == 0, drawn.stderr
+    assert "roadsigns" in out.read_text()
+    plain = run("vedette-server", "report", "--from", "http://10.0.0.1:8002", "--token-file", str(token))
+    assert (plain.returncode, "the token is not sent without TLS" in plain.stderr) == (1, True)
+
+
 def test_sighup_has_everything_read_again(guarded: Guarded) -> None:
     reloads = len(guarded.server.events("reloaded"))
     guarded.server.process.send_signal(1)

@@ -2,11 +2,12 @@
 
 import http.client
 import ipaddress
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Collection, Mapping
-from typing import Self
+from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -78,19 +79,28 @@ class Page:
         return Page(added, self._gauges | other._gauges)
 
 
-def fetch(url: str) -> Page:
+def fetch(url: str, token: str | None = None, context: ssl.SSLContext | None = None) -> Page:
     """The page of a running server, by the address of its HTTP port or of the page itself.
 
-    Raises `OSError` for a server that does not give it, `ValueError` for what is no address or no page.
+    `token` says who reads it, and travels by TLS or on this machine alone. Raises `OSError` for a server that does not
+    give it, `ValueError` for what is no address or no page.
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         msg = f"{url!r} is no http:// address"
         raise ValueError(msg)
     address = url.rstrip("/").removesuffix("/metrics") + "/metrics"
-    request = urllib.request.Request(address, headers={"Accept": "text/plain"})  # noqa: S310  checked above
+    headers = {"Accept": "text/plain"}
+    if token is not None:
+        if not url.startswith("https:") and not is_here(urllib.parse.urlsplit(url).hostname or ""):
+            msg = "the token is not sent without TLS, where others could read it: give an https:// address"
+            raise ValueError(msg)
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(address, headers=headers)  # noqa: S310  checked above
     # A proxy that the environment names is for others' addresses: this machine's own are not reached through it.
-    proxies: dict[str, str] | None = {} if _is_here(urllib.parse.urlsplit(url).hostname or "") else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    proxies: dict[str, str] | None = {} if is_here(urllib.parse.urlsplit(url).hostname or "") else None
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context), _Staying()
+    )
     try:
         with opener.open(request, timeout=_PATIENCE_SECONDS) as response:
             data: bytes = response.read(LARGEST_PAGE + 1)
@@ -112,7 +122,15 @@ def fetch(url: str) -> Page:
         raise OSError(msg) from error
 
 
-def _is_here(host: str) -> bool:
+class _Staying(urllib.request.HTTPRedirectHandler):
+    """Follows nobody elsewhere: a token is for the server that was named."""
+
+    def redirect_request(self, *_asked: Any) -> None:  # noqa: ANN401  of urllib's own kinds
+        """Take the redirection for the answer, which is none."""
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is surely this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

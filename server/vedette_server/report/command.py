@@ -5,7 +5,7 @@ import urllib.parse
 from pathlib import Path
 
 import click
-from vedette_commands import kinds, text
+from vedette_commands import kinds, shown, text
 from vedette_commands.outputs import Outputs
 from vedette_commands.program import fail
 
@@ -33,6 +33,7 @@ _GRPC_PORT = 8001
     type=kinds.Words(),
     help="Its gRPC port, for samples.  [default: --from's host, port 8001]",
 )
+@shown.options
 @click.option(
     "--samples", "most", type=click.IntRange(0, kinds.MOST), default=3, show_default=True, help="How many at most."
 )
@@ -67,7 +68,8 @@ def report(context: click.Context, url: str, saved: Path | None, server: str | N
 
 def _report(url: str, saved: Path | None, server: str | None, most: int) -> str:
     try:
-        page = Page.parse(_read(saved)) if saved else fetch(url)
+        told = shown.current()
+        page = Page.parse(_read(saved)) if saved else fetch(url, told.token, told.context())
         _check(page)
     except (OSError, ValueError) as error:
         fail(f"{saved or url} cannot be read as a page of metrics: {getattr(error, 'strerror', None) or error}")
@@ -102,10 +104,12 @@ def _samples(url: str, server: str | None, versions: list[Version], most: int) -
     wanted = samples.wanted(versions, most)
     if wanted:
         click.echo("vedette-server: the server diagnoses empty frames, beside its traffic", err=True)
-    return {one.wanted: one for one in samples.take(server or _beside(url), wanted)}
+    return {one.wanted: one for one in samples.take(server or _beside(url), wanted, shown.current())}
 
 
 def _beside(url: str) -> str:
     """Where a server's gRPC port is, by its HTTP port's address."""
-    host = urllib.parse.urlsplit(url).hostname or ""
-    return f"[{host}]:{_GRPC_PORT}" if ":" in host else f"{host}:{_GRPC_PORT}"
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    address = f"[{host}]:{_GRPC_PORT}" if ":" in host else f"{host}:{_GRPC_PORT}"
+    return f"grpcs://{address}" if parts.scheme == "https" else address

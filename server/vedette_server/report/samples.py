@@ -8,8 +8,10 @@ import grpc
 from PIL import Image, ImageChops
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_commands.shown import NOTHING, Shown
 
 from vedette_server.explain.diagnosis import COLUMNS
+from vedette_server.monitor.scrape import is_here
 from vedette_server.monitor.streams import OTHER, UNNAMED
 from vedette_server.report.facts import Version
 from vedette_server.report.verdict import beyond
@@ -48,19 +50,30 @@ def wanted(versions: Sequence[Version], most: int) -> list[Wanted]:
     return [Wanted(version.model, version.number, source.name) for version, source in found[:most]]
 
 
-def take(address: str, asked: Sequence[Wanted]) -> Iterator[Sample]:
+def take(address: str, asked: Sequence[Wanted], shown: Shown = NOTHING) -> Iterator[Sample]:
     """Ask a server for each. What it cannot give is said in the sample's words."""
-    options = (("grpc.max_receive_message_length", -1),)
-    with grpc.insecure_channel(address, options) as channel:
+    secure = address.startswith("grpcs://") or shown.ca is not None
+    here = address.startswith("unix:") or is_here(address.rpartition(":")[0].strip("[]"))
+    metadata = (("authorization", f"Bearer {shown.token}"),) if shown.token and (secure or here) else None
+    with _channel(address.removeprefix("grpcs://"), shown if secure else None) as channel:
         stub = DetectionServiceStub(channel)
         for one in asked:
             request = pb.DiagnoseRequest(model_name=one.model, model_version=one.number, stream_id=one.source)
             try:
-                given = stub.Diagnose(request, timeout=_PATIENCE_SECONDS)
+                given = stub.Diagnose(request, timeout=_PATIENCE_SECONDS, metadata=metadata)
             except grpc.RpcError as error:
                 yield Sample(one, _why_not(error, address), None)
             else:
                 yield Sample(one, given.summary, _first_row(given.comparison_png, 1 + len(given.candidates)))
+
+
+def _channel(target: str, shown: Shown | None) -> grpc.Channel:
+    """To a server that has given its metrics, by TLS if something is shown."""
+    options = (("grpc.max_receive_message_length", -1),)
+    if shown is None:
+        return grpc.insecure_channel(target, options)
+    ca, key, cert = (path.read_bytes() if path else None for path in (shown.ca, shown.key, shown.cert))
+    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert), options)
 
 
 def _why_not(error: grpc.RpcError, address: str) -> str:

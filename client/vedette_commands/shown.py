@@ -1,0 +1,79 @@
+"""What a command shows of who calls, and by what it knows a server: files and variables, which `ps` does not show."""
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vedette_commands.program import fail
+
+_LARGEST = 8_192  # bytes of a file with a token
+_OPTIONS = {
+    "--token-file": ("VEDETTE_TOKEN_FILE", "A file with the token that says who calls.  [default: VEDETTE_TOKEN]"),
+    "--tls-ca": ("VEDETTE_TLS_CA", "Who vouches for the server, PEM: TLS is spoken."),
+    "--tls-cert": ("VEDETTE_TLS_CLIENT_CERT", "The caller's own certificate, PEM."),
+    "--tls-key": ("VEDETTE_TLS_CLIENT_KEY", "Its key, PEM."),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the options and the environment say."""
+
+    token: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext | None:
+        """The same for Python's own clients; None: nothing is said of TLS. Ends the command for files that are none."""
+        if not (self.ca or self.cert):
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.cert:
+                context.load_cert_chain(self.cert, self.key, password=lambda: "")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            fail(f"the files of --tls-ca, --tls-cert and --tls-key cannot be used: {_why(error)}")
+        return context
+
+
+NOTHING = Shown()
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command; `current` reads them."""
+
+    def keep(context: click.Context, option: click.Parameter, value: Path | None) -> None:
+        context.meta[option.opts[0]] = value
+
+    for name, (variable, told) in reversed(_OPTIONS.items()):
+        path = click.Path(path_type=Path)
+        command = click.option(name, type=path, envvar=variable, help=told, expose_value=False, callback=keep)(command)
+    return command
+
+
+def current() -> Shown:
+    """What is shown by the command that runs."""
+    file, ca, cert, key = (click.get_current_context().meta[name] for name in _OPTIONS)
+    return Shown(_read(file) if file else os.environ.get("VEDETTE_TOKEN") or None, ca, cert, key)
+
+
+def _read(path: Path) -> str:
+    """The token that a file holds."""
+    try:
+        with path.open("rb") as file:
+            token = file.read(_LARGEST + 1).decode("ascii").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not token or len(token) > _LARGEST:
+        fail(f"{path} holds no token")
+    return token
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
