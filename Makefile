@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load shapes hostile alarms nights rules card train-demo lock clean
+.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ honest: $(INSTALLED) ## count how many honest pictures of other trades are accus
 
 load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quarter of an hour
 	$(BIN)/python -m tests.bench.load
+
+rotations: $(INSTALLED) ## replace certificates 100 times under load, of which no call may fail; two minutes
+	$(BIN)/python -m tests.bench.rotations
 
 shapes: $(INSTALLED) ## send 20,000 images of all shapes and kinds to a real server; a quarter of an hour
 	$(BIN)/python -m tests.bench.shapes

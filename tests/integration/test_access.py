@@ -22,7 +22,7 @@ from vedette_server.access.policy import Verb
 from vedette_server.rpc import guard
 
 from tests.authority import Authority
-from tests.guarded import AUDIENCE, ISSUER, MODELS, Caller, Issuer, Models, Shown, Tokens
+from tests.guarded import AUDIENCE, ISSUER, MODELS, Caller, Issuer, Models, Shown, Tokens, reason_of
 from tests.running import wait_for
 
 POLICY = """
@@ -352,6 +352,30 @@ def test_a_header_that_is_no_bearer_token(models: Models, tmp_path: Path) -> Non
             assert caller.call("detect", "cars") == REFUSED, metadata
         caller._metadata = [("authorization", f"bearer {good}")]
         assert caller.call("detect", "cars") == OK, "the scheme's case says nothing"
+
+
+def test_nothing_of_a_request_is_waited_for_before_its_caller_is_known(models: Models, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens")
+    sent = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        sent.wait(60)
+        yield from ()
+
+    with models.behind(Sources(tokens=tokens.path)) as at, grpc.insecure_channel(at.address) as channel:
+        for method in ("Detect", "Diagnose", "ListModels", "GetModel"):
+            call = channel.stream_unary(f"/{guard.SERVICE}/{method}")
+            with pytest.raises(grpc.RpcError) as caught:
+                call(nothing(), timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    sent.set()
+
+
+def test_a_call_without_a_request_is_told_so(models: Models) -> None:
+    with models.behind(Sources()) as at, grpc.insecure_channel(at.address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.stream_unary(f"/{guard.SERVICE}/Detect")(iter([]), timeout=30)
+        assert reason_of(caught.value) == "REQUEST_UNREADABLE"
 
 
 # What changes while the server serves.

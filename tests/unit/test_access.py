@@ -75,6 +75,19 @@ def test_a_policy_that_is_none(tmp_path: Path, written: str, said: str) -> None:
         policy.read(tmp_path / "policy.toml")
 
 
+def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
+    page = Path("deploy/docs/security.md").read_text()
+    (tmp_path / "policy.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    read = policy.read(tmp_path / "policy.toml")
+    camera = read.rule("token:yard-7", Verb.STREAM, "cars-2")
+    assert camera
+    assert (camera.max_streams, camera.rate) == (4, 2)
+    assert read.rule("token:yard-7", Verb.STREAM, "roadsigns") is None
+    assert read.rule("cert:CN=ops,O=Acme", Verb.DIAGNOSE, "roadsigns")
+    assert read.rule("anonymous", Verb.DETECT, "roadsigns")
+    assert read.rule("anonymous", Verb.METRICS) is None
+
+
 @pytest.mark.parametrize(("keys", "said"), [
     ("[", "is not a JWKS"),
     ("[" * 100_000, "is not a JWKS"),

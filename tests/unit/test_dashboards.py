@@ -235,6 +235,13 @@ def test_everything_is_published_on_the_loopback_alone(compose: Any) -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_the_server_is_open_only_where_it_is_published_on_the_loopback(compose: Any) -> None:
+    service = compose["services"]["vedette"]
+    image = json.loads((DOCKER / "Dockerfile").read_text().rsplit("CMD ", 1)[1])
+    assert service["command"] == [*image, "--insecure"], "the image itself starts with TLS and identities alone"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
 def test_images_are_pinned(compose: Any) -> None:
     images = [service["image"] for service in compose["services"].values() if "image" in service]
     images += re.findall(r"^FROM (\S+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)

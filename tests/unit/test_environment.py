@@ -29,6 +29,11 @@ def link_variables(name: str, address: str, ports: list[tuple[str, int, str]]) -
     return made
 
 
+def test_what_clients_are_told_is_no_mistake_of_a_server() -> None:
+    client = ("SERVER", "TOKEN", "TOKEN_FILE", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY")
+    assert not environment.unknown(Settings.model_fields, {f"VEDETTE_{name}": "x" for name in (*client, "TLS_CERT")})
+
+
 labels = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 services = st.one_of(
     st.just("vedette"),
