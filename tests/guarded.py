@@ -50,7 +50,7 @@ class Models:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.metrics = Metrics()
-        self._engine: Engine = self.run(self._start())
+        self.engine: Engine = self.run(self._start())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
@@ -70,7 +70,7 @@ class Models:
 
         async def start() -> tuple[Guarded, RpcServer, HttpServer]:
             access = Access(sources, self.metrics.reloaded)
-            rpc = RpcServer(self._engine, 1_000_000, 8, access)
+            rpc = RpcServer(self.engine, 1_000_000, 8, access)
             http = HttpServer(self.metrics, lambda: True, access)
             listening = await rpc.start(Tcp("127.0.0.1", 0)), await http.start(Tcp("127.0.0.1", 0))
             await rpc.tell(serving=True)
@@ -87,7 +87,7 @@ class Models:
             self.run(stop())
 
     def stop(self) -> None:
-        self.run(self._engine.stop())
+        self.run(self.engine.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

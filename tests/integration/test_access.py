@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from vedette_client import Client, LocalError, NotPermitted, Overloaded, Tls, Unauthenticated
 from vedette_server.access.access import Sources
 from vedette_server.access.policy import Verb
+from vedette_server.engine.query import Query
+from vedette_server.engine.queue import Flow
 from vedette_server.rpc import guard
 
 from tests.authority import Authority
@@ -486,6 +488,33 @@ def test_a_caller_has_its_rate_and_no_more(models: Models, office: Office) -> No
         assert caught.value.retry_after > 900
         with Client(at.address, tls=tls, token=office.shown["ops"].token) as client:
             client.model("cars")
+
+
+def test_turns_are_an_identity_s_however_many_connections_it_has(
+    models: Models, office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flows: list[Flow] = []
+    item = models.engine.item
+
+    def noted(query: Query, deadline: float) -> Any:
+        flows.append(query.flow)
+        return item(query, deadline)
+
+    monkeypatch.setattr(models.engine, "item", noted)
+
+    def flow(name: str, verb: str) -> Flow:
+        with Caller(at, office.authority, office.shown[name]) as caller:
+            assert caller.call(verb, "cars") == OK
+        return flows[-1]
+
+    with models.behind(office.sources) as at:
+        detects, again, streams = flow("gate", "detect"), flow("gate", "detect"), flow("gate", "stream")
+        other = flow("ops", "detect")
+    assert detects is again
+    assert streams is not detects, "each stream has turns among its owner's"
+    assert detects.owner is not None
+    assert streams.owner is detects.owner
+    assert other.owner not in (None, detects.owner)
 
 
 # The SDK.
