@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -41,7 +41,7 @@ class Endpoint:
     address: Address
     proxy: Proxy | None
     keepalive_seconds: float | None  # None: a connection that says nothing is believed for ever
-    security: Security = field(default=Security(), repr=False)
+    security: Security
 
     @classmethod
     def of(

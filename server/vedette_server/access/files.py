@@ -53,7 +53,7 @@ class Kept(Generic[T]):
         self._seen = signature  # taken before reading: what changes meanwhile is read once more
         try:
             self._value = self._read()
-        except AccessError as error:
+        except (AccessError, OSError) as error:  # of the system: no descriptor is left, for one
             log.error("reload_refused", file=self._kind, error=str(error))  # noqa: TRY400  a reason, not a bug
             taken = False
         else:
