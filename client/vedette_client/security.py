@@ -58,10 +58,10 @@ class Security:
         shown = environment.get(_TOKEN) or None if token is None else token
         if shown is None:
             return cls(_credentials(tls) if tls else None)
-        _check(shown, "token" if token is not None else _TOKEN)
+        _check(shown, name := "token" if token is not None else _TOKEN)
         if tls is None and not address.loopback:
             msg = (
-                f"the token is not sent to {address.text} without TLS, where others could read it: "
+                f"{name} is not sent to {address.text} without TLS, where others could read it: "
                 "write grpcs:// before the address, or give tls="
             )
             raise LocalError(msg)

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -378,6 +379,16 @@ def test_a_call_without_a_request_is_told_so(models: Models) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             channel.stream_unary(f"/{guard.SERVICE}/Detect")(iter([]), timeout=30)
         assert reason_of(caught.value) == "REQUEST_UNREADABLE"
+
+
+def test_a_header_of_any_bytes_is_no_bug(models: Models, tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path / "tokens")
+    with models.behind(Sources(tokens=tokens.path)) as at:
+        host, _, port = at.http.removeprefix("http://").partition(":")
+        for value in (b"Bearer \xff\xfe", b"\xff", b"Bearer " + b"A" * 8_000, b"Bearer a.b.\xed\xa0\x80"):
+            with socket.create_connection((host, int(port)), 30) as connection:
+                connection.sendall(b"GET /metrics HTTP/1.0\r\nAuthorization: " + value + b"\r\n\r\n")
+                assert int(connection.recv(12)[-3:]) in (400, 401)
 
 
 # What changes while the server serves.

@@ -103,7 +103,7 @@ class Call:
             name = visible[0]
         if name or (served and not visible):
             self.admit(name or served[0])
-        if name not in (*visible, *aside) and len(visible) < len(served):
+        if name not in (*visible, *aside):
             reason = Reason.MODEL_NOT_FOUND if name else Reason.MODEL_NAME_MISSING
             raise Refused(reason, model=name, served=", ".join(visible))
         return name

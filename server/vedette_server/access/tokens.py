@@ -30,7 +30,7 @@ def make(name: str) -> tuple[str, str]:
 
 def digest(token: str) -> str:
     """What is kept of a token."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()  # HTTP has headers that are no UTF-8
 
 
 def read(path: Path) -> Mapping[str, str]:
