@@ -79,13 +79,13 @@ def _check(token: object, name: str) -> None:
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    ca, cert, key = (None if path is None else _read(Path(path)) for path in (tls.ca, tls.cert, tls.key))
+    ca, cert, key = (_read(name, path) for name, path in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # tries what gRPC says nothing about: it fails at each connection
     if ca is not None:
         try:
             context.load_verify_locations(cadata=ca.decode("ascii"))
         except (ssl.SSLError, ValueError) as error:
-            msg = f"{os.fspath(tls.ca or '')} holds no certificates in PEM"
+            msg = f"ca: {os.fspath(tls.ca or '')} holds no certificates in PEM"
             raise LocalError(msg) from error
     if tls.cert is not None and tls.key is not None:
         try:
@@ -102,9 +102,11 @@ def _encrypted() -> NoReturn:
     raise ValueError("nobody is asked for a password")
 
 
-def _read(path: Path) -> bytes:
+def _read(name: str, path: PathLike | None) -> bytes | None:
+    if path is None:
+        return None
     try:
-        return path.read_bytes()
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        msg = f"{name}: {os.fspath(path)!r} cannot be read: {getattr(error, 'strerror', error)}"
         raise LocalError(msg) from error

@@ -573,7 +573,7 @@ def test_the_environment_says_it_too(models: Models, office: Office, monkeypatch
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    ({"ca": "no/such/file"}, "no/such/file cannot be read"),
+    ({"ca": "no/such/file"}, "ca: 'no/such/file' cannot be read"),
     ({"ca": "tests/authority.py"}, "holds no certificates"),
     ({"cert": "x"}, "belong together"),
     ({"cert": "tests/authority.py", "key": "tests/authority.py"}, "no certificate and its key"),

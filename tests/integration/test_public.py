@@ -30,8 +30,9 @@ from tests import running
 PUBLIC = """
     Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event Failed
     FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint LocalError Mask MaskFormat Model
-    NoConnection NotFound NotServed Options Orientation OutputKind Overloaded Panoptic PixelFormat Policy Raw
-    Reconfigure Result RotatedBox Segment Sendable ServerError StageCounts Tensor Timings Unavailable VedetteError
+    NoConnection NotFound NotPermitted NotServed Options Orientation OutputKind Overloaded Panoptic PixelFormat Policy
+    Raw Reconfigure Result RotatedBox Segment Sendable ServerError StageCounts Tensor Timings Tls Unauthenticated
+    Unavailable VedetteError
 """
 
 WRONG: dict[str, Any] = {
@@ -299,13 +300,26 @@ def test_what_is_asked_anew_is_named(call: Sync | Async, name: str) -> None:
 def test_every_class_is_sent_or_answered_with(kind: str) -> None:
     """And what is answered with is made of anything: nobody but this package makes it."""
     one = classes()[kind]
-    if kind in GIVEN or issubclass(one, Client | AsyncClient | VedetteError):
+    if kind in (*GIVEN, "Tls") or issubclass(one, Client | AsyncClient | VedetteError):
         return
     assert dataclasses.is_dataclass(one) or issubclass(one, tuple), f"say how {kind} is tested"
     for value in WRONG.values():
         one(**dict.fromkeys(parameters(one), value))
     for method, function in methods(one).items():
         assert not parameters(function) or method == "to_coco", f"say how {kind}.{method} is tested"
+
+
+@pytest.mark.parametrize("name", parameters(vedette_client.Tls))
+def test_a_wrong_file_of_a_connection_is_named(name: str) -> None:
+    for value in WRONG.values():
+        beside = {"cert": {"key": None}, "key": {"cert": None}}.get(name, {})
+        for others in (beside, dict.fromkeys(beside, __file__)):
+            try:
+                Client("grpcs://vedette.test", tls=vedette_client.Tls(**{**others, name: value}))
+            except (LocalError, TypeError, ValueError) as error:
+                check(error, name)
+            else:
+                assert value is None
 
 
 def test_a_wrong_image_id_is_named(bundled: running.Server) -> None:
