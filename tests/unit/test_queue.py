@@ -164,3 +164,15 @@ async def test_a_new_one_of_an_owner_does_not_shut_the_others_out() -> None:
     for flow in (old, old, new, new, new):
         queue.push(item(flow))
     assert [one.flow is new for one in served(queue)] == [True, False, True, False, True]
+
+
+async def test_a_newcomer_is_told_of_its_own_turn_among_those_of_its_owner() -> None:
+    queue, owner = Queue(), Flow()
+    streams = [Flow(owner=owner) for _ in range(4)]
+    for flow in streams:
+        for _ in range(3):
+            queue.push(item(flow))
+    alone = Flow()
+    assert queue.seconds_before(alone, Priority.NORMAL) == 1.0, "one image of the owner, whatever it has waiting"
+    assert queue.seconds_before(Flow(owner=owner), Priority.NORMAL) <= 5.0, "one of each, not all twelve"
+    assert queue.seconds_before(streams[0], Priority.NORMAL) == 12.0, "behind three of its own, as are the others"
