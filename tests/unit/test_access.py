@@ -221,6 +221,15 @@ def test_nobody_reads_the_names_of_models_that_it_may_not_ask() -> None:
     assert caught.value.reason is Reason.NOT_PERMITTED
 
 
+def test_what_cannot_be_served_is_known_to_those_who_may_ask() -> None:
+    rules = Policy(rules=(Rule(who=("*",), may=(Verb.DESCRIBE,), models=("cars", "broken")),))
+    call = Call(Caller("token:gate"), Verb.DESCRIBE, rules, Limits(), identities=True)
+    assert call.choose("broken", ["cars", "secret"], ["broken", "hidden"]) == "broken"
+    with pytest.raises(Refused) as caught:
+        call.choose("hidden", ["cars", "secret"], ["broken", "hidden"])
+    assert caught.value.reason is Reason.NOT_PERMITTED
+
+
 # Where a server is open to others.
 
 TLS = Sources(tls_cert=Path("cert"), tls_key=Path("key"))
