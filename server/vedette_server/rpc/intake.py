@@ -23,7 +23,7 @@ from vedette_server.rpc import errors
 
 log = structlog.get_logger()
 
-CEILING = 320 * 2**20  # bytes of this process, beside admitted images
+CEILING = 320 * 2**20  # bytes of this process, beside its own and admitted images
 ARRIVE_SECONDS = 60  # for a single request to arrive whole
 _LOOK_SECONDS = 0.05  # between two looks at the memory
 _GRACE_SECONDS = 0.1  # that a message may take whatever the memory
@@ -42,11 +42,13 @@ class Intake(grpc.aio.ServerInterceptor):
         self._admitted = admitted
         self._arrive_seconds = arrive_seconds
         self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
+        self._own = 0  # bytes that this process had when it began to listen
         self._full = False
         self._looked = asyncio.Condition()
 
     async def watch(self) -> None:
         """Keep below the ceiling, until cancelled."""
+        self._own = memory.used()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if self._over() > 0:
@@ -67,7 +69,7 @@ class Intake(grpc.aio.ServerInterceptor):
 
     def _over(self) -> int:
         """The bytes above the ceiling; negative below it."""
-        return memory.used() - self._admitted() - CEILING
+        return memory.used() - self._own - self._admitted() - CEILING
 
     def _give_up(self, most: int) -> None:
         """Give up the calls that have been awaited longest, single ones first, since a stream may rest."""
