@@ -14,6 +14,7 @@ from vedette_client.address import Address
 from vedette_client.errors import LocalError
 
 _LONGEST_TOKEN = 7_000  # characters; gRPC takes 8 KiB of metadata
+_LARGEST = 4 * 2**20  # bytes of a PEM file
 _CA, _CERT, _KEY, _TOKEN = "VEDETTE_TLS_CA", "VEDETTE_TLS_CLIENT_CERT", "VEDETTE_TLS_CLIENT_KEY", "VEDETTE_TOKEN"
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -106,7 +107,15 @@ def _read(name: str, path: PathLike | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        if Path(path).exists() and not Path(path).is_file():  # a FIFO would be waited for
+            msg = f"{name}: {os.fspath(path)!r} is not a file"
+            raise LocalError(msg)
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         msg = f"{name}: {os.fspath(path)!r} cannot be read: {getattr(error, 'strerror', error)}"
         raise LocalError(msg) from error
+    if len(data) > _LARGEST:
+        msg = f"{name}: {os.fspath(path)!r} is larger than {_LARGEST} bytes"
+        raise LocalError(msg)
+    return data

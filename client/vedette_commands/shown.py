@@ -12,6 +12,7 @@ import click
 from vedette_commands.program import fail
 
 _LARGEST = 8_192  # bytes of a file with a token
+_LARGEST_PEM = 4 * 2**20  # bytes; OpenSSL would read a device to its end
 _OPTIONS = {
     "--token-file": ("VEDETTE_TOKEN_FILE", "A file with the token that says who calls.  [default: VEDETTE_TOKEN]"),
     "--tls-ca": ("VEDETTE_TLS_CA", "Who vouches for the server, PEM: TLS is spoken."),
@@ -60,6 +61,9 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 def current() -> Shown:
     """What is shown by the command that runs."""
     file, ca, cert, key = (click.get_current_context().meta[name] for name in _OPTIONS)
+    for path in (ca, cert, key):
+        if path and path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST_PEM):
+            fail(f"{path} is no file in PEM")
     return Shown(_read(file) if file else os.environ.get("VEDETTE_TOKEN") or None, ca, cert, key)
 
 

@@ -45,6 +45,7 @@ SOUND: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("vedette-server", "check"): (["nobody"], []),
     ("vedette-server", "baseline"): (["nobody"], []),
     ("vedette-server", "doctor"): ([], []),
+    ("vedette-server", "token"): (["somebody"], []),
     ("vedette-server", "report"): ([], ["--scrape", "{page}", "--out", "{folder}/report.html"]),
     ("render", ""): ([], ["--out", "{folder}/rules"]),
 }

@@ -121,6 +121,7 @@ async def test_a_call_of_no_message_is_refused() -> None:
 async def test_above_the_ceiling_what_has_been_awaited_longest_is_given_up_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(memory, "used", lambda: 0)
     taken = Intake(lambda: 0)
     async with echoing(taken) as address:
         first = asyncio.create_task(asyncio.to_thread(ended, address, raw_http2.message(b"x", 100)))

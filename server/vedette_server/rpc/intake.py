@@ -9,6 +9,7 @@ the memory.
 import asyncio
 import contextlib
 import gc
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -26,9 +27,9 @@ log = structlog.get_logger()
 CEILING = 320 * 2**20  # bytes of this process, beside its own and admitted images
 ARRIVE_SECONDS = 60  # for a single request to arrive whole
 _LOOK_SECONDS = 0.05  # between two looks at the memory
+_COLLECT_SECONDS = 2.0  # between two searches for cycles
 _GRACE_SECONDS = 0.1  # that a message may take whatever the memory
 _YOUNG_SECONDS, _MOST_YOUNG = 0.25, 10  # single messages begun in that time: what they will hold is not yet measured
-_LARGE = 32 * 2**20  # bytes that a call given up is taken to free: about the largest message
 
 M = TypeVar("M")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -43,6 +44,7 @@ class Intake(grpc.aio.ServerInterceptor):
         self._arrive_seconds = arrive_seconds
         self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
         self._own = 0  # bytes that this process had when it began to listen
+        self._collected = -math.inf  # monotonic
         self._full = False
         self._looked = asyncio.Condition()
 
@@ -53,8 +55,8 @@ class Intake(grpc.aio.ServerInterceptor):
             await asyncio.sleep(_LOOK_SECONDS)
             if self._over() > 0:
                 self._full = True
-                gc.collect()  # calls that have ended can hold their messages by their tracebacks
-                self._give_up(self._over() // _LARGE + 1)
+                self._collect()
+                self._give_up()
             elif self._full:
                 await asyncio.to_thread(memory.give_back)
                 self._full = False
@@ -71,11 +73,18 @@ class Intake(grpc.aio.ServerInterceptor):
         """The bytes above the ceiling; negative below it."""
         return memory.used() - self._own - self._admitted() - CEILING
 
-    def _give_up(self, most: int) -> None:
-        """Give up the calls that have been awaited longest, single ones first, since a stream may rest."""
+    def _collect(self) -> None:
+        """Free what ended calls hold by their tracebacks. It takes a while, so it is done but now and then."""
+        now = time.monotonic()
+        if now > self._collected + _COLLECT_SECONDS:
+            self._collected = now
+            gc.collect()
+
+    def _give_up(self) -> None:
+        """Give up half of the calls: those awaited longest, and single ones first, since a stream may rest."""
         late = time.monotonic() - _GRACE_SECONDS
         old = [task for task, (_, since) in self._awaited.items() if since < late and not task.done()]
-        for task in sorted(old, key=self._awaited.__getitem__)[:most]:
+        for task in sorted(old, key=self._awaited.__getitem__)[: -(-len(old) // 2)]:
             task.cancel()
 
     async def _next(self, messages: AsyncIterator[M], seconds: float | None = None) -> M | None:
