@@ -34,8 +34,8 @@ _FILES: tuple[tuple[str, tuple[str, ...], dict[str, tuple[Any, ...]], int], ...]
         16_384,
     ),
 )
-_DEEP, _WITH_ALPHA, _ANIMATED = ("I;16", "F"), ("LA", "RGBA"), ("PNG", "WEBP", "GIF", "TIFF", "AVIF")
-_LEAST_ANIMATED = {"AVIF": 16}  # pixels of an edge: libavif's encoder ends the process for animations of fewer
+_DEEP, _WITH_ALPHA = ("I;16", "F"), ("LA", "RGBA")
+_ANIMATED = ("PNG", "WEBP", "GIF", "TIFF")  # libavif's encoder ends the process for some small animations
 _BAD_VALUES = {
     "nan": (np.nan, Reason.VALUES_NOT_FINITE),
     "infinity": (-np.inf, Reason.VALUES_NOT_FINITE),
@@ -292,7 +292,7 @@ def _saved(
 ) -> bytes:
     """A picture as a file, spoilt where it is to be."""
     buffer = io.BytesIO()
-    if fault == "animated" and codec in _ANIMATED and min(picture.size) >= _LEAST_ANIMATED.get(codec, 2):
+    if fault == "animated" and codec in _ANIMATED and min(picture.size) > 1:
         further = [
             picture.transpose(method) for method in (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180)
         ]
