@@ -18,7 +18,9 @@ from vedette_server.contract.options import Asked, Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Monitor, Outcome, Query
+from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.stream import Frame, Policy, Stream, StreamSettings
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
@@ -335,3 +337,16 @@ async def test_a_version_that_comes_back_before_it_has_gone_is_loaded_after_it()
     await engine.detect(query(0))
     assert Page.parse(metrics.page("")[0].decode()).value("vedette_answers_total", model="test", version="1") == 1
     await engine.stop()
+
+
+async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine) -> None:
+    settings = StreamSettings("", "", Policy.LATEST, Priority.NORMAL, "camera", max_in_flight=1)
+    with Stream(engine, settings, Asked()) as stream:
+        for frame_id, first in enumerate((SLEEP, 0, 0)):
+            sent = query(first)
+            await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))
+            await asyncio.sleep(0)
+        assert engine.held_bytes == 2 * 300, "one under way, and the newest; the one between was superseded"
+    while engine.held_bytes:
+        engine.changed.clear()
+        await engine.changed.wait()

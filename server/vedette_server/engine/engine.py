@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TypeVar
 
 import structlog
@@ -48,6 +48,7 @@ class Engine:
         self._going: list[ServedVersion] = []  # being unloaded
         self._in_flight = 0
         self._arrivals = 0
+        self.holders: set[Callable[[], int]] = set()  # of open streams: the bytes that each holds back
         self.held = 0  # bytes of frames that were read, and for which there is no room yet
         self.stopping = asyncio.Event()  # set from the drain on
 
@@ -107,7 +108,7 @@ class Engine:
     @property
     def held_bytes(self) -> int:
         """The bytes of the images that wait or run, or are held by their streams."""
-        return self.held + sum(version.held_bytes for version in self._served)
+        return self.held + sum(held() for held in self.holders) + sum(version.held_bytes for version in self._served)
 
     @contextlib.contextmanager
     def holding(self, size: int) -> Iterator[None]:

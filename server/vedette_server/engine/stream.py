@@ -130,16 +130,23 @@ class Stream:
 
     def __enter__(self) -> Self:
         """Opened by the servicer."""
+        self._engine.holders.add(self._held)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give up what is under way."""
+        self._engine.holders.discard(self._held)
         for entry in self._underway | ({self._newest} if self._newest else set()):
             entry.fate.cancel()
             if entry.item:
                 entry.item.answer.cancel()
+
+    def _held(self) -> int:
+        """The bytes of the frame that has not been given to the engine."""
+        newest = self._newest
+        return len(newest.frame.data) if newest and newest not in self._underway else 0
 
     async def put(self, frame: Frame) -> None:
         """Take a frame. LOSSLESS waits until there is room for it, LATEST never.
