@@ -20,7 +20,7 @@ from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import PoolSettings, State
-from vedette_server.engine.stream import Frame, Policy, Stream, StreamSettings
+from vedette_server.engine.stream import Fate, Frame, Policy, Stream, StreamSettings
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
@@ -350,3 +350,22 @@ async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine)
     while engine.held_bytes:
         engine.changed.clear()
         await engine.changed.wait()
+
+
+async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room() -> None:
+    """Each finds room for one more frame when it looks, and there is room for one of all."""
+    roomy = 32 * 2**20  # what the contract lets an image have is always taken
+    engine = await started(dataclasses.replace(SETTINGS, max_queued_bytes=roomy))
+    sent = query(SLEEP, roomy // 3 - roomy // 3 % 3_000)
+
+    async def fates() -> list[Fate]:
+        settings = StreamSettings("", "", Policy.LOSSLESS, Priority.NORMAL, "", max_in_flight=4)
+        with Stream(engine, settings, Asked()) as stream:
+            for frame_id in range(4):
+                await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))
+            await stream.finish()
+            return [told.fate async for told in stream.told()]
+
+    for one in await asyncio.gather(*(fates() for _ in range(5))):
+        assert [type(fate) for fate in one] == [Outcome] * 4
+    await engine.stop()

@@ -288,11 +288,12 @@ class Stream:
             settings.request_id,
             frame.captured,
         )
-        lossless = settings.policy is Policy.LOSSLESS
-        deadline = math.inf if lossless else entry.arrived + self._engine.max_seconds
+        deadline = math.inf if self._lossless else entry.arrived + self._engine.max_seconds
         try:
             with self._engine.underway(settings.model, settings.version):
                 entry.served, entry.item = self._engine.item(query, deadline)
+                if self._lossless:
+                    await self._until_taken(entry, entry.served)
                 entry.served.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
@@ -302,6 +303,13 @@ class Stream:
                 entry.settle(refusal)
         except asyncio.CancelledError:  # of the item's answer; what was superseded or given up is settled by then
             entry.settle(Refused(Reason.INTERNAL))
+
+    async def _until_taken(self, entry: _Entry, served: ServedVersion) -> None:
+        """Wait for the room that other streams' frames have taken since this one was read."""
+        size = len(entry.frame.data)
+        with self._engine.holding(size):
+            while not served.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
+                await asyncio.sleep(_READY_SECONDS)
 
     def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:
         with self._guarded(entry):

@@ -49,17 +49,20 @@ class Intake(grpc.aio.ServerInterceptor):
         self._looked = asyncio.Condition()
 
     async def watch(self) -> None:
-        """Keep below the ceiling, until cancelled."""
+        """Keep below the ceiling, and give back what a burst has left, until cancelled."""
         self._own = memory.used()
+        most = 0  # bytes that were in use since memory was last given back
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if self._over() > 0:
-                self._full = True
+            used, admitted = memory.used() - self._own, self._admitted()
+            most = max(most, used)
+            self._full = used - admitted > CEILING
+            if self._full:
                 self._collect()
                 self._give_up()
-            elif self._full:
+            elif most > CEILING and admitted < CEILING // 4 and self._collect():
                 await asyncio.to_thread(memory.give_back)
-                self._full = False
+                most = memory.used() - self._own
             async with self._looked:
                 self._looked.notify_all()
 
@@ -69,16 +72,14 @@ class Intake(grpc.aio.ServerInterceptor):
         young = sum(begun > since for of_stream, begun in self._awaited.values() if not of_stream)
         return not self._full and (streamed or young < _MOST_YOUNG)
 
-    def _over(self) -> int:
-        """The bytes above the ceiling; negative below it."""
-        return memory.used() - self._own - self._admitted() - CEILING
-
-    def _collect(self) -> None:
-        """Free what ended calls hold by their tracebacks. It takes a while, so it is done but now and then."""
+    def _collect(self) -> bool:
+        """Free what ended calls hold by their tracebacks. It takes a while: returns whether it is time for it again."""
         now = time.monotonic()
-        if now > self._collected + _COLLECT_SECONDS:
-            self._collected = now
-            gc.collect()
+        if now < self._collected + _COLLECT_SECONDS:
+            return False
+        self._collected = now
+        gc.collect()
+        return True
 
     def _give_up(self) -> None:
         """Give up half of the calls: those awaited longest, and single ones first, since a stream may rest."""
