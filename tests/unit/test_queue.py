@@ -68,8 +68,9 @@ async def test_a_flow_of_costly_images_has_fewer_turns() -> None:
     assert sum(one.flow is small for one in first) == 6
 
 
-async def test_a_flow_that_comes_back_has_saved_nothing_up() -> None:
-    queue, old, new = Queue(), Flow(), Flow()
+@pytest.mark.parametrize("owner", [None, Flow()], ids=["each its own", "of one owner"])
+async def test_a_flow_that_comes_back_has_saved_nothing_up(owner: Flow | None) -> None:
+    queue, old, new = Queue(), Flow(owner=owner), Flow(owner=owner)
     for _ in range(5):
         queue.push(item(old))
     served(queue)
@@ -153,17 +154,6 @@ async def test_those_of_one_owner_share_its_turns_in_turns() -> None:
     assert sum(one.flow is alone for one in order[:4]) == 2
     shared = [one.flow for one in order if one.flow is not alone]
     assert shared[:4] == [first, second, first, second]
-
-
-async def test_a_new_one_of_an_owner_does_not_shut_the_others_out() -> None:
-    queue, owner = Queue(), Flow()
-    old, new = Flow(owner=owner), Flow(owner=owner)
-    for _ in range(5):
-        queue.push(item(old))
-    served(queue)
-    for flow in (old, old, new, new, new):
-        queue.push(item(flow))
-    assert [one.flow is new for one in served(queue)] == [True, False, True, False, True]
 
 
 async def test_a_newcomer_is_told_of_its_own_turn_among_those_of_its_owner() -> None:

@@ -50,7 +50,7 @@ class End(StrEnum):
 
     OUT_OF_MEMORY = "out_of_memory"
     KILLED = "killed"  # by a signal from outside
-    HUNG = "hung"  # its inference loop showed no life
+    HUNG = "hung"  # it did nothing of what it had to do
     DISMISSED = "dismissed"  # it no longer answered as it must
     CRASHED = "crashed"
 
