@@ -165,13 +165,18 @@ def long_lists(server: running.Server, calls: int = 20) -> None:
 
 
 def idle_streams(server: running.Server, calls: int = 64) -> None:
-    """Streams that are opened and never configured, while others are opened and closed."""
+    """Streams that are opened and never configured, as many as may be open, while another is opened and answered."""
     with contextlib.ExitStack() as held:
         for _ in range(4):
             one = held.enter_context(raw_http2.connection(server.address))
             for _ in range(calls // 4):
                 one.call(raw_http2.STREAM)
-        time.sleep(2)
+        frame = pb.Frame(frame_id=1, image=load.request(load.picture()).image)
+        sent = [pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS))]
+        sent.append(pb.StreamDetectRequest(frame=frame))
+        with grpc.insecure_channel(server.address) as channel:
+            (told,) = DetectionServiceStub(channel).StreamDetect(iter(sent), timeout=running.PATIENCE)
+        assert told.HasField("answer"), told
 
 
 def idle_connections(server: running.Server, connections: int = 1_000) -> None:
