@@ -21,6 +21,7 @@ import grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_client import Client, Tls
+from vedette_server.pool import forks
 
 BIN = Path(sys.executable).parent
 PATIENCE = 120.0  # seconds that a condition may take on a slow machine before a test gives up
@@ -104,18 +105,21 @@ class Server:
         with Client(self.address, tls=self.tls, token=self.token) as client:
             wait_for(client.healthy, f"SERVING; log:\n{self.log_path.read_text()}")
 
+    def children(self) -> list[int]:
+        """The processes that are its own: the fork server, and the workers, which it has adopted."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
     def worker_pids(self) -> list[int]:
-        return [
-            int(child)
-            for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        ]
+        return [*filter(self.is_worker, self.children())]
 
     def is_worker(self, pid: int) -> bool:
-        """Whether a child is up to its own program: not on its way there, nor gone."""
+        """Whether a process is a worker, and has not gone."""
         try:
-            return b"vedette_server.pool.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            status = Path(f"/proc/{pid}/status").read_text()
         except OSError:
             return False
+        return f"Name:\t{forks.NAME}\n" in status and "State:\tZ" not in status
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -132,20 +136,18 @@ def check_invariants(log_path: Path) -> None:
 def server(
     *flags: str,
     serving: bool = True,
-    spares: int = 0,
     inside: Sequence[str] = (),
     tls: Tls | None = None,
     token: str | None = None,
 ) -> Iterator[Server]:
     """Start a server, wait until it serves, and end it after the test if the test did not.
 
-    None stands by for its workers unless a test says so: importing torch takes seconds of each server's start. `inside`
-    is a command that runs it within other bounds, such as `unshare`.
+    `inside` is a command that runs it within other bounds, such as `unshare`.
     """
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
-        environment |= {"VEDETTE_CHECK_INVARIANTS": "true", "VEDETTE_SPARES": str(spares)}
+        environment |= {"VEDETTE_CHECK_INVARIANTS": "true"}
         process = subprocess.Popen([*inside, *command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
             running = Server(process, Path(log.name), tls, token)

@@ -230,7 +230,7 @@ def corrupted(at: Scene) -> Iterator[None]:
     passed = running.sample(at.server, PASSED)
     running.wait_for(lambda: running.sample(at.server, PASSED) > passed, "a check of the golden images")
     weights = load_file(at.root / MODEL / "1" / "model.safetensors")[CLASSIFIER].astype(np.float32)
-    (pid,) = filter(at.server.is_worker, at.server.worker_pids())
+    (pid,) = at.server.worker_pids()
     addresses = memory.find(pid, weights.tobytes())
     assert addresses
     memory.write(pid, addresses, np.full_like(weights, np.nan).tobytes())
@@ -240,7 +240,7 @@ def corrupted(at: Scene) -> Iterator[None]:
 @contextlib.contextmanager
 def killed(at: Scene) -> Iterator[None]:
     """The worker is killed."""
-    for pid in filter(at.server.is_worker, at.server.worker_pids()):
+    for pid in at.server.worker_pids():
         os.kill(pid, signal.SIGKILL)
     yield
 

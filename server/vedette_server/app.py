@@ -46,7 +46,6 @@ class App:
             max_queued_bytes=settings.max_queued_bytes,
             golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
-            spares=settings.spares,
             memory_bytes=settings.worker_memory_bytes,
             violated=_log_violations if settings.check_invariants else None,
         )

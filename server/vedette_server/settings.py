@@ -38,8 +38,6 @@ class Settings(BaseSettings):
     repository: Path = BUNDLED_REPOSITORY
     plugins: tuple[str, ...] = ()  # modules that model versions may import into their workers
     workers: Positive = 1  # processes for each model version
-    # Processes that stand by, their imports done, to replace lost workers at once. Each costs the imports' memory.
-    spares: Annotated[int, Field(ge=0)] = 1
     threads: Positive | None = None  # of each worker; None shares the cores out, so that they are never oversubscribed
     device: str = "cpu"  # as torch names it; several, separated by commas, share the workers out
     max_queued: Positive = 64  # requests that may wait for a version's workers

@@ -138,7 +138,7 @@ class _Overwritten:
     def prepare(self, post: Post) -> None:
         weights = load_file(post.repository / MODEL / "1" / "model.safetensors")[_CLASSIFIER].astype(np.float32)
         self._by = self._change(weights).tobytes()
-        workers = filter(post.server.is_worker, post.server.worker_pids())
+        workers = post.server.worker_pids()
         self._there = [(pid, address) for pid in workers for address in memory.find(pid, weights.tobytes())]
         assert self._there, "its weights are somewhere in its memory"
         proved = 'vedette_golden_checks_total{model="roadsigns",result="passed",version="1"}'
@@ -162,7 +162,7 @@ def _lose_the_workers(post: Post) -> None:
     """What they load is no longer there when they are killed."""
     weights = post.repository / MODEL / "1" / "model.safetensors"
     weights.rename(weights.with_suffix(".away"))
-    for pid in filter(post.server.is_worker, post.server.worker_pids()):
+    for pid in post.server.worker_pids():
         os.kill(pid, signal.SIGKILL)
 
 

@@ -102,7 +102,7 @@ async def kill(started: running.Server, requests: int, kills: int, seed: int = 1
     async def call(stub: DetectionServiceStub) -> None:
         while (number := next(numbers)) < requests:
             if number in moments:
-                while not (pids := [pid for pid in started.worker_pids() if started.is_worker(pid)]):
+                while not (pids := started.worker_pids()):
                     await asyncio.sleep(0.05)
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 seen.kills += 1

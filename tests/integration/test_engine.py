@@ -32,7 +32,7 @@ from vedette_server.repository.shelf import RefusedVersion
 from tests import invariants, running
 from tests.unit.test_contract import contract
 
-KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE = 1, 2, 3, 4, 5, 6, 8
+KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST = 1, 2, 3, 4, 5, 6, 8, 9
 
 
 class Scripted:
@@ -59,6 +59,8 @@ class Scripted:
                     time.sleep(0.5)
                 case 5:  # HANG
                     threading.Event().wait()
+                case 9:  # EXHAUST
+                    bytearray(2**60)
         return list(images)
 
     def encode(self, inferred: tuple[bytes, Options]) -> Answer:
@@ -166,6 +168,14 @@ async def test_an_image_that_crashes_two_workers_is_poisonous_and_harms_no_other
     assert served.restarts == 2
 
 
+async def test_an_image_that_exhausts_the_memory_of_two_workers_is_told_so(engine: Engine) -> None:
+    others = [asyncio.create_task(engine.detect(query(0))) for _ in range(3)]
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(EXHAUST))
+    assert (caught.value.reason, caught.value.facts) == (Reason.WORKER_OUT_OF_MEMORY, {"losses": "2"})
+    assert all(outcome.answer.evidence.best_score == 7 * 299 for outcome in await asyncio.gather(*others))
+
+
 @pytest.mark.parametrize("stage", [HANG_EARLY, HANG, HANG_LATE])
 async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(stage: int) -> None:
     engine = await started(dataclasses.replace(SETTINGS, hang_seconds=2.0))
@@ -191,7 +201,7 @@ async def test_what_has_time_waits_for_workers_that_were_lost(engine: Engine) ->
             await engine.changed.wait()
         assert served.state is State.UNAVAILABLE
         with pytest.raises(Refused) as caught:
-            await engine.detect(query(0, seconds=0.01))
+            await engine.detect(query(0, seconds=0.0001))
         assert caught.value.reason is Reason.MODEL_NOT_READY
         assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
 

@@ -23,7 +23,7 @@ from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import RpcServer
 
 from tests.integration import test_bad_input as bad_input
-from tests.integration.test_engine import KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
+from tests.integration.test_engine import EXHAUST, KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
 
 OTHER = dataclasses.replace(MODEL, name="other")
 SLOW = dataclasses.replace(SETTINGS, workers=1)
@@ -88,6 +88,10 @@ async def poisonous(serve: Serve) -> Awaitable[object]:
     return (await serve()).detect(KILL)
 
 
+async def exhausting(serve: Serve) -> Awaitable[object]:
+    return (await serve()).detect(EXHAUST)
+
+
 async def a_bug(serve: Serve) -> Awaitable[object]:
     return (await serve()).detect(RAISE)
 
@@ -104,11 +108,11 @@ async def not_loaded(serve: Serve) -> Awaitable[object]:
     return (await serve(BROKEN, State.UNAVAILABLE)).detect(0)
 
 
-async def killed_twice(serve: Serve) -> Awaitable[object]:
-    """Both times by a signal from outside, so that the image is not to blame."""
+async def killed_again_and_again(serve: Serve) -> Awaitable[object]:
+    """Each time by a signal from outside, so that the image is not to blame."""
     running = await serve()
     call = asyncio.ensure_future(running.detect(SLEEP))
-    for _ in range(2):
+    for _ in range(10):
         served = running.engine.find("test", "")
         while not served.running_pids:
             await asyncio.sleep(0.01)
@@ -177,7 +181,8 @@ TROUBLE: dict[Reason, Callable[[Serve], Awaitable[Awaitable[object]]]] = {
     Reason.MODEL_NOT_READY: not_loaded,
     Reason.SHUTTING_DOWN: stopping,
     Reason.OVERLOADED: overloaded,
-    Reason.WORKERS_LOST: killed_twice,
+    Reason.WORKERS_LOST: killed_again_and_again,
+    Reason.WORKER_OUT_OF_MEMORY: exhausting,
     Reason.STREAM_NOT_CONFIGURED: unconfigured,
     Reason.STREAM_CHANGED: changed,
     Reason.FRAME_OUT_OF_ORDER: out_of_order,

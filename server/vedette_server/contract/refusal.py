@@ -62,6 +62,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = auto()
     IMAGE_POISONOUS = auto()
     WORKERS_LOST = auto()
+    WORKER_OUT_OF_MEMORY = auto()
     STREAM_NOT_CONFIGURED = auto()
     STREAM_CHANGED = auto()
     FRAME_OUT_OF_ORDER = auto()

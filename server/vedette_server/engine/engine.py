@@ -19,7 +19,7 @@ from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, O
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
 from vedette_server.explain.diagnosis import Diagnosis
-from vedette_server.pool.spare import Spares
+from vedette_server.pool.forkserver import Forkserver
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.repository.shelf import RefusedVersion
 
@@ -40,7 +40,7 @@ class Engine:
         self.max_seconds = max_seconds  # that a request may take
         self.monitor = unfailing(monitor)
         self._settings = settings
-        self._spares = Spares(settings.factory, settings.spares, settings.memory_bytes)
+        self._forkserver = Forkserver(settings.factory, settings.memory_bytes)
         self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
         self.probe = Probe(self.monitor, self._diagnostician)
         self._served: list[ServedVersion] = []
@@ -58,7 +58,7 @@ class Engine:
             one.model for one in self._served if one.model.name == model.name and one.model.version < model.version
         ]
         served = ServedVersion(
-            model, self._settings, self._spares, self.monitor, self.changed, before[-1] if before else None
+            model, self._settings, self._forkserver, self.monitor, self.changed, before[-1] if before else None
         )
         self._served = sorted([*self._served, served], key=lambda one: (one.model.name, one.model.version))
         self.monitor.loaded(model)
@@ -308,5 +308,5 @@ class Engine:
     async def stop(self) -> None:
         """End every worker."""
         await self.probe.stop()
-        await self._spares.stop()
         await asyncio.gather(*(version.stop() for version in self._served))
+        await self._forkserver.stop()

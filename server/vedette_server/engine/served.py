@@ -23,10 +23,10 @@ from vedette_server.engine.queue import Item
 from vedette_server.explain.explain import usual
 from vedette_server.explain.findings import Code
 from vedette_server.explain.usual import Usual
+from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool, ProbationError
 from vedette_server.pool.process import Loss, Worker, WorkerBugError, WorkerLostError
-from vedette_server.pool.spare import Spares
 from vedette_server.repository import baseline
 from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
@@ -34,7 +34,8 @@ from vedette_server.repository.repository import ModelVersion
 log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.02  # between two looks whether a worker is idle
-_MOST_LOSSES = 2  # workers that one image may take with it
+_MOST_BLAMED = 2  # workers that one image may take with it
+_MOST_LOSSES = 10  # that it may be lost with in all, whoever is to blame
 
 
 class State(StrEnum):
@@ -57,7 +58,6 @@ class PoolSettings:
     max_queued_bytes: int
     golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
     hang_seconds: float = 60.0  # after which a worker that does nothing of what it has to do is replaced
-    spares: int = 0  # processes that stand by to become workers
     memory_bytes: int | None = None  # that each worker may use; None: any
     violated: Callable[[Sequence[str]], None] | None = None  # told which invariants do not hold; None: never checked
 
@@ -74,7 +74,7 @@ class ServedVersion:
         self,
         model: ModelVersion,
         settings: PoolSettings,
-        spares: Spares,
+        forkserver: Forkserver,
         monitor: Monitor,
         changed: asyncio.Event,
         predecessor: ModelVersion | None = None,
@@ -90,7 +90,7 @@ class ServedVersion:
             for index in range(settings.workers)
             for device in [settings.devices[index % len(settings.devices)]]
         ]
-        self._pool = Pool(starts, spares, settings.hang_seconds, self._probation, self._vigil, self._note)
+        self._pool = Pool(starts, forkserver, settings.hang_seconds, self._probation, self._vigil, self._note)
         self._ledger = Ledger()
         self._estimate = Estimate(model.contract.resize)
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
@@ -316,16 +316,19 @@ class ServedVersion:
         self._estimate.learn((answer.height, answer.width), seconds)
 
     def _lost_with(self, item: Item, loss: Loss) -> None:
-        """Retry what was lost with its worker, once, alone: what two workers crash of is poisonous."""
+        """Retry what was lost with its worker, alone: what two workers crash of is poisonous."""
         item.losses.append(loss)
-        if len(item.losses) < _MOST_LOSSES:
+        blamed = [one for one in item.losses if one is not Loss.KILLED]
+        if len(blamed) < _MOST_BLAMED and len(item.losses) < _MOST_LOSSES:
             self._ledger.retry(item)
-        elif Loss.MISUNDERSTOOD in item.losses:
+        elif Loss.MISUNDERSTOOD in blamed:
             self._ledger.settle(item, Refused(Reason.INTERNAL))
-        elif Loss.KILLED in item.losses:
+        elif len(blamed) < _MOST_BLAMED:
             self._ledger.settle(item, Refused(Reason.WORKERS_LOST, losses=len(item.losses)))
+        elif Loss.OUT_OF_MEMORY in blamed:
+            self._ledger.settle(item, Refused(Reason.WORKER_OUT_OF_MEMORY, losses=len(blamed)))
         else:
-            self._ledger.settle(item, Refused(Reason.IMAGE_POISONOUS, losses=len(item.losses)))
+            self._ledger.settle(item, Refused(Reason.IMAGE_POISONOUS, losses=len(blamed)))
 
     async def _probation(self, worker: Worker) -> None:
         """Let a new worker prove that it sees before it serves."""

@@ -11,11 +11,15 @@ fails where it is asked for, with a name, and the kernel need not choose whom to
 
 import ctypes
 import resource
+from pathlib import Path
 
 _libc = ctypes.CDLL(None)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_* of glibc's malloc.h
 _KEPT = 2**30  # bytes of free memory, beyond which it is given back after all
 _MAPPED = 32 * 2**20  # bytes from which a buffer is mapped by itself: the most that glibc takes
+
+
+_LEAST_ROOM = 2**27  # bytes
 
 
 class _Figures(ctypes.Structure):
@@ -59,7 +63,20 @@ def give_back() -> None:
 
 
 def limit(most: int) -> None:
-    """Limit this process's own memory, in bytes; a lower limit that it has already stands."""
+    """Limit this process's own memory, in bytes; a lower limit that it has already stands.
+
+    Raises `MemoryError` where that leaves no room beside what is in use: torch waits for ever for threads that could
+    not be started.
+    """
+    if (has := _own()) + _LEAST_ROOM > most:
+        msg = f"{most} bytes are too few: {has} are in use before a model is loaded, and {_LEAST_ROOM} must be left"
+        raise MemoryError(msg)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     least = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+
+
+def _own() -> int:
+    """The bytes that count towards RLIMIT_DATA."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))

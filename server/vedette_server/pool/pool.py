@@ -10,16 +10,17 @@ from typing import TypeAlias
 import structlog
 
 from vedette_server.contract.loading import Check
+from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.messages import Start
 from vedette_server.pool.process import End, Worker, WorkerStartError
-from vedette_server.pool.spare import Spares
 
 log = structlog.get_logger()
 
 _DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
 _OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
 FAILED = "failed_to_start"  # a cause of losses: the model was refused, or did not answer as it must
-_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0  # seconds between two starts in the same place
+# Seconds between two starts in the same place, of which the first failed. A worker that served is replaced at once.
+_FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0
 
 
 class ProbationError(Exception):
@@ -41,14 +42,14 @@ class Pool:
     def __init__(
         self,
         starts: Sequence[Start],
-        spares: Spares,
+        forkserver: Forkserver,
         hang_seconds: float,
         probation: Probation,
         vigil: Vigil,
         changed: Callable[[], None],
     ) -> None:
         self._starts = starts
-        self._spares = spares
+        self._forkserver = forkserver
         self._hang_seconds = hang_seconds
         self._probation = probation
         self._vigil = vigil
@@ -59,8 +60,7 @@ class Pool:
         self.losses: Counter[str] = Counter()  # by cause: an `End`, or `FAILED`
         self.check: Check | None = None  # that the last failure was of, where it was of one
         self.last_failure: str | None = None  # why there is no worker, while there is none
-        # What the last start took that brought a worker into rotation, with a spare and without.
-        self._start_seconds: dict[bool, float] = {}
+        self._start_seconds = 0.0  # that the last worker took from its fork into rotation
         self._back_at: float | None = None  # when a lost worker is expected back; None: none was, or starts fail
 
     def run(self) -> None:
@@ -68,20 +68,18 @@ class Pool:
         self._keepers = [asyncio.create_task(self._keep(start)) for start in self._starts]
 
     async def _keep(self, start: Start) -> None:
-        backoff = _FIRST_BACKOFF
+        backoff = 0.0
         while True:
-            started, quick = time.monotonic(), self._spares.ready
             try:
-                worker = await Worker.spawn(start, self._spares, self._changed)
+                worker = await Worker.spawn(start, self._forkserver, self._changed)
                 async with contextlib.AsyncExitStack() as stack:
                     stack.push_async_callback(worker.stop)
                     watch = asyncio.create_task(self._watch(worker))
                     stack.callback(watch.cancel)
                     await self._probation(worker)
-                    self._start_seconds[quick] = time.monotonic() - started
-                    self._spares.fill()
+                    self._start_seconds = time.monotonic() - worker.forked
                     await self._in_rotation(worker)
-                backoff = _FIRST_BACKOFF
+                backoff = 0.0
             except (WorkerStartError, ProbationError) as error:
                 self.last_failure, self._back_at = str(error), None
                 self._note_failure(error.check)
@@ -93,7 +91,7 @@ class Pool:
                 log.exception("worker_failed_to_start", folder=start.folder)
                 self._changed()
             await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, _LONGEST_BACKOFF)
+            backoff = min(max(2 * backoff, _FIRST_BACKOFF), _LONGEST_BACKOFF)
             self.restarts += 1
 
     def _note_failure(self, check: Check | None) -> None:
@@ -129,7 +127,7 @@ class Pool:
             self.losses[cause] += 1
             self.check = Check.OUT_OF_MEMORY if cause is End.OUT_OF_MEMORY else None
             self.last_failure = f"worker {worker.pid} ended with status {status} ({cause})"
-            self._back_at = time.monotonic() + _FIRST_BACKOFF + self._expected()
+            self._back_at = time.monotonic() + self._start_seconds
         finally:
             vigil.cancel()
             self.workers.remove(worker)
@@ -141,10 +139,6 @@ class Pool:
         if self.workers:
             return 0.0
         return None if self._back_at is None else max(self._back_at - time.monotonic(), 0.0)
-
-    def _expected(self) -> float:
-        """Seconds that the next start will probably take."""
-        return self._start_seconds.get(self._spares.ready, max(self._start_seconds.values()))
 
     @property
     def idle(self) -> Worker | None:

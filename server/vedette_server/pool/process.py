@@ -1,9 +1,7 @@
 """One worker process, as the gateway holds it."""
 
 import asyncio
-import contextlib
 import itertools
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +18,15 @@ from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
 from vedette_server.pool import oom
 from vedette_server.pool.channel import ChannelBlockedError, ChannelClosedError, GatewayEnd
+from vedette_server.pool.forkserver import ForkError, Forkserver, Process
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 from vedette_server.pool.slots import Slot
-from vedette_server.pool.spare import Spares
 
 log = structlog.get_logger()
 
 DEPTH = 2  # batches that a worker has before it is through with them: one is inferred, the next is prepared meanwhile
 _MOST_BATCHES = 4  # that it has in all, with those that are being encoded
+_LOAD_SECONDS = 600.0  # for a predictor to be loaded: the largest, from a slow disk
 _STOP_SECONDS = 5.0  # for a worker to end by itself after its channel was closed
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 
@@ -59,8 +58,18 @@ class Loss(Enum):
     """How a worker ended while it had a job."""
 
     CRASHED = auto()  # by itself, or because it hung: the job may be to blame
-    KILLED = auto()  # by a signal from outside: the job is not to blame
+    OUT_OF_MEMORY = auto()  # the job may be to blame, or whatever else was in memory
+    KILLED = auto()  # by a signal from outside, or dismissed: the job is not to blame
     MISUNDERSTOOD = auto()  # it said what the gateway cannot read: a bug
+
+
+_LOSSES = {
+    End.OUT_OF_MEMORY: Loss.OUT_OF_MEMORY,
+    End.KILLED: Loss.KILLED,
+    End.HUNG: Loss.CRASHED,
+    End.DISMISSED: Loss.KILLED,
+    End.CRASHED: Loss.CRASHED,
+}
 
 
 class WorkerLostError(Exception):
@@ -112,9 +121,9 @@ class _Memory:
 class Worker:
     """A running worker process, with its predictor loaded."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: GatewayEnd, changed: Callable[[], None]) -> None:
+    def __init__(self, process: Process, channel: GatewayEnd, changed: Callable[[], None]) -> None:
         self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+        self.forked = time.monotonic()
         self._channel = channel
         self._changed = changed  # called when there is room for another batch
         self._ids = itertools.count(1)
@@ -131,13 +140,22 @@ class Worker:
         self.max_batch = 1
 
     @classmethod
-    async def spawn(cls, start: Start, spares: Spares, changed: Callable[[], None]) -> "Worker":
-        """Start a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
-        process, channel = await spares.take()
-        worker = cls(process, channel, changed)
-        worker._limited |= spares.memory_bytes is not None
+    async def spawn(cls, start: Start, forkserver: Forkserver, changed: Callable[[], None]) -> "Worker":
+        """Have a process forked and wait until its predictor is loaded. Raises `WorkerStartError`."""
         try:
-            await worker._load(start)
+            process, channel = await forkserver.fork()
+        except ForkError as error:
+            raise _unforked(error) from error
+        worker = cls(process, channel, changed)
+        worker._limited |= forkserver.memory_bytes is not None
+        try:
+            async with asyncio.timeout(_LOAD_SECONDS):
+                await worker._load(start)
+        except TimeoutError as error:
+            worker.dump()
+            await worker.stop()
+            msg = f"worker {worker.pid} has not loaded its predictor within {_LOAD_SECONDS:.0f} s"
+            raise WorkerStartError(msg) from error
         except BaseException:
             await worker.stop()
             raise
@@ -246,8 +264,8 @@ class Worker:
             misunderstood = True
         self._kill()
         status = await self._process.wait()
-        loss = Loss.KILLED if status in _FROM_OUTSIDE and not self._hung else Loss.CRASHED
-        error = WorkerLostError(f"worker {self.pid}, status {status}", Loss.MISUNDERSTOOD if misunderstood else loss)
+        loss = Loss.MISUNDERSTOOD if misunderstood else _LOSSES[self.cause(status)]
+        error = WorkerLostError(f"worker {self.pid}, status {status}", loss)
         for job in self._underway.values():
             if not job.answer.done():
                 job.answer.set_exception(error)
@@ -283,9 +301,8 @@ class Worker:
         self._changed()
 
     def dump(self) -> None:
-        """Have a process that has loaded its predictor write its stacks to stderr."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGQUIT)
+        """Have the process write its stacks to stderr."""
+        self._process.send_signal(signal.SIGQUIT)
 
     def give_up(self) -> None:
         """End a process that hangs; what it has is lost, and to blame."""
@@ -310,10 +327,9 @@ class Worker:
         return self._end
 
     def _kill(self) -> None:
-        """End the process, if it has not ended. `Process.kill` would take its status before asyncio learns it."""
+        """End the process, if it has not ended."""
         self.alive = False
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._process.send_signal(signal.SIGKILL)
 
     async def ended(self) -> int:
         """Wait until the process has ended; returns its exit status, negative for a signal."""
@@ -338,4 +354,11 @@ class Worker:
                 await self._listening
             for slot in self._memory.slots:
                 slot.close()
-            os.close(self._pidfd)
+            self._process.close()
+
+
+def _unforked(error: ForkError) -> WorkerStartError:
+    """Why there was no process, for the operator."""
+    lacked = error.status is not None and oom.ended(error.status, _kills, by_us=False, limit=oom.limited())
+    check = Check.OUT_OF_MEMORY if lacked else None
+    return WorkerStartError(f"{check}: {error}" if check else str(error), check)

@@ -3,17 +3,13 @@
 Three threads overlap: one receives and prepares images, the main one infers, one encodes and sends. Their queues are
 bounded by the gateway, which gives a worker one batch beyond the one that is being inferred.
 
-Started as `python -m vedette_server.pool.worker DESCRIPTOR`, the descriptor of its end of the channel.
+The fork server forks it (`forks.py`), its imports done.
 """
 
-import contextlib
-import faulthandler
 import importlib
 import os
 import queue
-import signal
 import socket
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,7 +22,7 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool import bare, memory, oom, slots
+from vedette_server.pool import oom, slots
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 
@@ -76,9 +72,9 @@ class _Pipeline(Generic[Prepared, Inferred]):
         self._to_encode: queue.SimpleQueue[tuple[Job, Inferred]] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Infer what is prepared, and show that this very loop goes round. It never returns: see `_until_closed`."""
+        """Infer what is prepared, and show that this very loop goes round. It never returns: see `until_closed`."""
         for stage in (self._prepare, self._encode):
-            threading.Thread(target=_until_closed, args=(stage,), daemon=True).start()
+            threading.Thread(target=until_closed, args=(stage,), daemon=True).start()
         while True:
             try:
                 batch = self._to_infer.get(timeout=BEAT_SECONDS)
@@ -135,13 +131,15 @@ class _Pipeline(Generic[Prepared, Inferred]):
             reply = Refusal(job.job_id, refusal.reason, refusal.facts)
         except ConnectionError:  # the gateway is gone
             raise
-        except Exception:  # noqa: BLE001  whatever a model raises
+        except Exception as error:  # whatever a model raises
+            if oom.lacked(error):  # what else lacks it is not known: the process ends, and the job is tried in another
+                raise
             reply = Failed(job.job_id, traceback.format_exc())
         self._channel.send(reply)
         return None
 
 
-def _until_closed(run: Callable[[], object]) -> None:
+def until_closed(run: Callable[[], object]) -> None:
     """Run a thread; when the gateway is gone, or the thread has a bug, the whole process ends at once."""
     try:
         run()
@@ -152,8 +150,9 @@ def _until_closed(run: Callable[[], object]) -> None:
         os._exit(oom.EXIT_STATUS if oom.lacked(error) else 1)
 
 
-def serve(channel: WorkerEnd) -> None:
+def serve(sock: socket.socket) -> None:
     """Load what the first message names, then answer jobs until the channel closes."""
+    channel = WorkerEnd(sock)
     start, _ = channel.receive()
     assert isinstance(start, Start)  # noqa: S101  the protocol's first message
     try:
@@ -167,25 +166,3 @@ def serve(channel: WorkerEnd) -> None:
         return
     channel.send(Ready(predictor.max_batch))
     _Pipeline(channel, predictor).run()
-
-
-def main() -> None:
-    """Import what the second argument names, then run until the gateway is gone. SIGQUIT shows the stacks.
-
-    The third, if there is one, limits this process's own memory, in bytes, imports and all. The terminal's Ctrl-C is
-    the gateway's to handle.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.register(signal.SIGQUIT, all_threads=True)
-    memory.keep_freed()
-    bare.settle()
-    for most in sys.argv[3:]:
-        memory.limit(int(most))
-    with contextlib.suppress(Exception):  # it is told when a predictor is to be loaded
-        importlib.import_module(sys.argv[2])
-    with socket.socket(fileno=int(sys.argv[1])) as sock:
-        _until_closed(lambda: serve(WorkerEnd(sock)))
-
-
-if __name__ == "__main__":
-    main()

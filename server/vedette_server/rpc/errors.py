@@ -313,6 +313,12 @@ TABLE: dict[Reason, Row] = {
         "Try again. The server's log says which; the system's log may say why: too little memory, for one.",
         retry=True,
     ),
+    Reason.WORKER_OUT_OF_MEMORY: Row(
+        Code.RESOURCE_EXHAUSTED,
+        None,
+        "{losses} workers ran out of memory while they looked at this image; it is not tried again.",
+        "Send a smaller image, or have the server's operator give its workers more memory.",
+    ),
     Reason.STREAM_NOT_CONFIGURED: Row(
         _INVALID,
         "config.{field}",

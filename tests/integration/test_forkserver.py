@@ -1,0 +1,85 @@
+"""Workers are forked from one process, which has their imports done, and are the gateway's children."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vedette_client import Client
+from vedette_server.demo.publish import jpeg
+from vedette_server.demo.scenes import Picture
+
+from tests import running
+
+
+@pytest.fixture
+def server() -> Iterator[running.Server]:
+    with running.server("--workers", "2", "--threads", "1") as started:
+        running.wait_for(lambda: len(started.worker_pids()) == 2, "both workers")
+        yield started
+
+
+def forkserver(server: running.Server) -> int:
+    """The process that workers come from."""
+    (pid,) = running.wait_for(lambda: set(server.children()) - set(server.worker_pids()), "a fork server")
+    return int(pid)
+
+
+def ready(server: running.Server) -> int:
+    return len(server.events("worker_ready"))
+
+
+def replaced(server: running.Server) -> None:
+    """Kill every worker, and wait until as many others serve."""
+    lost, before = server.worker_pids(), ready(server)
+    for pid in lost:
+        os.kill(pid, signal.SIGKILL)
+    running.wait_for(lambda: ready(server) == before + len(lost), "other workers")
+
+
+def test_lost_workers_are_forked_anew_and_leave_nothing_behind(server: running.Server, scene: Picture) -> None:
+    origin = forkserver(server)
+    with Client(server.address, timeout=running.PATIENCE) as client:
+        for _ in range(3):
+            replaced(server)
+            assert client.detect(jpeg(scene.pixels))
+    assert forkserver(server) == origin
+    assert len(server.children()) == 3
+
+
+def private(pid: int) -> int:
+    """The kibibytes of a process's memory that it shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def resident(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def test_workers_share_the_memory_of_their_imports(server: running.Server) -> None:
+    for pid in server.worker_pids():
+        assert private(pid) < resident(pid) / 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_fork_server_that_is_lost_is_replaced_and_workers_stay(
+    number: signal.Signals, server: running.Server, scene: Picture
+) -> None:
+    origin, workers = forkserver(server), server.worker_pids()
+    os.kill(origin, number)
+    with Client(server.address, timeout=running.PATIENCE) as client:
+        assert client.detect(jpeg(scene.pixels))
+        assert server.worker_pids() == workers
+        replaced(server)
+        assert client.detect(jpeg(scene.pixels))
+    assert forkserver(server) != origin
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_the_server_and_so_do_workers(number: signal.Signals, server: running.Server) -> None:
+    processes = server.children()
+    server.stop(number)
+    running.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "all of them to end")
