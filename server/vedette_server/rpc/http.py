@@ -19,6 +19,9 @@ from vedette_server.rpc import errors
 
 log = structlog.get_logger()
 
+_MOST_CONNECTIONS = 128
+_IDLE_SECONDS = 60.0  # without a whole request, after which a connection is closed
+
 _VERBS = {"/metrics": Verb.METRICS, "/livez": Verb.HEALTH, "/readyz": Verb.HEALTH}
 _STATUS = {errors.Code.UNAUTHENTICATED: 401, errors.Code.PERMISSION_DENIED: 403, errors.Code.RESOURCE_EXHAUSTED: 429}
 
@@ -34,22 +37,37 @@ class HttpServer:
         app = web.Application(middlewares=[self._guarded])
         routes = [web.get("/metrics", self._page), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
         app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE_SECONDS)
+        self._answered: set[object] = set()  # connections that wait for an answer now
+        self._server: asyncio.Server | None = None
 
     async def start(self, address: Tcp) -> str:
         """Listen; returns its URL. Raises `OSError` if the address cannot be had."""
         await self._runner.setup()
         kept = self._access.certificates
-        site = web.TCPSite(self._runner, address.host, address.port, ssl_context=_newest(kept) if kept else None)
         try:
-            await site.start()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._accept, address.host, address.port, ssl=_newest(kept) if kept else None
+            )
         except OSError as error:
             msg = f"cannot listen on {address}: {error.strerror or error}"
             raise OSError(msg) from error
-        return f"{'https' if kept else 'http'}://{Tcp(address.host, self._runner.addresses[0][1])}"
+        return f"{'https' if kept else 'http'}://{Tcp(address.host, self._server.sockets[0].getsockname()[1])}"
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        """Serve a new connection. Beyond the limit the oldest that waits for nothing gives way to it."""
+        server = self._runner.server
+        assert server is not None  # noqa: S101  it is set up before anything is accepted
+        is_open = {one: one.transport for one in server.connections if one.transport and not one.transport.is_closing()}
+        if len(is_open) >= _MOST_CONNECTIONS:
+            oldest = next((one for one in is_open if one not in self._answered), next(iter(is_open)))
+            is_open[oldest].abort()
+        return server()
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._server:
+            self._server.close()
         await self._runner.cleanup()
 
     @web.middleware
@@ -65,7 +83,11 @@ class HttpServer:
             log.info("refused", path=request.path, reason=refusal.reason, facts=refusal.facts)
             self._metrics.refused("", "", refusal.reason)
             return _refusal(refusal)
-        return await handler(request)
+        self._answered.add(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            self._answered.discard(request.protocol)
 
     async def _page(self, request: web.Request) -> web.Response:
         self._metrics.tidy()

@@ -1,0 +1,32 @@
+"""The HTTP port is not taken by connections that ask for nothing."""
+
+import contextlib
+import socket
+from urllib.parse import urlsplit
+
+from vedette_server.rpc import http
+
+from tests import running
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)  # noqa: FBT003  the standard library's own
+    try:
+        return not connection.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_connections_that_ask_for_nothing_give_way(bundled: running.Server) -> None:
+    url = urlsplit(bundled.http)
+    with contextlib.ExitStack() as stack:
+        idle = []
+        for number in range(2 * http._MOST_CONNECTIONS):
+            idle.append(stack.enter_context(socket.create_connection((url.hostname, url.port))))
+            idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n" if number % 2 else b"")  # and no end of it
+        assert running.http(bundled, "/livez") == (200, "alive\n")
+        running.wait_for(lambda: sum(map(is_closed, idle)) >= http._MOST_CONNECTIONS, "the oldest to be closed")
+        assert all(map(is_closed, idle[: http._MOST_CONNECTIONS // 2]))
+        assert not is_closed(idle[-1])
