@@ -199,9 +199,13 @@ def test_the_log_has_one_line_for_a_request_with_its_id(
 ) -> None:
     result = client.detect(jpeg(scene.pixels), request_id="a-caller-s-own-id")
     assert result.request_id == "a-caller-s-own-id"
-    lines = [line for line in bundled.log_path.read_text().splitlines() if "a-caller-s-own-id" in line]
-    assert len(lines) == 1
-    assert json.loads(lines[0])["detections"] == len(result)
+
+    def lines() -> list[str]:
+        return [line for line in bundled.log_path.read_text().splitlines() if "a-caller-s-own-id" in line]
+
+    running.wait_for(lines, "its line: the log is written beside the answers")
+    assert len(lines()) == 1
+    assert json.loads(lines()[0])["detections"] == len(result)
 
 
 def test_a_gateway_that_was_stopped_finds_its_workers_well(tmp_path: Path, scene: Picture) -> None:
