@@ -1,10 +1,15 @@
 """A want of memory is named: from what programs raise, from how processes end, from the kernel's own count."""
 
 import errno
+import io
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from vedette_server.contract import encoded
 from vedette_server.pool import oom
 
 
@@ -25,6 +30,26 @@ def test_what_says_that_memory_was_lacking(error: Exception) -> None:
     outer.__cause__ = error
     assert oom.lacked(outer)
     assert not oom.lacked(ValueError("another matter"))
+
+
+_STARVED = """
+import resource, sys
+from vedette_server.contract import encoded
+from vedette_server.contract.image import EncodedImage
+data = sys.stdin.buffer.read()
+encoded.size(data)  # the codec is imported
+resource.setrlimit(resource.RLIMIT_DATA, (1, 1))
+encoded.decode(EncodedImage(), data, 3)
+"""
+
+
+@pytest.mark.parametrize("codec", encoded.CODECS)
+def test_a_picture_for_which_memory_is_lacking_is_not_called_broken(codec: str) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(picture, codec)
+    command = [sys.executable, "-c", _STARVED]
+    ended = subprocess.run(command, input=picture.getvalue(), capture_output=True, check=False)
+    assert b"MemoryError" in ended.stderr.splitlines()[-1]
 
 
 def counted(root: Path, version: int, within: str, kills: int) -> oom.Kills:

@@ -37,6 +37,8 @@ _DEEP_MODES = ("I", "F")
 _PNG_DEPTH = 24  # where a PNG's header says the bits a sample; Pillow reduces 16-bit colour without a word
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
+_BYTES_OF_A_PIXEL = 8  # that decoding takes: as the codec gives it, and as it is wanted
+_MUCH = 16_000_000  # pixels, where it is not known how many there are
 _SCAN = b"\xff\xda"  # what each scan of a JPEG begins with; within one, 0xff is never followed by it
 _USUAL_SCANS, _MOST_SCANS = 20, 100  # of one file, with those of its previews; encoders write about ten
 _MOST_SCANNED = 800_000_000  # pixels of all scans, from which there may be no more than usual: about a second
@@ -97,6 +99,8 @@ def _open(data: Buffer, codec: str) -> Image.Image:
     """Read a file's header; nothing is decoded yet."""
     try:
         return Image.open(io.BytesIO(data), formats=(codec,))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a codec raises about a broken file
         raise _truncated(data, codec) from error
 
@@ -108,10 +112,14 @@ def _truncated(data: Buffer, codec: str) -> Refused:
 def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
     """The pixels of a file whose header was checked: uint8, (height, width, channels), BGR of three or grey of one.
 
-    Raises `Refused`: IMAGE_TRUNCATED, IMAGE_NOT_UPRIGHT, ALPHA_NOT_DROPPED.
+    Raises `Refused`: IMAGE_TRUNCATED, IMAGE_NOT_UPRIGHT, ALPHA_NOT_DROPPED; `MemoryError`.
     """
     codec = _codec(data)
-    image = _open(data, codec)
+    try:
+        image = _open(data, codec)
+    except Refused:  # `size` could open it: of a WebP, this takes the memory of its pixels
+        _check_memory(_MUCH)
+        raise
     try:
         turned = tiff.orientation(data) if codec == "TIFF" else None
         image.load()
@@ -126,8 +134,14 @@ def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
     except Refused:
         raise
     except Exception as error:  # the same
+        _check_memory(image.width * image.height)
         raise _truncated(data, codec) from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def _check_memory(pixels: int) -> None:
+    """Raise `MemoryError` if it was memory for so many pixels that was lacking: few codecs say so themselves."""
+    np.empty((pixels, _BYTES_OF_A_PIXEL), np.uint8)
 
 
 def _turned(image: Image.Image, codec: str, turned: int, wanted: Orientation) -> Image.Image:
