@@ -153,7 +153,7 @@ def test_a_stream_that_is_left_frees_everything(bundled: running.Server, picture
         events.close()  # type: ignore[attr-defined]  # it is a generator
         running.wait_for(lambda: sample(bundled, "vedette_streams_open") == 0, "the stream to close")
         assert sample(bundled, queued) == 0
-        assert client.detect(pictures[0]).detections is not None
+        assert client.detect(pictures[0]).detections
 
 
 def test_a_live_stream_outlives_its_server(pictures: list[bytes]) -> None:

@@ -8,7 +8,7 @@ from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.diagnostician import Sample
 from vedette_server.engine.sources import Key, Source, Sources
-from vedette_server.explain.findings import Code
+from vedette_server.explain.findings import Code, Confidence, Finding
 
 from tests.unit.test_explain import CONTRACT, PICTURE, PIXELS, answer
 
@@ -36,6 +36,28 @@ def test_a_new_source_that_gives_nothing_is_restless_and_a_usual_one_is_not() ->
         source.see(answer())
     assert not source.restless, "it is empty as usual"
     assert source.calm
+
+
+def test_what_was_usual_once_is_accepted_again() -> None:
+    source = Source(key("camera"))
+    for _ in range(100):
+        source.see(answer())
+    source.accept()
+    for _ in range(30):
+        source.see(answer(scores=(0.9,)))
+    source.accept()
+    for _ in range(30):
+        source.see(answer())
+    assert not source.restless
+
+
+def test_what_is_suspected_does_not_become_usual() -> None:
+    source = Source(key("camera"))
+    source.suspicion = Finding(Code.CHANNELS_SWAPPED, Confidence.SUSPECTED, "", "")
+    for _ in range(2_000):
+        source.see(answer())
+    source.suspicion = None
+    assert source.restless
 
 
 def test_one_empty_frame_among_many_is_nothing() -> None:

@@ -2,29 +2,43 @@
 
 import asyncio
 import time
-
-from vedette_server.engine.served import ServedVersion
+from collections.abc import Callable
+from typing import Protocol
 
 _DESERTED_SECONDS = 2.0  # without traffic, after which a version's workers are there for the taking
+
+
+class Spent(Protocol):
+    """The version whose workers' time is spent."""
+
+    @property
+    def workers(self) -> int:
+        """How many workers it has."""
+
+    @property
+    def last_traffic(self) -> float:
+        """When something came that was no diagnosis, in seconds."""
 
 
 class Budget:
     """Spreads the inferences of diagnoses so that traffic hardly notices them."""
 
-    def __init__(self, share: float) -> None:
-        """`share` of a version's workers' time, above 0."""
+    def __init__(self, share: float, now: Callable[[], float] = time.monotonic) -> None:
+        """`share` of a version's workers' time, above 0; `now` tells the seconds on the clock of `last_traffic`."""
         self._share = share
-        self._next = 0.0  # on the monotonic clock, when the next one may begin beside traffic
+        self._now = now
+        self._next = 0.0  # when the next one may begin beside traffic
 
-    async def turn(self, served: ServedVersion) -> None:
+    async def turn(self, served: Spent) -> None:
         """Wait until another inference may begin."""
-        while (wait := self._wait(served)) > 0:  # noqa: ASYNC110  it is time that is waited for
+        while (wait := self.wait(served)) > 0:  # noqa: ASYNC110  it is time that is waited for
             await asyncio.sleep(wait)
 
-    def _wait(self, served: ServedVersion) -> float:
-        now = time.monotonic()
+    def wait(self, served: Spent) -> float:
+        """Seconds until another inference may begin; 0 or less: now."""
+        now = self._now()
         return min(self._next - now, served.last_traffic + _DESERTED_SECONDS - now)
 
-    def spend(self, served: ServedVersion, seconds: float) -> None:
+    def spend(self, served: Spent, seconds: float) -> None:
         """Tell what an inference took of a worker's time."""
-        self._next = max(self._next, time.monotonic()) + seconds / (self._share * max(1, served.workers))
+        self._next = max(self._next, self._now()) + seconds / (self._share * max(1, served.workers))
