@@ -102,24 +102,24 @@ def test_the_readmes_commands_and_code_run(demo: Path, bundled: running.Server) 
     assert ran >= 5
 
 
+def figures(markdown: str) -> dict[str, list[float]]:
+    """The rows of the tables of a model's card that have figures, by their first cell."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if "|" in line]
+    return {first: [*map(float, rest)] for first, *rest in cells if rest[0][:1].isdigit()}
+
+
 def test_the_models_card_says_what_one_command_measures() -> None:
-    """The whole measurement takes minutes; `make card` makes it, this holds the same code to a small part of it."""
+    """The whole measurement takes minutes; `make card` makes it, this holds its figures to a small part of it."""
     from vedette_server.demo import evaluate
     from vedette_server.repository import repository
 
     (model,) = repository.read(BUNDLED_REPOSITORY)
-    right, swapped, unit, normalised = (
-        evaluate.answers(model, distort, range(24)) for distort in evaluate.INPUTS.values()
-    )
-    assert evaluate.average_precision(right, 0.5, "bbox") > 0.9
-    assert evaluate.recall(right, 0.5) > 0.9
-    assert evaluate.empty_share(right, 0.5) < 0.1
-    assert evaluate.recall(swapped, 0.5) < 0.6
-    for scored in (unit, normalised):
-        assert evaluate.recall(scored, 0.5) < 0.1
-        assert evaluate.empty_share(scored, 0.5) > 0.9
-    card = (BUNDLED_REPOSITORY / "roadsigns" / "MODEL_CARD.md").read_text()
-    assert card.count("| 0.5 (the product's default) |") == 1
+    card = figures((BUNDLED_REPOSITORY / "roadsigns" / "MODEL_CARD.md").read_text())
+    measured = figures(evaluate.table(model, range(24)))
+    assert list(card) == list(measured)
+    assert len(card) == 6
+    for row, seen in measured.items():
+        assert card[row] == pytest.approx(seen, abs=0.15), row
     size = sum(path.stat().st_size for path in (BUNDLED_REPOSITORY / "roadsigns" / "1").glob("model.safetensors"))
     assert size <= 10_000_000
 

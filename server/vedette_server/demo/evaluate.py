@@ -165,10 +165,10 @@ def empty_share(scored: Sequence[Scored], threshold: float) -> float:
     return sum(not list(_above(scene.found, threshold)) for scene in with_signs) / len(with_signs)
 
 
-def table(model: ModelVersion) -> str:
-    """Measure everything and lay it out as the card's Markdown."""
+def table(model: ModelVersion, seeds: Sequence[int] = HELD_OUT) -> str:
+    """Measure everything, on the scenes of `seeds`, and lay it out as the card's Markdown."""
     default = model.contract.default_threshold
-    by_input = {name: answers(model, distort, label=name) for name, distort in INPUTS.items()}
+    by_input = {name: answers(model, distort, seeds, label=name) for name, distort in INPUTS.items()}
     right = next(iter(by_input.values()))
     lines = ["| threshold | box AP50 | mask AP50 |", "| --- | --- | --- |"]
     for name, threshold in (
