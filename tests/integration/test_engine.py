@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -32,13 +33,16 @@ from vedette_server.repository.shelf import RefusedVersion
 from tests import invariants, running
 from tests.unit.test_contract import contract
 
-KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST = 1, 2, 3, 4, 5, 6, 8, 9
+KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST, FILLED = 1, 2, 3, 4, 5, 6, 8, 9, 10
 
 
 class Scripted:
     """Does what the first byte of an image says; else it answers with nothing found and the sum of the bytes."""
 
     max_batch = 1
+
+    def __init__(self) -> None:
+        self.born = time.monotonic()
 
     def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
         del image
@@ -61,6 +65,8 @@ class Scripted:
                     threading.Event().wait()
                 case 9:  # EXHAUST
                     bytearray(2**60)
+                case 10 if self.born < struct.unpack_from("d", data, 1)[0]:  # FILLED: all memory of older workers is
+                    raise MemoryError
         return list(images)
 
     def encode(self, inferred: tuple[bytes, Options]) -> Answer:
@@ -174,6 +180,16 @@ async def test_an_image_that_exhausts_the_memory_of_two_workers_is_told_so(engin
         await engine.detect(query(EXHAUST))
     assert (caught.value.reason, caught.value.facts) == (Reason.WORKER_OUT_OF_MEMORY, {"losses": "2"})
     assert all(outcome.answer.evidence.best_score == 7 * 299 for outcome in await asyncio.gather(*others))
+
+
+async def test_an_image_is_not_to_blame_for_memory_that_older_workers_have_filled(engine: Engine) -> None:
+    while len(engine.served[0].pids) < SETTINGS.workers:
+        engine.changed.clear()
+        await engine.changed.wait()
+    asked = query(FILLED)
+    data = bytes([FILLED]) + struct.pack("d", time.monotonic()) + bytes(291)
+    outcome = await engine.detect(dataclasses.replace(asked, data=data))
+    assert outcome.answer.evidence.best_score == sum(data)
 
 
 @pytest.mark.parametrize("stage", [HANG_EARLY, HANG, HANG_LATE])

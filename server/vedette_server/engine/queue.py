@@ -8,6 +8,7 @@ worker precedes everything.
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Item:
     queued: float = field(default_factory=time.monotonic)
     started: float | None = None  # when it was given to a worker
     losses: list[Loss] = field(default_factory=list)  # of workers that had it
+    since: float = -math.inf  # on the monotonic clock: only workers forked after that may have it
     number: int = field(default_factory=lambda: next(_numbers))
 
     @property
@@ -102,9 +104,9 @@ class Queue:
         self.bytes -= len(item.data)
         return True
 
-    def next(self) -> Item | None:
-        """Whose turn it is, left in the queue."""
-        return min(self._items, key=self._turn, default=None)
+    def next(self, forked: float = math.inf) -> Item | None:
+        """Whose turn it is, left in the queue, where the youngest worker was forked then."""
+        return min((item for item in self._items if item.since < forked), key=self._turn, default=None)
 
     def in_turn(self) -> list[Item]:
         """Everything, in the order of turns."""

@@ -233,8 +233,8 @@ class ServedVersion:
     def _dispatch(self) -> None:
         """Give workers that have room what is next."""
         with self._ledger.guarded(self._ledger.queue.items):  # of which none is next, if this raises
-            while (item := self._ledger.queue.next()) is not None:
-                worker = self._pool.idle if item.lost else self._pool.roomy
+            while (item := self._ledger.queue.next(self._pool.youngest)) is not None:
+                worker = self._pool.idle_since(item.since) if item.lost else self._pool.roomy
                 if worker is None:
                     return
                 with self._ledger.guarded([item]):
@@ -316,8 +316,13 @@ class ServedVersion:
         self._estimate.learn((answer.height, answer.width), seconds)
 
     def _lost_with(self, item: Item, loss: Loss) -> None:
-        """Retry what was lost with its worker, alone: what two workers crash of is poisonous."""
+        """Retry what was lost with its worker, alone: what two workers crash of is poisonous.
+
+        Where memory was lacking, the next one is a new worker, so that nothing else can have taken it.
+        """
         item.losses.append(loss)
+        if loss is Loss.OUT_OF_MEMORY:
+            item.since = time.monotonic()
         blamed = [one for one in item.losses if one is not Loss.KILLED]
         if len(blamed) < _MOST_BLAMED and len(item.losses) < _MOST_LOSSES:
             self._ledger.retry(item)

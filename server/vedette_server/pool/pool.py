@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -143,7 +144,17 @@ class Pool:
     @property
     def idle(self) -> Worker | None:
         """A worker that has nothing to infer."""
-        return next((worker for worker in self.workers if worker.room and not worker.batches), None)
+        return self.idle_since(-math.inf)
+
+    def idle_since(self, forked: float) -> Worker | None:
+        """A worker that has nothing to infer, and was forked after that."""
+        workers = (one for one in self.workers if one.forked > forked)
+        return next((worker for worker in workers if worker.room and not worker.batches), None)
+
+    @property
+    def youngest(self) -> float:
+        """When the worker was forked that was forked last, on the monotonic clock."""
+        return max((worker.forked for worker in self.workers), default=-math.inf)
 
     @property
     def roomy(self) -> Worker | None:
