@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile alarms nights rules card train-demo lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ demo: $(INSTALLED) ## start the server with the bundled model and send it pictur
 serve: $(INSTALLED) ## serve the bundled model in the foreground
 	@exec $(BIN)/vedette-server serve
 
-test: $(INSTALLED) ## run the whole test suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## run the whole test suite, or a part: make test T=tests/unit/test_queue.py
+	$(BIN)/python -m pytest $(T)
+
+test-unit: $(INSTALLED) ## run the unit tests, which start no server
+	$(BIN)/python -m pytest tests/unit
 
 lint: $(INSTALLED) ## ruff, the import linter, Buf's lint of the protos
 	$(BIN)/ruff check .

@@ -314,7 +314,7 @@ TABLE: dict[Reason, Row] = {
         retry=True,
     ),
     Reason.WORKER_OUT_OF_MEMORY: Row(
-        Code.RESOURCE_EXHAUSTED,
+        Code.ABORTED,
         None,
         "{losses} workers ran out of memory while they looked at this image; it is not tried again.",
         "Send a smaller image, or have the server's operator give its workers more memory.",
