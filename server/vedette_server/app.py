@@ -46,6 +46,7 @@ class App:
             max_queued_bytes=settings.max_queued_bytes,
             golden_seconds=settings.golden_seconds,
             hang_seconds=settings.hang_seconds,
+            stuck_seconds=settings.max_request_seconds,
             memory_bytes=settings.worker_memory_bytes,
             violated=_log_violations if settings.check_invariants else None,
         )
@@ -99,7 +100,12 @@ class App:
 
     async def _until_told_to_stop(self) -> None:
         """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""
-        followed = (self._follow(), self._told_to_stop.wait(), self._poll(self._settings.poll_seconds or None))
+        followed = (
+            self._follow(),
+            self._engine.watch(),
+            self._told_to_stop.wait(),
+            self._poll(self._settings.poll_seconds or None),
+        )
         tasks = {asyncio.create_task(one) for one in followed}
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:

@@ -50,7 +50,8 @@ class Settings(BaseSettings):
     # That each worker may use of its own, in bytes (RLIMIT_DATA); None: what the machine or its container has.
     worker_memory_bytes: Annotated[int, Field(ge=2**28)] | None = None
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between two looks at the repository; 0: it is read once
-    max_request_seconds: Annotated[float, Field(gt=0)] = 30.0  # for requests without a deadline, or with a longer one
+    # For requests without a deadline, or with a longer one. A version that answers nothing for so long is not ready.
+    max_request_seconds: Annotated[float, Field(gt=0)] = 30.0
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for what was admitted when the server is told to stop
     triton_metrics: bool = False  # the metrics page has Triton's names too, for dashboards that exist already
     check_invariants: bool = False  # of what was admitted, after each step, for tests: what is broken is logged

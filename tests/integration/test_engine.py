@@ -111,6 +111,7 @@ class Silent:
     def state(
         self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int
     ) -> None: ...
+    def owes(self, model: ModelVersion, since: float | None) -> None: ...
     def streams(self, count: int) -> None: ...
     def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None: ...
     def golden(self, model: ModelVersion, cause: Code | None) -> None: ...
@@ -202,6 +203,74 @@ async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(stage: int)
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
     assert not before & set(engine.served[0].pids)
     await engine.stop()
+
+
+async def test_a_version_is_not_ready_while_no_worker_answers_anything() -> None:
+    engine = await started(dataclasses.replace(SETTINGS, stuck_seconds=0.0))
+    served = engine.served[0]
+    first, second = await both(engine)
+    os.kill(first, signal.SIGSTOP)
+    held = [asyncio.create_task(engine.detect(query(0)))]
+    await asyncio.sleep(0)
+    for _ in range(3):
+        await engine.detect(query(0))
+        served.look()
+        assert engine.ready, "the other worker answers what comes"
+    os.kill(second, signal.SIGSTOP)
+    held.append(asyncio.create_task(engine.detect(query(0))))
+    while engine.ready:  # as long as it takes to begin
+        await asyncio.sleep(0.01)
+        served.look()
+    for pid in (first, second):
+        os.kill(pid, signal.SIGCONT)
+    await asyncio.gather(*held)
+    assert engine.ready
+    await engine.stop()
+
+
+async def test_callers_that_give_up_do_not_make_it_ready() -> None:
+    engine = await started(dataclasses.replace(SETTINGS, stuck_seconds=0.0))
+    pids = await both(engine)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    since = set()
+    for _ in range(3 * DEPTH):  # they have some, and some wait
+        with pytest.raises(Refused):
+            await engine.detect(query(0, seconds=0.05))
+        since.add(engine.served[0]._owes_since)
+    assert len(since - {None}) == 1
+    engine.served[0].look()
+    assert not engine.ready
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    while not engine.ready:
+        await asyncio.sleep(0.01)
+    await engine.stop()
+
+
+async def test_the_time_in_which_the_gateway_stood_still_is_not_counted() -> None:
+    engine = await started(dataclasses.replace(SETTINGS, stuck_seconds=2.5))
+    for pid in (pids := await both(engine)):
+        os.kill(pid, signal.SIGSTOP)
+    held = [asyncio.create_task(engine.detect(query(0))) for _ in pids]
+    watching = asyncio.create_task(engine.watch())
+    await asyncio.sleep(0.1)
+    time.sleep(4)  # noqa: ASYNC251  as a process that is stopped
+    await asyncio.sleep(0.1)
+    assert engine.ready
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    await asyncio.gather(*held)
+    watching.cancel()
+    await engine.stop()
+
+
+async def both(engine: Engine) -> list[int]:
+    """Its workers, all of them."""
+    while len(engine.served[0].pids) < SETTINGS.workers:
+        engine.changed.clear()
+        await engine.changed.wait()
+    return engine.served[0].pids
 
 
 async def test_what_has_time_waits_for_workers_that_were_lost(engine: Engine) -> None:

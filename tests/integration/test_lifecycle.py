@@ -224,6 +224,31 @@ def test_a_gateway_that_was_stopped_finds_its_workers_well(tmp_path: Path, scene
         assert not server.events("worker_hangs")
 
 
+def test_a_server_whose_workers_stand_still_is_not_ready_until_they_go_on(tmp_path: Path, scene: Picture) -> None:
+    (tmp_path / "vedette.toml").write_text("max_request_seconds = 5\nworkers = 2\nthreads = 1\n")
+    unanswered = 'vedette_unanswered_seconds{model="roadsigns",version="1"}'
+    data = jpeg(scene.pixels)
+    with running.server("--config", str(tmp_path / "vedette.toml")) as server, Client(server.address) as client:
+        running.wait_for(lambda: sample(server, WORKERS) == 2, "both workers")
+        workers = server.worker_pids()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(4) as threads:
+            for failed in [threads.submit(client.detect, data) for _ in range(4)]:
+                assert isinstance(failed.exception(), ServerError)
+        running.wait_for(lambda: http(server, "/readyz")[0] == 503, "not to be ready")
+        running.wait_for(lambda: not client.healthy(), "health checks to be told")
+        assert sample(server, unanswered) > 5
+        assert [event["model"] for event in server.events("stuck")] == ["roadsigns"]
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        running.wait_for(client.healthy, "it to be ready again")
+        assert http(server, "/readyz")[0] == 200
+        running.wait_for(lambda: sample(server, unanswered) == 0, "all to be answered")
+        assert server.worker_pids() == workers, "nobody was replaced"
+        assert client.detect(data).width > 0
+
+
 def test_signals_that_end_nothing(tmp_path: Path) -> None:
     """SIGQUIT shows where every process is; SIGHUP has the repository read again."""
     root = tmp_path / "models"

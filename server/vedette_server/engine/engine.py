@@ -20,12 +20,14 @@ from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.pool.forkserver import Forkserver
+from vedette_server.pool.pool import OVERSLEPT_SECONDS
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.repository.shelf import RefusedVersion
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+_LOOK_SECONDS = 1.0  # between two looks at what time alone changes
 _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come any more
 
 
@@ -126,13 +128,22 @@ class Engine:
         One that does not pass a check is not waited for, as long as another model answers.
         """
         models = {version.model.name for version in self._served if not version.refused}
-        answering = {version.model.name for version in self._served if version.state is State.READY}
+        answering = {one.model.name for one in self._served if one.state is State.READY and not one.stuck}
         return bool(models) and models == answering and not self.draining
 
     @property
     def draining(self) -> bool:
         """Whether nothing new is taken any more."""
         return self.stopping.is_set()
+
+    async def watch(self) -> None:
+        """Have it noticed which versions get stuck, until cancelled."""
+        while True:
+            due = time.monotonic() + _LOOK_SECONDS
+            await asyncio.sleep(_LOOK_SECONDS)
+            overslept = time.monotonic() > due + OVERSLEPT_SECONDS
+            for served in self._served:
+                served.excuse() if overslept else served.look()
 
     def look_up(self, model: str, version: str) -> ServedVersion | RefusedVersion:
         """The same as `find`, or the version that cannot be served. Raises `Refused`, but for MODEL_NOT_READY."""

@@ -79,6 +79,9 @@ class Monitor(Protocol):
     ) -> None:
         """The state of a version's pool and queue changed; `wanted` workers are there when all is well."""
 
+    def owes(self, model: ModelVersion, since: float | None) -> None:
+        """Since when a version answers nothing of what it has to answer, on the monotonic clock; None: all is well."""
+
     def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
         """How many of a version's workers were lost, or did not come up, so far, by cause."""
 

@@ -58,6 +58,7 @@ class PoolSettings:
     max_queued_bytes: int
     golden_seconds: float = 60.0  # between two proofs that a worker still sees; 0: only at its start
     hang_seconds: float = 60.0  # after which a worker that does nothing of what it has to do is replaced
+    stuck_seconds: float = 30.0  # without an answer, after which a version that owes one is not ready
     memory_bytes: int | None = None  # that each worker may use; None: any
     violated: Callable[[Sequence[str]], None] | None = None  # told which invariants do not hold; None: never checked
 
@@ -94,6 +95,8 @@ class ServedVersion:
         self._ledger = Ledger()
         self._estimate = Estimate(model.contract.resize)
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
+        self._owes_since: float | None = None  # monotonic; None: there is nothing to answer, or somebody to do it
+        self.stuck = False  # it has answered nothing for too long, though it has something to answer
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
         # What their golden images showed last, where it is waived that this must be nothing.
         self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
@@ -136,6 +139,19 @@ class ServedVersion:
     def takes_queries(self) -> bool:
         """Whether it answers, or is about to again: lost workers are being replaced, and what comes may wait."""
         return self._pool.back_in is not None
+
+    def look(self) -> None:
+        """Notice whether it has answered nothing for too long, as time alone tells."""
+        silent = 0.0 if self._owes_since is None else time.monotonic() - self._owes_since
+        if silent > self._settings.stuck_seconds and not self.stuck:
+            log.error("stuck", model=self.model.name, version=self.model.version, seconds=round(silent, 1))
+            self.stuck = True
+            self._changed.set()
+
+    def excuse(self) -> None:
+        """Count from now on since when it answers nothing: this process was stopped, and has heard of no answer."""
+        self._owes_since = None
+        self._note()
 
     @property
     def golden_failing(self) -> str:
@@ -285,7 +301,10 @@ class ServedVersion:
         self._note()
 
     def _conclude(self, item: Item, reply: asyncio.Future[Answer]) -> None:
-        match error := reply.exception():
+        error = reply.exception()
+        if not isinstance(error, WorkerLostError):
+            self._owes_since = None  # an answer, even if it is a refusal; `_note` counts from now on
+        match error:
             case None:
                 answer = reply.result()
                 self._ledger.settle(item, answer)
@@ -448,9 +467,20 @@ class ServedVersion:
         if violations and self._settings.violated:
             self._settings.violated(violations)
 
+    @property
+    def _owes(self) -> bool:
+        """Whether something waits, or runs where no worker is left that could answer anything else."""
+        busy = {run.worker for run in self._ledger.running.values()}
+        return bool(self._ledger.queue) or (bool(busy) and busy.issuperset(self._pool.workers))
+
     def _note(self) -> None:
         """Something has changed: go on with what can go on, and tell whoever wants to know."""
         self._dispatch()
+        if not (owes := self._owes):
+            self._owes_since = None
+        if self._owes_since is None:
+            self.stuck = False
+            self._owes_since = time.monotonic() if owes else None
         self._check(self._ledger.violations())
         self._changed.set()
         self._monitor.state(
@@ -462,6 +492,7 @@ class ServedVersion:
             restarts=self._pool.restarts,
         )
         self._monitor.lost(self.model, self._pool.losses)
+        self._monitor.owes(self.model, self._owes_since)
 
 
 def _cause(answer: Answer) -> Code:

@@ -106,6 +106,10 @@ class Metrics:
         """Show the state of a version's pool."""
         self._serving.state(model, workers=workers, wanted=wanted, queued=queued, running=running, restarts=restarts)
 
+    def owes(self, model: ModelVersion, since: float | None) -> None:
+        """Show since when a version answers nothing of what it has to answer."""
+        self._serving.owes(model, since)
+
     def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
         """Count lost workers."""
         self._serving.lost(model, causes)

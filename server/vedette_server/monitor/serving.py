@@ -1,5 +1,7 @@
 """How well requests are served: outcomes, times, batches, queues, workers, drops."""
 
+import functools
+import time
 from collections.abc import Iterable, Mapping
 
 from vedette_server.contract.refusal import VIOLATIONS, Reason
@@ -57,6 +59,12 @@ class Serving:
         )
         self._lost_seen: dict[tuple[str, str, str], int] = {}
         self._restarts_seen: dict[tuple[str, str], int] = {}
+        self._unanswered = families.gauge(
+            "vedette_unanswered_seconds",
+            "Time since the version, which has something to answer, has answered anything; 0 if it has nothing.",
+            VERSION,
+        )
+        self._owes_since: dict[tuple[str, str], float | None] = {}  # monotonic
         self._streams = families.gauge("vedette_streams_open", "Streams that are open.")
         self._reloads = families.counter(
             "vedette_access_reloads",
@@ -77,12 +85,23 @@ class Serving:
             family.labels(*labels)
         for cause in (*End, FAILED):
             self._lost.labels(*labels, cause)
+        self._unanswered.labels(*labels).set_function(functools.partial(self._unanswered_seconds, labels))
+
+    def _unanswered_seconds(self, labels: tuple[str, str]) -> float:
+        """It grows by itself: what is read is what is so now."""
+        since = self._owes_since.get(labels)
+        return 0.0 if since is None else time.monotonic() - since
 
     def unloaded(self, model: ModelVersion) -> None:
         """A version is served no more."""
         labels = (model.name, str(model.version))
         self._restarts_seen.pop(labels, None)
+        self._owes_since.pop(labels, None)
         self._lost_seen = {key: count for key, count in self._lost_seen.items() if key[:2] != labels}
+
+    def owes(self, model: ModelVersion, since: float | None) -> None:
+        """Show since when a version answers nothing of what it has to answer."""
+        self._owes_since[model.name, str(model.version)] = since
 
     def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
         """Count the workers that were lost so far."""

@@ -18,7 +18,7 @@ from vedette_server.pool.process import End, Worker, WorkerStartError
 log = structlog.get_logger()
 
 _DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
-_OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
+OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
 FAILED = "failed_to_start"  # a cause of losses: the model was refused, or did not answer as it must
 # Seconds between two starts in the same place, of which the first failed. A worker that served is replaced at once.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0
@@ -108,7 +108,7 @@ class Pool:
         while (silent := worker.silent_seconds) < self._hang_seconds:
             due = time.monotonic() + self._hang_seconds - silent
             await asyncio.sleep(self._hang_seconds - silent)
-            if time.monotonic() > due + _OVERSLEPT_SECONDS:
+            if time.monotonic() > due + OVERSLEPT_SECONDS:
                 log.warning("gateway_overslept", seconds=round(time.monotonic() - due, 1))
                 worker.excuse()
         log.error("worker_hangs", pid=worker.pid, seconds=round(silent, 1))
