@@ -68,19 +68,21 @@ class Models:
     def behind(self, sources: Sources) -> Iterator["Guarded"]:
         """Servers that let in whom those files name."""
 
-        async def start() -> tuple[Guarded, RpcServer, HttpServer]:
+        async def start() -> tuple[Guarded, RpcServer, HttpServer, asyncio.Task[None]]:
             access = Access(sources, self.metrics.reloaded)
+            await access.fetch()
             rpc = RpcServer(self.engine, 1_000_000, 8, access)
             http = HttpServer(self.metrics, lambda: True, access)
             listening = await rpc.start(Tcp("127.0.0.1", 0)), await http.start(Tcp("127.0.0.1", 0))
             await rpc.tell(serving=True)
-            return Guarded(*listening), rpc, http
+            return Guarded(*listening), rpc, http, asyncio.create_task(access.follow())
 
         async def stop() -> None:
+            following.cancel()
             await rpc.stop(0)
             await http.stop()
 
-        guarded, rpc, http = self.run(start())
+        guarded, rpc, http, following = self.run(start())
         try:
             yield guarded
         finally:
@@ -90,6 +92,7 @@ class Models:
         self.run(self.engine.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class Issuer:
         self._id = key_id
         self._key = ec.generate_private_key(ec.SECP256R1())
         public = jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
-        path.write_text(json.dumps({"keys": [{**public, "kid": key_id, "use": "sig"}]}))
+        self.jwks = json.dumps({"keys": [{**public, "kid": key_id, "use": "sig"}]}).encode()
+        path.write_bytes(self.jwks)
 
     def token(self, subject: str, **changes: Any) -> str:
         """A token; `changes` are claims, None for none of it."""

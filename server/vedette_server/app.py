@@ -91,6 +91,7 @@ class App:
     async def _start(self) -> None:
         if ignored := environment.links():
             log.debug("variables_ignored", of="Kubernetes' Services", names=ignored)
+        await self._access.fetch()
         listening = await self._rpc.start(addresses.grpc(self._settings.listen))
         self._engine.set_aside(self._shelf.refused)
         for model in self._shelf.versions:
@@ -103,6 +104,7 @@ class App:
         followed = (
             self._follow(),
             self._engine.watch(),
+            self._access.follow(),
             self._told_to_stop.wait(),
             self._poll(self._settings.poll_seconds or None),
         )

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from vedette_server import addresses, environment
+from vedette_server.access import fetched
 from vedette_server.access.access import Sources
 from vedette_server.environment import PREFIX
 
@@ -30,9 +31,10 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     tls_client_ca: Path | None = None  # callers show a certificate of this authority's
     tokens: Path | None = None  # a file of `NAME sha256:HASH` lines
-    jwks: Path | None = None  # the public keys of who makes JWTs
+    jwks: Path | str | None = None  # the public keys of who makes JWTs: a file, or an https:// address
     jwt_issuer: str = ""
     jwt_audience: str = ""
+    jwt_groups: str = ""  # the claim of a JWT that has its subject's groups; empty: none has
     policy: Path | None = None  # who may do what, in TOML; None: whoever shows who it is may do everything
     insecure: bool = False  # listen beyond this machine whoever may call there
     repository: Path = BUNDLED_REPOSITORY
@@ -67,11 +69,22 @@ class Settings(BaseSettings):
     def _http(cls, value: str) -> str:
         return str(addresses.tcp(value))
 
+    @field_validator("jwks", mode="before")
+    @classmethod
+    def _jwks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if "://" not in value:
+            return Path(value)
+        fetched.check(value)
+        return value
+
     @property
     def sources(self) -> Sources:
         """Who may call. Raises `ValueError` for what is there without what belongs to it."""
         pairs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
-        jwts = (("jwks", "jwt_issuer"), ("jwks", "jwt_audience"), ("jwt_issuer", "jwks"), ("jwt_audience", "jwks"))
+        names = ("jwt_issuer", "jwt_audience")
+        jwts = (*(("jwks", name) for name in names), *((name, "jwks") for name in (*names, "jwt_groups")))
         for given, needed in (*pairs, *jwts):
             if getattr(self, given) and not getattr(self, needed):
                 msg = f"{given} is of no use without {needed}: give both"

@@ -1,6 +1,7 @@
 """The files about who may call: what is wrong with one is said in a line, and what they allow is counted."""
 
 import base64
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -17,10 +18,10 @@ from vedette_server.access.files import AccessError, Kept
 from vedette_server.access.limits import Limits
 from vedette_server.access.policy import Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.settings import Settings
+from vedette_server.settings import Settings, load
 
 from tests.authority import Authority
-from tests.guarded import Issuer
+from tests.guarded import AUDIENCE, ISSUER, Issuer
 
 HASH = "sha256:" + "a" * 64
 RSA = {"kty": "RSA", "kid": "a", "e": "AQAB", "n": base64.urlsafe_b64encode(b"\x80" + bytes(125) + b"\x01").decode()}
@@ -79,13 +80,13 @@ def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
     page = Path("deploy/docs/security.md").read_text()
     (tmp_path / "policy.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     read = policy.read(tmp_path / "policy.toml")
-    camera = read.rule("token:yard-7", Verb.STREAM, "cars-2")
+    camera = read.rule(("token:yard-7",), Verb.STREAM, "cars-2")
     assert camera
     assert (camera.max_streams, camera.rate) == (4, 2)
-    assert read.rule("token:yard-7", Verb.STREAM, "roadsigns") is None
-    assert read.rule("cert:CN=ops,O=Acme", Verb.DIAGNOSE, "roadsigns")
-    assert read.rule("anonymous", Verb.DETECT, "roadsigns")
-    assert read.rule("anonymous", Verb.METRICS) is None
+    assert read.rule(("token:yard-7",), Verb.STREAM, "roadsigns") is None
+    assert read.rule(("cert:CN=ops,O=Acme",), Verb.DIAGNOSE, "roadsigns")
+    assert read.rule(("anonymous",), Verb.DETECT, "roadsigns")
+    assert read.rule(("anonymous",), Verb.METRICS) is None
 
 
 @pytest.mark.parametrize(("keys", "said"), [
@@ -159,6 +160,79 @@ def test_what_is_kept_is_read_when_it_changes_and_only_then(tmp_path: Path) -> N
     assert kept.get() == "two!"
     kept.reload()
     assert told == [("file", False), ("file", True), ("file", True)]
+
+
+def test_a_call_that_goes_on_outlives_its_jwt_and_not_its_key(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "jwks.json")
+    access = Access(Sources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE))
+    call = access.begin(shown(issuer.token("auditor")), Verb.STREAM)
+    old = shown(issuer.token("auditor", exp=1_000_000_000))
+    access.again(call, old)
+    with pytest.raises(Refused):
+        access.begin(old, Verb.STREAM)
+    before = access.edition
+    Issuer(issuer.path, "second")
+    assert access.edition != before
+    with pytest.raises(Refused) as caught:
+        access.again(call, old)
+    assert caught.value.reason is Reason.CREDENTIALS_REFUSED
+
+
+def shown(token: str) -> Credentials:
+    return Credentials((f"Bearer {token}",))
+
+
+# Groups.
+
+GROUPED = """
+[groups]
+staff = ["jwt-group:ops-*", "token:gate"]
+
+[[rules]]
+who = ["group:staff"]
+may = ["diagnose"]
+
+[[rules]]
+who = ["jwt-group:viewers"]
+may = ["describe"]
+"""
+
+
+@pytest.mark.parametrize(("claim", "may"), [
+    (["viewers", "others"], {"describe"}),
+    ("viewers", {"describe"}),
+    (["ops-night"], {"diagnose"}),
+    (["ops-night", "viewers"], {"diagnose", "describe"}),
+    (["jwt-group:viewers", "group:staff", "staff", "*", "token:gate"], set()),
+    ([], set()),
+    (None, set()),
+])  # fmt: skip
+def test_the_groups_of_a_jwt_are_names_of_the_policy(tmp_path: Path, claim: Any, may: set[str]) -> None:
+    issuer = Issuer(tmp_path / "jwks.json")
+    (tmp_path / "policy.toml").write_text(GROUPED)
+    sources = Sources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "roles", tmp_path / "policy.toml")
+    access, who = Access(sources), shown(issuer.token("somebody", roles=claim, groups=["viewers"]))
+    for verb in (Verb.DESCRIBE, Verb.DIAGNOSE):
+        with contextlib.nullcontext() if verb in may else pytest.raises(Refused, match="NOT_PERMITTED"):
+            access.begin(who, verb)
+
+
+@pytest.mark.parametrize(
+    "claim", [7, {"viewers": 1}, [7], ["a\nb"], [""], ["x" * 257], ["x"] * 257, ["viewers", ["x"]]]
+)
+def test_groups_that_are_none_are_refused(tmp_path: Path, claim: Any) -> None:
+    issuer = Issuer(tmp_path / "jwks.json")
+    access = Access(Sources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_groups="roles"))
+    with pytest.raises(Refused) as caught:
+        access.begin(shown(issuer.token("somebody", roles=claim)), Verb.DETECT)
+    assert "its roles is not a list" in str(caught.value.facts["why"])
+
+
+def test_a_policy_with_groups_that_no_claim_has_is_refused(tmp_path: Path) -> None:
+    issuer = Issuer(tmp_path / "jwks.json")
+    (tmp_path / "policy.toml").write_text(GROUPED)
+    with pytest.raises(AccessError, match="name it with --jwt-groups"):
+        Access(Sources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "", tmp_path / "policy.toml"))
 
 
 # Limits.
@@ -262,8 +336,30 @@ def test_where_a_server_is_open(listen: str, sources: Sources, lacks: tuple[str,
 
 @pytest.mark.parametrize("given", [
     {"tls_cert": "c"}, {"tls_key": "k"}, {"tls_client_ca": "ca"}, {"jwks": "j"}, {"jwks": "j", "jwt_issuer": "i"},
-    {"jwt_audience": "a"},
+    {"jwt_audience": "a"}, {"jwt_groups": "g"},
 ])  # fmt: skip
 def test_half_of_what_belongs_together_is_an_error(given: Any) -> None:
     with pytest.raises(ValueError, match="give both"):
         _ = Settings(**given).sources
+
+
+@pytest.mark.parametrize(("jwks", "said"), [
+    ("ftp://issuer.test/keys", "neither a file nor an address"),
+    ("https:///keys", "neither a file nor an address"),
+    ("http://issuer.test/keys", "without TLS"),
+    ("http://10.0.0.1/keys", "without TLS"),
+    ("http://localhost.test/keys", "without TLS"),
+    ("https://somebody:secret@issuer.test/keys", "a name, a password"),
+])  # fmt: skip
+def test_addresses_that_keys_are_not_fetched_from(jwks: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        load({"jwks": jwks})
+
+
+@pytest.mark.parametrize("jwks", ["https://issuer.test/keys", "http://127.0.0.1:1/keys", "http://[::1]:1/keys"])
+def test_addresses_that_keys_are_fetched_from(jwks: str) -> None:
+    assert load({"jwks": jwks}).jwks == jwks
+
+
+def test_what_is_no_address_is_a_file() -> None:
+    assert load({"jwks": "keys.json"}).jwks == Path("keys.json")

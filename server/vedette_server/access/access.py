@@ -1,21 +1,25 @@
 """The one place of decisions: who a caller is, and whether it may do what it asks. gRPC and HTTP both ask here."""
 
+import asyncio
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
 from vedette_server.access import certificates, jwts, policy, tokens
 from vedette_server.access.certificates import Certificates
+from vedette_server.access.fetched import Fetched
 from vedette_server.access.files import Kept, Told
-from vedette_server.access.jwts import Issuer, JwtRefusedError
+from vedette_server.access.jwts import Issuer, JwtRefusedError, KeyUnknownError
 from vedette_server.access.limits import Limits
-from vedette_server.access.policy import ANONYMOUS, Policy, Rule, Verb
+from vedette_server.access.policy import ANONYMOUS, JWT_GROUP, Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
 
 _DOTS = 2  # in a JWT, and in no token of ours
+_REVOKED = "it is unknown, or was revoked"
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ class Sources:
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens: Path | None = None
-    jwks: Path | None = None
+    jwks: Path | str | None = None  # a file, or an address
     jwt_issuer: str = ""
     jwt_audience: str = ""
+    jwt_groups: str = ""  # the claim that has a caller's groups; empty: none has
     policy: Path | None = None
 
     @property
@@ -52,11 +57,17 @@ class Caller:
 
     name: str  # as the policy has it
     host: str = ""
+    groups: tuple[str, ...] = ()  # of its JWT, likewise
 
     @property
     def known(self) -> bool:
         """Whether it has shown who it is."""
         return self.name != ANONYMOUS
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that rules may call it."""
+        return (self.name, *self.groups)
 
     @property
     def key(self) -> str:
@@ -65,10 +76,11 @@ class Caller:
 
 
 class Call:
-    """One call that is under way. What it may do is decided by the policy of its beginning."""
+    """One call that is under way. Its limits are those of the policy of its beginning."""
 
     def __init__(self, caller: Caller, verb: Verb, by: Policy, limits: Limits, *, identities: bool) -> None:
         self.caller = caller
+        self._model: str | None = None  # that it was admitted about
         self._verb = verb
         self._policy = by
         self._limits = limits
@@ -77,7 +89,7 @@ class Call:
 
     def may(self, model: str) -> bool:
         """Whether it may be about a model."""
-        return self._policy.rule(self.caller.name, self._verb, model) is not None
+        return self._policy.rule(self.caller.names, self._verb, model) is not None
 
     def check(self) -> None:
         """Raise `Refused` where it may be about no model at all: CREDENTIALS_MISSING, NOT_PERMITTED."""
@@ -85,11 +97,16 @@ class Call:
 
     def admit(self, model: str | None = None) -> None:
         """Count it, if it may be about that model. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED."""
-        rule, caller = self._rule(model), self.caller
+        rule, caller, self._model = self._rule(model), self.caller, model
         self._limits.request(caller.name, caller.key, rule)
         if self._verb is Verb.STREAM:
             self._limits.open(caller.name, caller.key, rule)
             self._stream = rule
+
+    def check_under(self, now: Policy) -> None:
+        """The same by the policy of now, and about what it was admitted about."""
+        self._policy = now
+        self._rule(self._model)
 
     def choose(self, name: str, served: Sequence[str], aside: Sequence[str] = ()) -> str:
         """Admit it about the model that is meant: without a name, the only one that it may be about.
@@ -109,7 +126,7 @@ class Call:
         return name
 
     def _rule(self, model: str | None) -> Rule:
-        rule = self._policy.rule(self.caller.name, self._verb, model)
+        rule = self._policy.rule(self.caller.names, self._verb, model)
         if rule is not None:
             return rule
         if self._identities and not self.caller.known:
@@ -134,7 +151,7 @@ class Access:
         self._limits = Limits()
         self.certificates: Kept[Certificates] | None = None
         self._tokens: Kept[Mapping[str, str]] | None = None
-        self._issuer: Kept[Issuer] | None = None
+        self._issuer: Kept[Issuer] | Fetched | None = None
         self._policy: Kept[Policy] | None = None
         self._takes_certificates = given.tls_client_ca is not None
         if given.tls_cert and given.tls_key:
@@ -143,17 +160,31 @@ class Access:
             self.certificates = Kept("tls", paths, read, told)
         if path := given.tokens:
             self._tokens = Kept("tokens", [path], functools.partial(tokens.read, path), told)
-        if path := given.jwks:
-            issuer = functools.partial(jwts.read, path, given.jwt_issuer, given.jwt_audience)
-            self._issuer = Kept("jwks", [path], issuer, told)
+        if given.jwks:
+            self._issuer = _issuer(given.jwks, (given.jwt_issuer, given.jwt_audience, given.jwt_groups), told)
         if path := given.policy:
-            self._policy = Kept("policy", [path], functools.partial(policy.read, path), told)
+            rules = functools.partial(policy.read, path, jwt_groups=bool(given.jwt_groups))
+            self._policy = Kept("policy", [path], rules, told)
+
+    @property
+    def _kept(self) -> "Mapping[str, Kept[Any] | Fetched]":
+        """Everything that is kept, by what the log and the metrics call it."""
+        kept = {"tls": self.certificates, "tokens": self._tokens, "jwks": self._issuer, "policy": self._policy}
+        return {kind: one for kind, one in kept.items() if one is not None}
 
     def reload(self) -> None:
         """Read every file again."""
-        for kept in (self.certificates, self._tokens, self._issuer, self._policy):
-            if kept is not None:
-                kept.reload()
+        for kept in self._kept.values():
+            kept.reload()
+
+    async def fetch(self) -> None:
+        """Fetch what is at an address, before the first call."""
+        if isinstance(self._issuer, Fetched):
+            await self._issuer.fetch()
+
+    async def follow(self) -> None:
+        """Fetch it again and again, until cancelled. Files are looked at when they are used."""
+        await (self._issuer.follow() if isinstance(self._issuer, Fetched) else asyncio.Event().wait())
 
     def begin(self, shown: Credentials, verb: Verb) -> Call:
         """Begin a call. Raises `Refused`: CREDENTIALS_MISSING, CREDENTIALS_REFUSED, NOT_PERMITTED."""
@@ -162,31 +193,56 @@ class Access:
         return call
 
     @property
+    def edition(self) -> tuple[int, ...]:
+        """Something else whenever it may be decided otherwise who calls, and what it may."""
+        return tuple(kept.edition for kept in self._kept.values())
+
+    def again(self, call: Call, shown: Credentials) -> None:
+        """Decide about a call once more, while it goes on: its credentials may have been revoked, but not run out.
+
+        Raises `Refused` as `begin`.
+        """
+        if self._caller(shown, expired=True).name != call.caller.name:
+            raise Refused(Reason.CREDENTIALS_REFUSED, why=_REVOKED)
+        call.check_under(self._rules)
+
+    @property
     def _rules(self) -> Policy:
         if self._policy is not None:
             return self._policy.get()
         return policy.THE_KNOWN if self._identities else policy.EVERYBODY
 
-    def _caller(self, shown: Credentials) -> Caller:
-        """Who calls. What is shown and wrong is refused, whatever else is shown."""
+    def _caller(self, shown: Credentials, *, expired: bool = False) -> Caller:
+        """Who calls. What is shown and wrong is refused, whatever else is shown; `expired` takes old JWTs, too."""
         if shown.authorization and (self._tokens or self._issuer):
-            return Caller(self._bearer(shown.authorization), shown.host)
+            name, groups = self._bearer(shown.authorization, expired=expired)
+            return Caller(name, shown.host, groups)
         if shown.certificate is not None and self._takes_certificates:
             return Caller(f"cert:{_subject(shown.certificate)}", shown.host)
         return Caller(ANONYMOUS, shown.host)
 
-    def _bearer(self, values: tuple[str, ...]) -> str:
+    def _bearer(self, values: tuple[str, ...], *, expired: bool) -> tuple[str, tuple[str, ...]]:
         scheme, _, token = values[0].partition(" ")
         if len(values) > 1 or scheme.lower() != "bearer" or not token:
             raise Refused(Reason.CREDENTIALS_REFUSED, why="authorization is not one 'Bearer TOKEN'")
         if self._tokens and (name := self._tokens.get().get(tokens.digest(token))):
-            return f"token:{name}"
+            return f"token:{name}", ()
         if self._issuer and token.count(".") == _DOTS:
             try:
-                return f"jwt:{self._issuer.get().subject(token)}"
+                subject = self._issuer.get().subject(token, expired=expired)
             except JwtRefusedError as error:
+                if isinstance(error, KeyUnknownError) and isinstance(self._issuer, Fetched):
+                    self._issuer.reload()  # it may be a new one
                 raise Refused(Reason.CREDENTIALS_REFUSED, why=str(error)) from None
-        raise Refused(Reason.CREDENTIALS_REFUSED, why="it is unknown, or was revoked")
+            return f"jwt:{subject.name}", tuple(f"{JWT_GROUP}{group}" for group in subject.groups)
+        raise Refused(Reason.CREDENTIALS_REFUSED, why=_REVOKED)
+
+
+def _issuer(jwks: Path | str, of: tuple[str, str, str], told: Told) -> Kept[Issuer] | Fetched:
+    """Whose JWTs are taken; `of` names who makes them, for whom, and the claim of groups. Raises `AccessError`."""
+    if isinstance(jwks, str):
+        return Fetched(jwks, Issuer({}, *of), lambda written: jwts.parse(written, jwks, *of), told)
+    return Kept("jwks", [jwks], lambda: jwts.read(jwks, *of), told)
 
 
 @functools.lru_cache(1_000)

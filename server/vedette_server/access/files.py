@@ -36,6 +36,8 @@ class Kept(Generic[T]):
         self._lock = threading.Lock()
         self._seen = self._signature()
         self._value = read()
+        self._edition = 0
+        self.stale = False  # they could not be read when last they changed
 
     def get(self) -> T:
         """What they say now, or have said when they could last be read."""
@@ -43,6 +45,12 @@ class Kept(Generic[T]):
             if (signature := self._signature()) != self._seen:
                 self._again(signature)
             return self._value
+
+    @property
+    def edition(self) -> int:
+        """Another number whenever they say something else."""
+        self.get()
+        return self._edition
 
     def reload(self) -> None:
         """Read them, changed or not."""
@@ -58,7 +66,9 @@ class Kept(Generic[T]):
             taken = False
         else:
             log.info("reloaded", file=self._kind)
+            self._edition += 1
             taken = True
+        self.stale = not taken
         self._told(self._kind, taken)
 
     def _signature(self) -> _Signature:

@@ -1,4 +1,4 @@
-"""JSON Web Tokens, checked against the public keys of a JWKS file."""
+"""JSON Web Tokens, checked against the public keys of a JWKS."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "E
 _BY_TYPE = {"RSA": _ALGORITHMS[:6], "EC": _ALGORITHMS[6:9], "OKP": _ALGORITHMS[9:]}
 _LEAST_RSA_BITS = 2048
 _LEEWAY_SECONDS = 30.0  # by which the issuer's clock may differ
-_LONGEST_SUBJECT = 256
+_LONGEST_NAME, _MOST_GROUPS = 256, 256
 
 # What a caller is told, by what the library finds; first match. Its own words may quote what was sent.
 _WHY: Sequence[tuple[type[Exception], str]] = (
@@ -34,6 +34,18 @@ class JwtRefusedError(Exception):
     """A token is not taken; the message says why, in words of ours."""
 
 
+class KeyUnknownError(JwtRefusedError):
+    """It is of a key that is not among those of its issuer, or not yet."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom a token names."""
+
+    name: str
+    groups: tuple[str, ...] = ()  # that it is in, as its issuer says
+
+
 @dataclass(frozen=True)
 class Issuer:
     """Who makes the tokens, and for whom."""
@@ -41,26 +53,35 @@ class Issuer:
     keys: Mapping[str | None, tuple[jwt.PyJWK, tuple[str, ...]]]  # by id, each with the algorithms that it is for
     issuer: str
     audience: str
+    groups: str = ""  # the claim that has them; empty: none has
 
-    def subject(self, token: str) -> str:
-        """Whom a token names. Raises `JwtRefusedError`."""
+    def subject(self, token: str, *, expired: bool = False) -> Subject:
+        """Whom a token names; `expired` takes one whose time is over, too. Raises `JwtRefusedError`."""
         try:
-            claims = self._claims(token)
+            claims = self._claims(token, expired=expired)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             why = next((why for kind, why in _WHY if isinstance(error, kind)), "it cannot be read")
             raise JwtRefusedError(why) from None
-        subject = claims["sub"]
-        if not (0 < len(subject) <= _LONGEST_SUBJECT and subject.isprintable()):
-            msg = f"its sub is not from 1 to {_LONGEST_SUBJECT} printable characters"
+        if not _is_name(claims["sub"]):
+            msg = f"its sub is not from 1 to {_LONGEST_NAME} printable characters"
             raise JwtRefusedError(msg)
-        return str(subject)
+        return Subject(claims["sub"], self._groups(claims))
 
-    def _claims(self, token: str) -> dict[str, Any]:
+    def _groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
+        """The groups of a token; one may stand without a list."""
+        given = claims.get(self.groups, []) if self.groups else []
+        found = [given] if isinstance(given, str) else given
+        if not (isinstance(found, list) and len(found) <= _MOST_GROUPS and all(map(_is_name, found))):
+            msg = f"its {self.groups} is not a list of up to {_MOST_GROUPS} names of printable characters"
+            raise JwtRefusedError(msg)
+        return tuple(found)
+
+    def _claims(self, token: str, *, expired: bool) -> dict[str, Any]:
         named = jwt.get_unverified_header(token).get("kid")
         if named is None and len(self.keys) == 1:
             named = next(iter(self.keys))
         if named not in self.keys:
-            raise JwtRefusedError("its key is not in the JWKS file")
+            raise KeyUnknownError("its key is not in the JWKS")
         key, algorithms = self.keys[named]
         return jwt.decode(
             token,
@@ -69,13 +90,21 @@ class Issuer:
             audience=self.audience,
             issuer=self.issuer,
             leeway=_LEEWAY_SECONDS,
-            options={"require": ["exp", "sub", "aud", "iss"]},
+            options={"require": ["exp", "sub", "aud", "iss"], "verify_exp": not expired},
         )
 
 
-def read(path: Path, issuer: str, audience: str) -> Issuer:
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
+
+
+def read(path: Path, issuer: str, audience: str, groups: str = "") -> Issuer:
     """Read a JWKS file. Raises `AccessError`."""
-    written = text(path)
+    return parse(text(path), str(path), issuer, audience, groups)
+
+
+def parse(written: str, path: str, issuer: str, audience: str, groups: str = "") -> Issuer:
+    """The same of what a JWKS holds; `path` is where it is from. Raises `AccessError`."""
     try:
         entries = json.loads(written)["keys"]
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -90,10 +119,10 @@ def read(path: Path, issuer: str, audience: str) -> Issuer:
             msg = f"{path}, key {number} has no id of its own: give each a kid"
             raise AccessError(msg)
         keys[key[0].key_id] = key
-    return Issuer(keys, issuer, audience)
+    return Issuer(keys, issuer, audience, groups)
 
 
-def _key(path: Path, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]]:  # noqa: ANN401  JSON
+def _key(path: str, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]]:  # noqa: ANN401  JSON
     algorithms = _BY_TYPE.get(str(entry.get("kty"))) if isinstance(entry, dict) else None
     if algorithms is None:
         msg = f"{path}, key {number} is of no asymmetric kind: RSA, EC and OKP keys are taken"

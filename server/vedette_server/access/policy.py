@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vedette_server.access.files import AccessError, text
 
 ANONYMOUS = "anonymous"
-_KINDS = ("token:", "jwt:", "cert:")
+JWT_GROUP = "jwt-group:"
+_KINDS = ("token:", "jwt:", JWT_GROUP, "cert:")
 _GROUP = "group:"
 
 
@@ -30,7 +31,9 @@ class Verb(StrEnum):
 def _check_name(name: str, *, groups: bool) -> str:
     if name in ("*", ANONYMOUS) or name.startswith(_KINDS) or (groups and name.startswith(_GROUP)):
         return name
-    known = ", ".join(["token:NAME", "jwt:SUB", "cert:SUBJECT", *(["group:NAME"] if groups else []), "*", ANONYMOUS])
+    known = ", ".join(
+        ["token:NAME", "jwt:SUB", "jwt-group:NAME", "cert:SUBJECT", *(["group:NAME"] if groups else []), "*", ANONYMOUS]
+    )
     msg = f"{name!r} is nobody: write one of {known}"
     raise ValueError(msg)
 
@@ -73,14 +76,27 @@ class Policy(BaseModel):
             raise ValueError(msg)
         return self
 
-    def rule(self, who: str, verb: Verb, model: str | None = None) -> Rule | None:
-        """The rule under which `who` may do it; None: there is none. Without a model, one for any model counts."""
+    def rule(self, who: tuple[str, ...], verb: Verb, model: str | None = None) -> Rule | None:
+        """The rule under which a caller of these names may do it; None: there is none.
+
+        Without a model, one for any model counts.
+        """
         for rule in self.rules:
-            if verb in rule.may and self._names(rule.who, who) and (model is None or _matches(rule.models, model)):
+            if (
+                verb in rule.may
+                and any(self._names(rule.who, one) for one in who)
+                and (model is None or _matches(rule.models, model))
+            ):
                 return rule
         if verb is Verb.HEALTH and not any(verb in rule.may for rule in self.rules):
             return _OPEN  # orchestrators ask it, and have nothing to show
         return None
+
+    @property
+    def names_jwt_groups(self) -> bool:
+        """Whether a rule goes by the groups of JWTs."""
+        named = [*(rule.who for rule in self.rules), *self.groups.values()]
+        return any(name.startswith(JWT_GROUP) for names in named for name in names)
 
     def _names(self, names: tuple[str, ...], who: str) -> bool:
         for name in names:
@@ -101,10 +117,10 @@ EVERYBODY = Policy(rules=(_OPEN,))  # where nobody is told from anybody
 THE_KNOWN = Policy(rules=(Rule(who=("*",), may=tuple(verb for verb in Verb if verb is not Verb.HEALTH)),))
 
 
-def read(path: Path) -> Policy:
-    """Read a policy. Raises `AccessError`."""
+def read(path: Path, *, jwt_groups: bool = True) -> Policy:
+    """Read a policy; without `jwt_groups`, none of its rules may go by those. Raises `AccessError`."""
     try:
-        return Policy.model_validate(tomllib.loads(text(path)))
+        found = Policy.model_validate(tomllib.loads(text(path)))
     except tomllib.TOMLDecodeError as error:
         msg = f"{path} is not TOML: {error}"
         raise AccessError(msg) from error
@@ -115,3 +131,7 @@ def read(path: Path) -> Policy:
         )
         msg = f"{path}: {'; '.join(told)}"
         raise AccessError(msg) from error
+    if found.names_jwt_groups and not jwt_groups:
+        msg = f"{path} has rules for {JWT_GROUP}NAME, and no claim has groups: name it with --jwt-groups"
+        raise AccessError(msg)
+    return found
