@@ -4,9 +4,10 @@ It stands before `rpc.intake`, which reads the messages of all calls: nothing of
 there, before its caller is known.
 """
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ _METHODS = {
     "ListModels": Verb.DESCRIBE,
     "GetModel": Verb.DESCRIBE,
 }
+_LOOK_SECONDS = 1.0  # between two looks whether the caller of a stream was revoked
 _SERVICES = {health.SERVICE_NAME: Verb.HEALTH, reflection.SERVICE_NAME: Verb.REFLECTION}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -72,22 +74,32 @@ class Guard(grpc.aio.ServerInterceptor):
         method: Any = handler.stream_unary or handler.stream_stream
 
         async def answer(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
-            call = await self._begun(context, wanted)
-            _current.set(call)  # of the call's own task, with which it ends
+            async with self._refusing(context):
+                call = self._begun(shown := _shown(context), wanted)
+                _current.set(call)  # of the call's own task, with which it ends
             if call.caller.known:
                 structlog.contextvars.bind_contextvars(caller=call.caller.name)
             with contextlib.closing(call):
-                return await method(messages, context)
+                answering = method(messages, context)
+                if not handler.response_streaming:
+                    return await answering
+                return await self._until_revoked(answering, context, call, shown)
 
         return make(answer, handler.request_deserializer, handler.response_serializer)
 
-    async def _begun(self, context: Context, wanted: Verb) -> Call:
-        """Begin a call, or end it here."""
+    def _begun(self, shown: Credentials, wanted: Verb) -> Call:
+        """Begin a call. Raises `Refused`."""
+        call = self._access.begin(shown, wanted)
+        if wanted in _SERVICES.values():  # they know of no models
+            call.admit()
+        return call
+
+    @contextlib.asynccontextmanager
+    async def _refusing(self, context: Context) -> AsyncIterator[None]:
+        """End a call here for what is raised."""
         request_id = uuid.uuid4().hex
         try:
-            call = self._access.begin(_shown(context), wanted)
-            if wanted in _SERVICES.values():  # they know of no models
-                call.admit()
+            yield
         except Refused as refusal:
             log.info("refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
             self._refused(refusal.reason)
@@ -95,7 +107,31 @@ class Guard(grpc.aio.ServerInterceptor):
         except Exception:
             log.exception("bug", request_id=request_id)
             await errors.refuse(context, Refused(Reason.INTERNAL), request_id)
-        return call
+
+    async def _until_revoked(
+        self, answering: Coroutine[Any, Any, Any], context: Context, call: Call, shown: Credentials
+    ) -> Any:  # noqa: ANN401  any service's answer
+        """Let a stream go on for as long as its caller may have it."""
+        answered, revoked = asyncio.create_task(answering), asyncio.create_task(self._revoked(call, shown))
+        try:
+            await asyncio.wait({answered, revoked}, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                return answered.result()
+        finally:
+            revoked.cancel()
+            answered.cancel()
+            await asyncio.wait({answered})
+        async with self._refusing(context):
+            return revoked.result()
+
+    async def _revoked(self, call: Call, shown: Credentials) -> None:
+        """Ask again and again whether a call may go on; ends with `Refused`."""
+        edition = None  # it may have changed since the call has begun
+        while True:
+            if (now := self._access.edition) != edition:
+                self._access.again(call, shown)
+                edition = now
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _shown(context: Context) -> Credentials:
