@@ -27,9 +27,9 @@ class Authority:
         self.path = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.path)
 
-    def server(self, name: str = "server", *, expired: bool = False) -> Pair:
+    def server(self, name: str = "server", *, expired: bool = False, ends: dt.datetime | None = None) -> Pair:
         """A server's, for the loopback; a name that is there already has its files replaced, each at once."""
-        ends = dt.datetime(2001, 1, 1, tzinfo=dt.UTC) if expired else None
+        ends = dt.datetime(2001, 1, 1, tzinfo=dt.UTC) if expired else ends
         return self._write(name, self._ca.issue_cert("127.0.0.1", "localhost", not_after=ends))
 
     def client(self, common_name: str, *, expired: bool = False) -> Pair:

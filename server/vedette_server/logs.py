@@ -29,7 +29,9 @@ class LineWriter(logging.Handler):
         super().__init__()
         self._descriptor = descriptor
         self._lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
-        self._dropped = 0
+        self._dropping = threading.Lock()
+        self._untold = 0  # lines that were dropped, of which no line says so
+        self.dropped = 0  # lines, ever
         threading.Thread(target=self._write, name="log", daemon=True).start()
         self._written = threading.Event()  # set while nothing waits
         self._written.set()
@@ -41,7 +43,7 @@ class LineWriter(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self._dropped += 1
+            self._drop(1, untold=1)
 
     log = debug = info = warn = warning = error = critical = exception = fatal = msg
 
@@ -49,21 +51,35 @@ class LineWriter(logging.Handler):
         """Take what libraries log."""
         self.msg(self.format(record))
 
+    def _drop(self, lines: int, untold: int) -> None:
+        with self._dropping:
+            self.dropped += lines
+            self._untold += untold
+
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            dropped, self._dropped = self._dropped, 0
+            with self._dropping:
+                dropped, self._untold = self._untold, 0
             text = f"{line}\n{dropped} log lines were dropped\n" if dropped else f"{line}\n"
             try:
                 self._write_all(text.encode(errors="backslashreplace"))
             except OSError:  # a full disk; a pipe that was closed
-                self._dropped += dropped + 1
+                self._drop(1, untold=dropped + 1)
             if self._lines.empty():
                 self._written.set()
 
     def _write_all(self, data: bytes) -> None:
         while data:
             data = data[os.write(self._descriptor, data) :]
+
+
+_writers: list[LineWriter] = []  # one, once the log is set up
+
+
+def dropped() -> int:
+    """How many lines could not be written so far."""
+    return sum(writer.dropped for writer in _writers)
 
 
 def configure(log_format: Literal["console", "json"]) -> None:
@@ -79,6 +95,7 @@ def configure(log_format: Literal["console", "json"]) -> None:
         colours, plain = sys.stderr.isatty(), structlog.dev.plain_traceback  # others print local variables: images
         shared.append(structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=plain))
     writer = LineWriter(sys.stderr.fileno())
+    _writers.append(writer)
     logging.basicConfig(handlers=[writer], level=logging.WARNING)
     structlog.configure(
         processors=shared,

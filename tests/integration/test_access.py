@@ -442,9 +442,11 @@ def test_a_file_that_cannot_be_read_leaves_what_was_there(models: Models, office
         path.unlink()
         assert works()
         assert counted("refused") == refused + 4
+        assert sample(models, f'vedette_access_stale{{file="{file}"}}') == 1
         path.write_bytes(good)
         assert works()
         assert counted("taken") == taken + 1
+        assert sample(models, f'vedette_access_stale{{file="{file}"}}') == 0
 
 
 def sample(models: Models, series: str) -> float:

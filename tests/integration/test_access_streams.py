@@ -1,5 +1,6 @@
 """A stream outlives neither its caller's token, nor the key of its JWT, nor the rule that allows it."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,3 +91,15 @@ def counted(models: Models, reason: str) -> float:
     series = f'vedette_requests_total{{model="",outcome="{reason}",version=""}} '
     lines = models.metrics.page("")[0].decode().splitlines()
     return sum(float(line.removeprefix(series)) for line in lines if line.startswith(series))
+
+
+def test_a_stream_too_many_is_counted(models: Models) -> None:
+    over, before = threading.Event(), counted(models, "TOO_MANY_STREAMS")
+    with contextlib.ExitStack() as stack:
+        at = stack.enter_context(models.behind(Sources()))
+        caller = stack.enter_context(Caller(at, None, Shown()))
+        for _ in range(8):
+            next(stack.enter_context(caller.stream("cars", over)))
+        assert caller.call("stream", "cars") == "TOO_MANY_STREAMS"
+        over.set()
+    assert counted(models, "TOO_MANY_STREAMS") == before + 1

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from vedette_server.contract.refusal import Reason
 from vedette_server.pool import memory
 from vedette_server.rpc import intake
 from vedette_server.rpc.intake import Intake
@@ -21,6 +22,7 @@ QUEUED = 512 * attacks.MIB  # bytes of images that may wait, by the server's def
 BEGUN = 20 * 9 * attacks.MIB  # bytes of the first frames of streams that begin at once: read before any waits
 CEILING = 640 * attacks.MIB  # bytes of the gateway beside those
 ECHO = "/test.Echo/"
+REFUSED: list[Reason] = []  # what an intake has told of
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,15 @@ def test_an_attack_costs_bounded_memory_and_nobody_elses_answer(name: str, serve
     attacks.given_back(server, CEILING)
     assert len(server.worker_pids()) == load.WORKERS
     assert running.http(server, "/readyz")[0] == 200
+
+
+def told(reason: Reason) -> None:
+    REFUSED.append(reason)
+
+
+@pytest.fixture(autouse=True)
+def nothing_told() -> None:
+    REFUSED.clear()
 
 
 @contextlib.asynccontextmanager
@@ -88,7 +99,7 @@ async def echoing(taken: Intake) -> AsyncIterator[str]:
 
 
 async def test_methods_of_all_kinds_are_given_what_was_sent() -> None:
-    async with echoing(Intake(lambda: 0)) as address, grpc.aio.insecure_channel(address) as channel:
+    async with echoing(Intake(lambda: 0, told)) as address, grpc.aio.insecure_channel(address) as channel:
         assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one"
         assert [one async for one in channel.unary_stream(ECHO + "Several")(b"one")] == [b"one", b"one"]
         assert [one async for one in channel.unary_stream(ECHO + "Written")(b"one")] == [b"one"]
@@ -97,6 +108,7 @@ async def test_methods_of_all_kinds_are_given_what_was_sent() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary(ECHO + "None")(b"one")
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert not REFUSED
 
 
 def ended(address: str, sent: bytes) -> dict[str, str]:
@@ -109,15 +121,16 @@ def ended(address: str, sent: bytes) -> dict[str, str]:
 
 
 async def test_a_message_that_does_not_arrive_is_given_up() -> None:
-    async with echoing(Intake(lambda: 0, arrive_seconds=0.3)) as address:
+    async with echoing(Intake(lambda: 0, told, arrive_seconds=0.3)) as address:
         for sent in (b"", raw_http2.message(b"x" * 99, 100)):
             trailers = await asyncio.to_thread(ended, address, sent)
             assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
             assert "had not arrived whole after 0.3 seconds" in trailers["grpc-message"]
+    assert REFUSED == [Reason.REQUEST_STALLED] * 2
 
 
 async def test_a_call_of_no_message_is_refused() -> None:
-    async with echoing(Intake(lambda: 0)) as address, grpc.aio.insecure_channel(address) as channel:
+    async with echoing(Intake(lambda: 0, told)) as address, grpc.aio.insecure_channel(address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.stream_unary(ECHO + "Single")(iter(()))
         status = rpc_status.from_call(caught.value)
@@ -125,13 +138,14 @@ async def test_a_call_of_no_message_is_refused() -> None:
         assert status is not None
         assert status.details[0].Unpack(info)
         assert info.reason == "REQUEST_UNREADABLE"
+    assert REFUSED == [Reason.REQUEST_UNREADABLE]
 
 
 async def test_above_the_ceiling_what_has_been_awaited_longest_is_given_up_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "used", lambda: 0)
-    taken = Intake(lambda: 0)
+    taken = Intake(lambda: 0, told)
     async with echoing(taken) as address:
         first = asyncio.create_task(asyncio.to_thread(ended, address, raw_http2.message(b"x", 100)))
         while len(taken._awaited) < 1:
@@ -146,3 +160,24 @@ async def test_above_the_ceiling_what_has_been_awaited_longest_is_given_up_first
             assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one", "others are read again"
         monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if taken._awaited else 0)
         assert (await second)["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert REFUSED == [Reason.INTAKE_FULL] * 2
+
+
+async def test_a_stream_that_is_given_up_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    taken = Intake(lambda: 0, told)
+    async with echoing(taken) as address, grpc.aio.insecure_channel(address) as channel:
+        over = asyncio.Event()
+
+        async def messages() -> AsyncIterator[bytes]:
+            yield b"one"
+            await over.wait()
+
+        answers = channel.stream_stream(ECHO + "Each")(messages())
+        assert await answers.read() == b"one"
+        monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if taken._awaited else 0)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answers.read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        over.set()
+    assert REFUSED == [Reason.INTAKE_FULL]

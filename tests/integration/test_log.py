@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +18,15 @@ QUESTIONS = 600  # each refused, and logged in a line of some 300 bytes: more th
 
 
 @contextlib.contextmanager
-def serving(stderr: int) -> Iterator[str]:
-    """A server with that standard error; its address."""
-    port = running.free_port()
-    address = f"127.0.0.1:{port}"
-    command = [running.BIN / "vedette-server", "serve", "--listen", address, "--http", "127.0.0.1:0", "--threads", "1"]
+def serving(stderr: int) -> Iterator[tuple[str, str]]:
+    """A server with that standard error; its addresses."""
+    address, http = (f"127.0.0.1:{running.free_port()}" for _ in range(2))
+    command = [running.BIN / "vedette-server", "serve", "--listen", address, "--http", http, "--threads", "1"]
     process = subprocess.Popen(command, stderr=stderr)
     try:
         with Client(address) as client:
             running.wait_for(lambda: healthy(client), "the server to serve")
-        yield address
+        yield address, http
     finally:
         process.terminate()
         assert process.wait(30) == 0
@@ -40,24 +40,34 @@ def healthy(client: Client) -> bool:
 
 
 @pytest.fixture(params=["unread", "closed", "full"])
-def address(request: pytest.FixtureRequest) -> Iterator[str]:
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, bool]]:
+    """Its addresses, and whether lines are lost that no queue can hold."""
     if request.param == "full":
-        with Path("/dev/full").open("wb") as full, serving(full.fileno()) as address:
-            yield address
+        with Path("/dev/full").open("wb") as full, serving(full.fileno()) as addresses:
+            yield (*addresses, True)
         return
     reading, writing = os.pipe()
     if request.param == "closed":
         os.close(reading)
-    with serving(writing) as address:
-        yield address
+    with serving(writing) as addresses:
+        yield (*addresses, request.param == "closed")
     os.close(writing)
     if request.param == "unread":
         os.close(reading)
 
 
-def test_requests_are_answered_whatever_becomes_of_the_log(address: str, scene: Picture) -> None:
+def test_requests_are_answered_whatever_becomes_of_the_log(server: tuple[str, str, bool], scene: Picture) -> None:
+    address, http, lossy = server
     with Client(address) as client:
         for number in range(QUESTIONS):
             with contextlib.suppress(Exception):
                 client.model(f"no such model, {number}")
         assert client.detect(jpeg(scene.pixels)).width > 0
+    if lossy:
+        running.wait_for(lambda: dropped(http) >= QUESTIONS, "the lost lines to be counted")
+
+
+def dropped(http: str) -> float:
+    with urllib.request.urlopen(f"http://{http}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vedette_log_lines_dropped_total "))

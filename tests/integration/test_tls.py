@@ -1,6 +1,7 @@
 """TLS as it is spoken by a real server: certificates replaced under load, callers' own, protocol versions, ciphers."""
 
 import contextlib
+import datetime as dt
 import socket
 import ssl
 import warnings
@@ -118,6 +119,21 @@ def test_an_authority_that_is_replaced_vouches_for_nobody(models: Models, author
         assert (detects(before), scrapes(before), detects(after), scrapes(after)) == (True, True, False, False)
         trusted.write_bytes(later.path.read_bytes())
         assert (detects(before), scrapes(before), detects(after), scrapes(after)) == (False, False, True, True)
+
+
+def test_whoever_reads_the_metrics_sees_when_certificates_end(models: Models, authority: Authority) -> None:
+    def shown() -> list[float]:
+        with Caller(at, authority, Shown(own=authority.client("alice"))) as alice:
+            assert alice.call("metrics") == OK
+        series = 'vedette_certificate_expiry_timestamp_seconds{certificate="server"} '
+        lines = models.metrics.page("")[0].decode().splitlines()
+        return [float(line.removeprefix(series)) for line in lines if line.startswith(series)]
+
+    ends = [dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2031, 2032)]
+    with models.behind(mutual(authority, authority.server(ends=ends[0]))) as at:
+        assert shown() == [ends[0].timestamp()]
+        authority.server(ends=ends[1])
+        assert shown() == [ends[1].timestamp()]
 
 
 def test_a_client_takes_no_server_for_another(models: Models, authority: Authority) -> None:

@@ -2,12 +2,15 @@
 
 import base64
 import contextlib
+import datetime as dt
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from vedette_server import addresses
@@ -139,6 +142,24 @@ def test_a_pair_that_is_none(tmp_path: Path) -> None:
     assert b"PRIVATE" not in repr(read_certificates(good.cert, good.key, authority.path)).encode()
 
 
+def test_what_ends_first_of_what_is_needed_is_when_a_certificate_ends(tmp_path: Path) -> None:
+    soon, late = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (2031, 4000))
+    authority = Authority(tmp_path)
+    root = x509.load_pem_x509_certificate(authority.path.read_bytes()).not_valid_after_utc
+    assert soon < root < late
+    for ends in (soon, late):
+        pair = authority.server(ends=ends)
+        pair.cert.write_bytes(pair.cert.read_bytes() + authority.path.read_bytes())
+        read = read_certificates(pair.cert, pair.key, authority.path)
+        assert read.ends == {"server": ends.timestamp(), "client_ca": root.timestamp()}, "a root is not looked at"
+    between = trustme.CA().create_child_ca()
+    issued = between.issue_cert("localhost", not_after=late)
+    pair.cert.write_bytes(b"".join(one.bytes() for one in issued.cert_chain_pems))
+    pair.key.write_bytes(issued.private_key_pem.bytes())
+    child = x509.load_pem_x509_certificate(between.cert_pem.bytes()).not_valid_after_utc
+    assert read_certificates(pair.cert, pair.key, None).ends == {"server": child.timestamp()}
+
+
 def test_what_is_kept_is_read_when_it_changes_and_only_then(tmp_path: Path) -> None:
     path, told = tmp_path / "file", list[tuple[str, bool]]()
     reads: list[str] = []
@@ -153,11 +174,14 @@ def test_what_is_kept_is_read_when_it_changes_and_only_then(tmp_path: Path) -> N
     kept = Kept("file", [path], read, lambda kind, taken: told.append((kind, taken)))
     assert [kept.get(), kept.get()] == ["one", "one"]
     assert reads == ["one"]
+    first = kept.edition
     path.write_text("bad")
     assert [kept.get(), kept.get()] == ["one", "one"]
     assert told == [("file", False)], "said once"
+    assert (kept.stale, kept.edition) == (True, first)
     path.write_text("two!")
     assert kept.get() == "two!"
+    assert (kept.stale, kept.edition != first) == (False, True)
     kept.reload()
     assert told == [("file", False), ("file", True), ("file", True)]
 

@@ -172,6 +172,16 @@ class Access:
         kept = {"tls": self.certificates, "tokens": self._tokens, "jwks": self._issuer, "policy": self._policy}
         return {kind: one for kind, one in kept.items() if one is not None}
 
+    @property
+    def stale(self) -> Mapping[str, bool]:
+        """Whether what was there before holds on, since what is there now cannot be read; of each kind."""
+        return {kind: kept.stale for kind, kept in self._kept.items()}
+
+    @property
+    def ends(self) -> Mapping[str, float]:
+        """When certificates end, in seconds since the epoch."""
+        return self.certificates.get().ends if self.certificates else {}
+
     def reload(self) -> None:
         """Read every file again."""
         for kept in self._kept.values():

@@ -2,9 +2,12 @@
 
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
+
+from cryptography import x509
 
 from vedette_server.access.files import AccessError, content
 
@@ -19,6 +22,9 @@ class Certificates:
     chain: bytes
     client_ca: bytes | None
     context: ssl.SSLContext = field(repr=False)  # the same, for HTTP
+    ends: Mapping[
+        str, float
+    ]  # when the first of the server's certificates ends, and of the authority's; since the epoch
 
     def front(self) -> ssl.SSLContext:
         """The same once more, to hang a callback on that chooses another."""
@@ -30,7 +36,8 @@ def read(cert: Path, key: Path, client_ca: Path | None) -> Certificates:
     pair = content(key), content(cert)
     authority = content(client_ca) if client_ca else None
     try:
-        return Certificates(*pair, authority, _make(*pair, authority))
+        context = _make(*pair, authority)
+        return Certificates(*pair, authority, context, _ends(pair[1], context))
     except _EncryptedError:
         msg = f"{key} is encrypted, and nobody is there to type its password: decrypt it with openssl pkey"
     except _AuthorityError:
@@ -39,6 +46,15 @@ def read(cert: Path, key: Path, client_ca: Path | None) -> Certificates:
         why = getattr(error, "reason", None) or "no PEM"
         msg = f"{cert} and {key} are no certificate and its key ({why}): give both as PEM, the chain in order"
     raise AccessError(msg)
+
+
+def _ends(chain: bytes, context: ssl.SSLContext) -> Mapping[str, float]:
+    """When the first certificate ends of those that are shown, and of those that callers' own are checked against."""
+    shown = x509.load_pem_x509_certificates(chain)
+    # A root at the end of the chain is not looked at by whoever trusts it.
+    needed = [one.not_valid_after_utc.timestamp() for one in shown if one is shown[0] or one.issuer != one.subject]
+    authorities = [ssl.cert_time_to_seconds(str(one["notAfter"])) for one in context.get_ca_certs()]
+    return {"server": min(needed), **({"client_ca": float(min(authorities))} if authorities else {})}
 
 
 def _make(key: bytes, chain: bytes, authority: bytes | None) -> ssl.SSLContext:

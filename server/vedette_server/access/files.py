@@ -37,7 +37,7 @@ class Kept(Generic[T]):
         self._seen = self._signature()
         self._value = read()
         self._edition = 0
-        self.stale = False  # they could not be read when last they changed
+        self._stale = False
 
     def get(self) -> T:
         """What they say now, or have said when they could last be read."""
@@ -51,6 +51,12 @@ class Kept(Generic[T]):
         """Another number whenever they say something else."""
         self.get()
         return self._edition
+
+    @property
+    def stale(self) -> bool:
+        """Whether they cannot be read as they are now."""
+        self.get()
+        return self._stale
 
     def reload(self) -> None:
         """Read them, changed or not."""
@@ -68,7 +74,7 @@ class Kept(Generic[T]):
             log.info("reloaded", file=self._kind)
             self._edition += 1
             taken = True
-        self.stale = not taken
+        self._stale = not taken
         self._told(self._kind, taken)
 
     def _signature(self) -> _Signature:

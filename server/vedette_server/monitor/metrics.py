@@ -1,6 +1,6 @@
 """Prometheus metrics. They live in the gateway alone; workers report in their answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -11,6 +11,7 @@ from vedette_server.engine.query import Outcome
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.answers import Answers
 from vedette_server.monitor.baselines import Baselines
+from vedette_server.monitor.entry import Entry, Log
 from vedette_server.monitor.families import Families
 from vedette_server.monitor.serving import Serving
 from vedette_server.monitor.streams import Key, Streams
@@ -23,9 +24,10 @@ from vedette_server.repository.shelf import RefusedVersion
 class Metrics:
     """Counts what the engine tells of: its `Monitor`."""
 
-    def __init__(self, *, triton: bool = False) -> None:
-        """With `triton`, the page has Triton's names too."""
+    def __init__(self, *, triton: bool = False, dropped: Callable[[], int] = lambda: 0) -> None:
+        """With `triton`, the page has Triton's names too; `dropped` gives the lines that the log has lost."""
         self._families = Families()
+        self._entry = Entry(self._families)
         self._serving = Serving(self._families)
         self._answers = Answers(self._families)
         self._versions = Versions(self._families)
@@ -33,7 +35,7 @@ class Metrics:
         self._streams = Streams(self._answers.folded_stream, self._forget)
         self._refused: Mapping[tuple[str, str], Check] = {}
         self._loaded: set[tuple[str, str]] = set()
-        collectors: Iterable[Collector] = (self._baselines, *([Triton(self._serving)] if triton else []))
+        collectors: Iterable[Collector] = (self._baselines, Log(dropped), *([Triton(self._serving)] if triton else []))
         for collector in collectors:
             self._families.registry.register(collector)
 
@@ -125,7 +127,11 @@ class Metrics:
 
     def reloaded(self, file: str, taken: bool) -> None:  # noqa: FBT001  as it is told
         """Count that a file about who may call was read again; not taken: what was there before holds on."""
-        self._serving.reloaded(file, taken=taken)
+        self._entry.reloaded(file, taken=taken)
+
+    def files(self, stale: Mapping[str, bool], ends: Mapping[str, float]) -> None:
+        """Show which files about who may call cannot be read as they are now, and when certificates end."""
+        self._entry.files(stale, ends)
 
     def tidy(self) -> None:
         """Let go of the series of streams that have not been seen for long."""

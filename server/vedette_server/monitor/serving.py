@@ -15,6 +15,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 STAGES = ("queue", "decode", "preprocess", "forward", "postprocess")
 _LONGEST_EXEMPLAR = 128  # characters of all its labels' names and values, by OpenMetrics
 _BATCHES = (1, 2, 4, 8, 16)
+_EARLY = (Reason.INTAKE_FULL, Reason.REQUEST_STALLED)  # refused before it is known which model is meant
 _OLDEST = 3600.0  # seconds; frames that are older come from a camera whose clock is wrong
 
 
@@ -66,11 +67,8 @@ class Serving:
         )
         self._owes_since: dict[tuple[str, str], float | None] = {}  # monotonic
         self._streams = families.gauge("vedette_streams_open", "Streams that are open.")
-        self._reloads = families.counter(
-            "vedette_access_reloads",
-            "Changed files about who may call: taken, or refused, so that what was there before holds on.",
-            ("file", "outcome"),
-        )
+        for reason in _EARLY:
+            self.requests.labels("", "", reason)
 
     def loaded(self, model: ModelVersion) -> None:
         """Create the series that will be needed, so that their first event shows as an increase."""
@@ -146,10 +144,6 @@ class Serving:
     def streams(self, count: int) -> None:
         """Show how many streams are open."""
         self._streams.set(count)
-
-    def reloaded(self, file: str, *, taken: bool) -> None:
-        """Count that a file was read again."""
-        self._reloads.labels(file, "taken" if taken else "refused").inc()
 
     def state(
         self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int

@@ -135,6 +135,7 @@ class DetectionService(DetectionServiceServicer):
     def _counted(self) -> Iterator[None]:
         """Count a stream as open. Raises `Refused`: TOO_MANY_STREAMS."""
         if self._streams >= self._max_streams:
+            self._engine.monitor.refused("", "", Reason.TOO_MANY_STREAMS)
             raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
         self._streams += 1
         self._engine.monitor.streams(self._streams)

@@ -91,6 +91,7 @@ class HttpServer:
 
     async def _page(self, request: web.Request) -> web.Response:
         self._metrics.tidy()
+        self._metrics.files(self._access.stale, self._access.ends)
         body, content_type = await asyncio.to_thread(self._metrics.page, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 

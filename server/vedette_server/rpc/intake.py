@@ -38,9 +38,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Intake(grpc.aio.ServerInterceptor):
     """Reads the messages of every call, of all services."""
 
-    def __init__(self, admitted: Callable[[], int], arrive_seconds: float = ARRIVE_SECONDS) -> None:
-        """`admitted` gives the bytes of the images that wait or run."""
+    def __init__(
+        self, admitted: Callable[[], int], refused: Callable[[Reason], None], arrive_seconds: float = ARRIVE_SECONDS
+    ) -> None:
+        """`admitted` gives the bytes of the images that wait or run; `refused` hears what is refused here."""
         self._admitted = admitted
+        self._refused = refused
         self._arrive_seconds = arrive_seconds
         self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
         self._own = 0  # bytes that this process had when it began to listen
@@ -97,13 +100,18 @@ class Intake(grpc.aio.ServerInterceptor):
         try:
             await asyncio.wait({task}, timeout=seconds)
             if not task.done():
-                raise Refused(Reason.REQUEST_STALLED, seconds=seconds)
+                raise self._refusal(Reason.REQUEST_STALLED, seconds=seconds)
             if task.cancelled():
-                raise Refused(Reason.INTAKE_FULL)
+                raise self._refusal(Reason.INTAKE_FULL)
             return task.result()
         finally:
             del self._awaited[task]
             task.cancel()
+
+    def _refusal(self, reason: Reason, **facts: object) -> Refused:
+        """What to raise, once it is told of."""
+        self._refused(reason)
+        return Refused(reason, **facts)
 
     async def intercept_service(
         self,
@@ -144,7 +152,7 @@ class Intake(grpc.aio.ServerInterceptor):
     async def _single(self, messages: AsyncIterator[M]) -> M:
         message = await self._next(messages, self._arrive_seconds)
         if message is None:
-            raise Refused(Reason.REQUEST_UNREADABLE, bytes=0)
+            raise self._refusal(Reason.REQUEST_UNREADABLE, bytes=0)
         return message
 
     async def _all(self, messages: AsyncIterator[M]) -> AsyncIterator[M]:

@@ -1,6 +1,7 @@
 """The gRPC server: our service, health and reflection; how its connections are kept, and with which certificates."""
 
 import asyncio
+import functools
 import resource
 from dataclasses import dataclass
 from typing import Any
@@ -114,10 +115,11 @@ class RpcServer:
         access = access or Access()
         self._certificates = access.certificates
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
-        self._intake = Intake(lambda: engine.held_bytes)
+        refused = functools.partial(engine.monitor.refused, "", "")
+        self._intake = Intake(lambda: engine.held_bytes, refused)
         self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=(Guard(access, lambda reason: engine.monitor.refused("", "", reason)), self._intake),
+            interceptors=(Guard(access, refused), self._intake),
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
