@@ -51,6 +51,8 @@ class Parameters:
     objective: float = 1.0  # seconds within which requests are to be answered; an edge of their histogram
     target: float = 0.99  # share of them for which that is promised
     stale_days: float = 30  # age at which a baseline is stale
+    stuck: float = 30  # seconds without an answer, of a version that has something to answer
+    expiry_days: float = 14  # before a certificate ends; a page comes at a seventh of them
     runbooks: str = "deploy/docs/runbooks/"
     dashboards: str = "/d/"
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from deploy.prometheus import drift, serving, silence
+from deploy.prometheus import drift, entry, serving, silence
 from deploy.prometheus.parts import Alert, Parameters, Record, Rule, Yaml, duration
 
 
@@ -11,6 +11,7 @@ def groups(p: Parameters) -> dict[str, list[Rule]]:
     """All rules, in groups. Within one they are evaluated in their order, so that each sees what it needs."""
     return {
         "vedette-serving": [*serving.outages(p), *serving.requests(p)],
+        "vedette-entry": [*entry.versions(p), *entry.files(p), *entry.strain(p)],
         "vedette-latency": serving.latency(p),
         "vedette-answers": [*silence.counts(p), *drift.statistics(p), *silence.alerts(p), *drift.alerts(p)],
         "vedette-baseline": serving.baselines(p),

@@ -57,6 +57,22 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             keep=1,
         ),
         Alert(
+            "VedetteStuck",
+            "critical",
+            "service",
+            "STUCK",
+            f"{WHO} answers nothing",
+            f"""On {{{{ $labels.instance }}}}, nothing has been answered for {{{{ $value | humanizeDuration }}}}, though
+            something waits; in the queue:
+            {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}, workers
+            in rotation:
+            {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. The server
+            is not ready. Suspected cause: workers that stand still and are not replaced, or are replaced in vain.""",
+            f"max by (instance, {VERSION}) (vedette_unanswered_seconds) > {p.stuck:g}",
+            "vedette-serving",
+            keep=2,
+        ),
+        Alert(
             "VedetteGoldenFailing",
             "critical",
             "cause",
@@ -132,6 +148,20 @@ def requests(p: Parameters) -> list[Rule]:
             f"clamp_max(vedette:late:window / vedette:requests:window, 1) > 0.05"
             f" and vedette:late:window >= {p.refusals}",
             "vedette-serving",
+        ),
+        Alert(
+            "VedetteOutOfMemory",
+            "warning",
+            "service",
+            "OUT_OF_MEMORY",
+            f"Workers of {WHO} end for want of memory",
+            f"""Of its workers, {{{{ $value | humanize }}}} ended so in the last {p.w}; in rotation:
+            {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. Suspected
+            cause: more workers than the machine or its container has memory for, or images that are too large.""",
+            f"""{count('vedette_workers_lost_total{cause="out_of_memory"}', p.w, VERSION)} > 0""",
+            "vedette-serving",
+            hold=0,
+            keep=1,
         ),
         Alert(
             "VedetteWorkersFlapping",

@@ -57,6 +57,12 @@ def _outages() -> Iterator[Case]:
     yield Case("VedetteNoModelReady", {ready % (1, "a"): (1, 0, 1), ready % (2, "a"): (1,)}, note="another version is")
     yield Case("VedetteNoModelReady", {ready % (1, "a"): (1, 0, 1), ready % (1, "b"): (1,)}, note="another server is")
 
+    unanswered = f'vedette_unanswered_seconds{{{V}, instance="%s"}}'
+    stuck = cause("STUCK", None, instance="a")
+    yield Case("VedetteStuck", {unanswered % "a": (0, 45, 0), unanswered % "b": (0.2,)}, (stuck,))
+    yield Case("VedetteStuck", {unanswered % "a": (0, 25, 0)}, note="a slow image")
+    yield Case("VedetteStuck", {unanswered % "a": (0, 45, 0)}, steps=(12, 2, 5), note="its worker was replaced")
+
     failures = f'vedette_golden_failures_total{{{V}, cause="%s"}}'
     failed = failures % "GOLDEN_FAILING"
     failing = f'vedette_golden_failing{{{V}, cause="GOLDEN_FAILING"}}'
@@ -107,6 +113,11 @@ def _requests() -> Iterator[Case]:
     yield Case("VedetteOverload", {**ok, requests % "OVERLOADED": (2,)}, note="4 %")
     yield Case("VedetteOverload", {**ok, expired % "SUPERSEDED": (50,)}, note="as LATEST has it")
 
+    lost = f'vedette_workers_lost_total{{{V}, cause="%s"}}'
+    memory = (cause("OUT_OF_MEMORY", None),)
+    yield Case("VedetteOutOfMemory", {lost % "out_of_memory": (0, 0.1, 0)}, memory)
+    yield Case("VedetteOutOfMemory", {lost % "out_of_memory": (0,), lost % "killed": (0, 1, 0)}, note="by somebody")
+
     restarts, wanted, ready = (
         f'vedette_worker{name}{{{V}, instance="a"}}' for name in ("_restarts_total", "s_wanted", "s_ready")
     )
@@ -123,6 +134,39 @@ def _requests() -> Iterator[Case]:
         steps=(12, 5, 0),
         note="starting",
     )
+
+
+def _entry() -> Iterator[Case]:
+    refused, unread = 'vedette_version_refused{%s, check="%s", instance="%s"}', "VERSION_UNREADABLE"
+    alert = "VedetteVersionRefused"
+    yield Case(alert, {refused % (V, unread, one): (None, 1, None) for one in "ab"}, (cause(unread, None),))
+    yield Case(alert, {refused % (V, unread, "a"): (None, 1, None)}, steps=(12, 2, 5), note="a copy that grows")
+
+    alert, day = "VedetteCertificateExpires", 86400.0
+    ends = 'vedette_certificate_expiry_timestamp_seconds{certificate="%s", instance="a"}'
+    for name in ("server", "client_ca"):
+        told = {"cause": "CERTIFICATE_EXPIRES", "certificate": name, "instance": "a"}
+        warning, critical = ({**told, "severity": severity} for severity in ("warning", "critical"))
+        for left in (13.9, 2.1):
+            yield Case(alert, {ends % name: (90 * day, left * day, 90 * day)}, (warning,))
+        yield Case(alert, {ends % name: (90 * day, 1.9 * day, 90 * day)}, (warning, critical))
+        yield Case(alert, {ends % name: (90 * day, -day, 90 * day)}, (warning, critical), note="it has ended")
+        yield Case(alert, {ends % name: (14.1 * day,)})
+
+    alert, stale = "VedetteAccessStale", 'vedette_access_stale{file="%s", instance="a"}'
+    policy = {"cause": "ACCESS_STALE", "file": "policy", "instance": "a"}
+    yield Case(alert, {stale % "policy": (0, 1, 0), stale % "tls": (0,)}, (policy,))
+    yield Case(alert, {stale % "tls": (0, 1, 0)}, steps=(12, 2, 5), note="a key before its certificate")
+
+    full = 'vedette_requests_total{model="", version="", outcome="%s", instance="a"}'
+    intake = {"cause": "INTAKE_FULL", "instance": "a"}
+    yield Case("VedetteIntakeFull", {full % "INTAKE_FULL": (0, 5, 0)}, (intake,))
+    yield Case("VedetteIntakeFull", {full % "INTAKE_FULL": (0, 1, 0)}, note="a few")
+    yield Case("VedetteIntakeFull", {full % "REQUEST_STALLED": (0, 5, 0)}, note="a slow network")
+
+    lines = 'vedette_log_lines_dropped_total{instance="a"}'
+    yield Case("VedetteLogDropped", {lines: (0, 5, 0)}, ({"cause": "LOG_DROPPED", "instance": "a"},))
+    yield Case("VedetteLogDropped", {lines: (0,)})
 
 
 def _latency() -> Iterator[Case]:
@@ -359,6 +403,7 @@ CASES: tuple[Case, ...] = tuple(
     for cases in (
         _outages,
         _requests,
+        _entry,
         _latency,
         _baselines,
         _silenced,

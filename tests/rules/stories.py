@@ -127,6 +127,19 @@ def _broken() -> Iterator[Story]:
         f"vedette_workers_wanted{{{V}}}": (1,),
         f"vedette_worker_restarts_total{{{V}}}": (0, 1, 0),
     }
+    outcome = f'vedette_requests_total{{{V}, outcome="%s"}}'
+    still: Series = {
+        f'vedette_unanswered_seconds{{{V}, instance="a"}}': (0, 100, 0),
+        outcome % "OK": (5, 0, 5),
+        outcome % "DEADLINE_EXCEEDED": (0, 5, 0),
+        f"vedette_worker_restarts_total{{{V}}}": (0, 0.5, 0),
+    }
+    yield Story("workers that stand still", still, (_rings("VedetteStuck", "STUCK"),))
+    starved: Series = {
+        f'vedette_workers_lost_total{{{V}, cause="out_of_memory"}}': (0, 1, 0),
+        f"vedette_worker_restarts_total{{{V}}}": (0, 1, 0),
+    }
+    yield Story("workers without memory", starved, (_rings("VedetteOutOfMemory", "OUT_OF_MEMORY"),))
     yield Story("workers that do not start", workers, (_rings("VedetteNoModelReady", "NO_WORKER"),))
 
 

@@ -321,6 +321,27 @@ TOGETHER: dict[str, tuple[Sequence[Labels], set[str]]] = {
         ],
         {"VedetteNoModelReady"},
     ),
+    "workers that stand still": (
+        [
+            _labels("VedetteStuck", instance="a"),
+            _labels("VedetteWorkersFlapping"),
+            _labels("VedetteOverload"),
+            _labels("VedetteLatencyBurn", severity="critical"),
+        ],
+        {"VedetteStuck"},
+    ),
+    "workers without memory": (
+        [
+            _labels("VedetteOutOfMemory"),
+            _labels("VedetteWorkersFlapping"),
+            _labels("VedetteLatencyBurn", severity="warning"),
+        ],
+        {"VedetteOutOfMemory"},
+    ),
+    "a certificate that ends in a day": (
+        [_labels("VedetteCertificateExpires", severity=which, instance="a") for which in ("critical", "warning")],
+        {"VedetteCertificateExpires critical"},
+    ),
     "NaN weights": (
         [
             _labels("VedetteNonFinite"),

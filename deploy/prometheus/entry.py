@@ -1,0 +1,96 @@
+"""The way in, and the log: versions and files that a server refuses, certificates that end, lines that are lost."""
+
+from deploy.prometheus.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
+from deploy.prometheus.silence import WHO
+
+_DAY = 86400
+_SEVENTH = 7  # of the time in which a certificate's end is told of, in which it pages
+_ON = "{{ $labels.instance }}"
+
+
+def versions(_: Parameters) -> list[Rule]:
+    """Versions that are in the repository and cannot be served."""
+    return [
+        Alert(
+            "VedetteVersionRefused",
+            "warning",
+            "service",
+            None,
+            f"{WHO} cannot be served: {{{{ $labels.cause }}}}",
+            """Servers that refuse it: {{ $value | humanize }}. It does not pass the check {{ $labels.cause }}; other
+            versions are served on. Suspected cause: a copy that is not complete, a file that was changed, or a model
+            that needs what the server lacks; its log says what was seen.""",
+            renamed(f"count by ({VERSION}, check) (vedette_version_refused == 1)", "check"),
+            "vedette-serving",
+        ),
+    ]
+
+
+def files(p: Parameters) -> list[Rule]:
+    """Who may call: certificates that end, files that cannot be read."""
+    left = "min by (instance, certificate) (vedette_certificate_expiry_timestamp_seconds) - time()"
+    failed = 'sum(increase(vedette_access_reloads_total{instance=%q, file=%q, outcome="refused"}[' + p.w + "]))"
+
+    def ends(severity: str, days: float) -> Alert:
+        return Alert(
+            "VedetteCertificateExpires",
+            severity,
+            "service",
+            "CERTIFICATE_EXPIRES",
+            f"A certificate of {_ON} ends in {{{{ $value | humanizeDuration }}}}",
+            """The first to end of {{ if eq $labels.certificate "client_ca" }}the authority's, by which callers show who
+            they are{{ else }}those that it shows to callers{{ end }} ends in
+            {{ $value | humanizeDuration }}; from then on nobody gets in by it. Suspected cause: its renewal has
+            failed, or its files were not put where the server reads them.""",
+            f"{left} < {days * _DAY:g}",
+            "vedette-serving",
+        )
+
+    return [
+        ends("critical", p.expiry_days / _SEVENTH),
+        ends("warning", p.expiry_days),
+        Alert(
+            "VedetteAccessStale",
+            "warning",
+            "service",
+            "ACCESS_STALE",
+            f"{_ON} goes by an old file of {{{{ $labels.file }}}}",
+            f"""What is there now cannot be read, so that who may call is decided by what was there before; tries that
+            failed in the last {p.w}: {look(failed, "instance", "file", form="humanize")}. Suspected cause: a file that
+            is half written or gone, a certificate that does not belong to its key, or an address that does not
+            answer; the log says which.""",
+            "max by (instance, file) (vedette_access_stale) == 1",
+            "vedette-serving",
+        ),
+    ]
+
+
+def strain(p: Parameters) -> list[Rule]:
+    """What a server cannot take in, or cannot write down."""
+    return [
+        Alert(
+            "VedetteIntakeFull",
+            "warning",
+            "service",
+            "INTAKE_FULL",
+            f"{_ON} has no memory for what is sent to it",
+            f"""Requests that it gave up before they had come whole, in the last {p.w}: {{{{ $value | humanize }}}}.
+            Suspected cause: callers that begin large requests and do not finish them, or do not read their answers;
+            an attack, or a network that stalls.""",
+            count('vedette_requests_total{outcome="INTAKE_FULL"}', p.w, "instance") + f" >= {p.refusals}",
+            "vedette-serving",
+            hold=0,
+        ),
+        Alert(
+            "VedetteLogDropped",
+            "warning",
+            "service",
+            "LOG_DROPPED",
+            f"Lines of the log of {_ON} are lost",
+            f"""Lines that could not be written in the last {p.w}: {{{{ $value | humanize }}}}. Requests are answered
+            all the same. Suspected cause: a disk that is full, or nobody who reads what the server writes to its
+            standard error.""",
+            count("vedette_log_lines_dropped_total", p.w, "instance") + " > 0",
+            "vedette-serving",
+        ),
+    ]
