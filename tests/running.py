@@ -64,10 +64,24 @@ def sample(server: "Server", series: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith((series + " ", series + "{")))
 
 
-def detect_unchecked(address: str, request: pb.DetectRequest) -> None:
+def channel(server: "Server") -> grpc.Channel:
+    """A connection to a server as other clients than ours have it."""
+    if server.tls is None:
+        return grpc.insecure_channel(server.address)
+    assert server.tls.ca
+    trusted = grpc.ssl_channel_credentials(Path(server.tls.ca).read_bytes())
+    return grpc.secure_channel(server.address.removeprefix("grpcs://"), trusted)
+
+
+def shown(server: "Server") -> list[tuple[str, str]]:
+    """What such a client shows of who it is."""
+    return [("authorization", f"Bearer {server.token}")] if server.token else []
+
+
+def detect_unchecked(server: "Server", request: pb.DetectRequest) -> None:
     """Send what our own client refuses before it is sent, as another would; the server's refusal is passed over."""
-    with grpc.insecure_channel(address) as channel, contextlib.suppress(grpc.RpcError):
-        DetectionServiceStub(channel).Detect(request, timeout=PATIENCE)
+    with channel(server) as opened, contextlib.suppress(grpc.RpcError):
+        DetectionServiceStub(opened).Detect(request, timeout=PATIENCE, metadata=shown(server))
 
 
 def shared_memories(pid: int) -> int:

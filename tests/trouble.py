@@ -1,6 +1,7 @@
 """A server under gentle traffic, and what can go wrong with it, for tests of what tells of it."""
 
 import contextlib
+import datetime as dt
 import itertools
 import os
 import shutil
@@ -22,6 +23,7 @@ from vedette_server.repository import repository
 from vedette_server.repository.baseline import FORMAT, Baseline, ClassProfile, Limits, Profile
 
 from tests import memory, running
+from tests.authority import Authority
 from tests.bench import faults
 from tests.bench.alarm_feed import streets
 
@@ -91,12 +93,17 @@ def baseline(root: Path, *, scale: float = 1.0, age: float = 10 * 86400.0) -> No
     aside.rename(version.folder / repository.BASELINE)
 
 
+def called(server: running.Server) -> Client:
+    """A client that the server lets in."""
+    return Client(server.address, tls=server.tls, token=server.token)
+
+
 class Traffic:
     """A stream and single images, at a gentle pace, until told otherwise."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, server: running.Server) -> None:
         self.pictures = [street.bgr for street in streets(24)]
-        self._client = Client(address)
+        self._client = called(server)
         self.send: Callable[[Any, int], ImageLike] = faults.raw
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._single, self._stream)]
@@ -137,6 +144,8 @@ class Scene:
     server: running.Server
     traffic: Traffic
     root: Path  # the repository
+    authority: Authority  # of its certificate, which is called "server"
+    policy: Path
 
 
 Trouble: TypeAlias = Callable[[Scene], contextlib.AbstractContextManager[None]]
@@ -178,7 +187,7 @@ def asking(at: Scene, callers: int, ask: Callable[[Client, int], object]) -> Ite
     over = threading.Event()
 
     def call(number: int) -> None:
-        with Client(at.server.address) as client:
+        with called(at.server) as client:
             while not over.is_set():
                 with contextlib.suppress(VedetteError):
                     ask(client, number)
@@ -205,7 +214,7 @@ def broken(at: Scene) -> contextlib.AbstractContextManager[None]:
     """A caller declares other sizes than it sends."""
     raw = image_pb2.RawImage(data=b"too short", pixel_format=image_pb2.PIXEL_FORMAT_BGR8, height=480, width=640)
     request = pb.DetectRequest(image=image_pb2.Image(raw=raw))
-    return asking(at, 2, lambda _client, _number: running.detect_unchecked(at.server.address, request))
+    return asking(at, 2, lambda _client, _number: running.detect_unchecked(at.server, request))
 
 
 def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:
@@ -259,6 +268,82 @@ def released(at: Scene) -> Iterator[None]:
     shutil.copytree(at.root / MODEL / "1", aside)
     aside.rename(at.root / MODEL / "2")
     yield
+
+
+@contextlib.contextmanager
+def stilled(at: Scene) -> Iterator[None]:
+    """The worker stands still."""
+    pids = at.server.worker_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def refused(at: Scene) -> Iterator[None]:
+    """A version that was cut short is put beside the others."""
+    aside, there = at.root.parent / "9", at.root / MODEL / "9"
+    shutil.copytree(at.root / MODEL / "1", aside)
+    os.truncate(aside / "model.safetensors", 1000)
+    aside.rename(there)
+    try:
+        yield
+    finally:
+        shutil.rmtree(there)
+
+
+def intruded(at: Scene) -> contextlib.AbstractContextManager[None]:
+    """Somebody tries tokens."""
+
+    def knock(_client: Client, number: int) -> None:
+        with Client(at.server.address, tls=at.server.tls, token=f"guess-{number}") as intruder:
+            intruder.models()
+
+    return asking(at, 2, knock)
+
+
+@contextlib.contextmanager
+def stalled(at: Scene) -> Iterator[None]:
+    """A caller begins a request, and sends nothing of it."""
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait()
+        yield from ()
+
+    with running.channel(at.server) as channel:
+        detect = channel.stream_unary("/vedette.v1.DetectionService/Detect")
+        call = detect.future(nothing(), metadata=running.shown(at.server))
+        try:
+            yield
+        finally:
+            over.set()
+            call.cancel()
+
+
+@contextlib.contextmanager
+def outdated(at: Scene) -> Iterator[None]:
+    """The certificate is about to end."""
+    at.authority.server(ends=dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    try:
+        yield
+    finally:
+        at.authority.server()
+
+
+@contextlib.contextmanager
+def garbled(at: Scene) -> Iterator[None]:
+    """The policy is replaced by something that is none."""
+    before = at.policy.read_text()
+    at.policy.write_text("[[rules")
+    try:
+        yield
+    finally:
+        at.policy.write_text(before)
 
 
 @contextlib.contextmanager

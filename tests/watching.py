@@ -227,8 +227,13 @@ def prometheus(
     alertmanager: Alertmanager | None = None,
     *,
     interval: str = "1s",
+    ca: Path | None = None,
+    token: str | None = None,
 ) -> Iterator[Prometheus]:
-    """Scrape `targets` (HOST:PORT or a URL) and evaluate `rules`, every `interval`, under the job that rules expect."""
+    """Scrape `targets` (HOST:PORT or a URL) and evaluate `rules`, every `interval`, under the job that rules expect.
+
+    With `ca`, over TLS with certificates of that authority; with `token`, showing it.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config: dict[str, Any] = {
@@ -237,7 +242,9 @@ def prometheus(
             "scrape_configs": [
                 {
                     "job_name": "vedette",
-                    "static_configs": [{"targets": [one.removeprefix("http://") for one in targets]}],
+                    "static_configs": [{"targets": [one.rpartition("/")[2] for one in targets]}],
+                    **({"scheme": "https", "tls_config": {"ca_file": str(ca)}} if ca else {}),
+                    **({"authorization": {"credentials": token}} if token else {}),
                 }
             ],
         }

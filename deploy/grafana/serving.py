@@ -58,6 +58,7 @@ def build() -> d.Dashboard:
     made = add(made, "Time", _times())
     made = add(made, "Workers and queues", _workers())
     made = add(made, "Streams", _streams())
+    made = add(made, "The way in", _entry())
     made = add(made, "The watch itself", _watch())
     return finished(made)
 
@@ -226,6 +227,80 @@ def _workers() -> list[object]:
             span=6,
             colors={"mean": NOW},
         ),
+        lines(
+            "Without an answer",
+            "Whole seconds without an answer while something waits; beyond max_request_seconds a version is not ready.",
+            [Ask(f"floor(max by (instance, model, version) (vedette_unanswered_seconds{{{_V}}}))")],
+            SECONDS,
+            span=8,
+        ),
+        lines(
+            "Workers lost",
+            "By cause: out_of_memory, killed from outside, hung, dismissed since it no longer answered as it must, "
+            "crashed, failed_to_start.",
+            [Ask(f"sum by (cause) (increase(vedette_workers_lost_total{{{_V}}}[$__rate_interval]))", "{{cause}}")],
+            COUNT,
+            stacked=True,
+            span=8,
+            colors={"out_of_memory": CRITICAL},
+        ),
+        lines(
+            "Versions refused",
+            "Servers on which a version of the repository cannot be served, by the check that it does not pass.",
+            [
+                Ask(
+                    f"count by (model, version, check) (vedette_version_refused{{{_V}}} == 1)",
+                    "{{model}} {{version}}: {{check}}",
+                )
+            ],
+            COUNT,
+            span=8,
+        ),
+    ]
+
+
+def _entry() -> list[object]:
+    def refused(outcomes: str) -> list[Ask]:
+        found = _rate("vedette_requests_total", "outcome", f'model="", outcome=~"{outcomes}"')
+        return [Ask(f"{found} > 0", "{{outcome}}")]
+
+    return [
+        lines(
+            "Refused at the door",
+            "Calls of somebody who is not known, or may not do so, or not so much: deploy/docs/security.md.",
+            refused("CREDENTIALS_.*|NOT_PERMITTED|RATE_EXCEEDED|STREAMS_EXCEEDED|TOO_MANY_STREAMS"),
+            PER_SECOND,
+            stacked=True,
+            span=6,
+        ),
+        lines(
+            "Given up on the way in",
+            "Requests that had not come whole in time, or for which there was no memory: deploy/docs/limits.md.",
+            refused("INTAKE_FULL|REQUEST_STALLED"),
+            PER_SECOND,
+            stacked=True,
+            span=6,
+            colors={"INTAKE_FULL": CRITICAL, "REQUEST_STALLED": WARNING},
+        ),
+        lines(
+            "Certificates end",
+            "Time until the first certificate ends of those that a server shows, or checks its callers' against.",
+            [
+                Ask(
+                    "min by (instance, certificate) (vedette_certificate_expiry_timestamp_seconds) - time()",
+                    "{{certificate}} of {{instance}}",
+                )
+            ],
+            SECONDS,
+            span=6,
+        ),
+        lines(
+            "Files that cannot be read",
+            "1 where what was there before decides who may call, since what is there now cannot be read.",
+            [Ask("max by (instance, file) (vedette_access_stale)", "{{file}} of {{instance}}")],
+            COUNT,
+            span=6,
+        ),
     ]
 
 
@@ -266,7 +341,7 @@ def _watch() -> list[object]:
             "Checks of workers by pictures with known answers. Failed ones are never chance: that worker was replaced.",
             [Ask(f"sum by (result) (increase(vedette_golden_checks_total{{{_V}}}[$__rate_interval]))", "{{result}}")],
             COUNT,
-            span=8,
+            span=6,
             colors={"passed": WELL, "failed": CRITICAL},
         ),
         lines(
@@ -274,7 +349,7 @@ def _watch() -> list[object]:
             "How long Prometheus takes to read the servers' pages.",
             [Ask('max(scrape_duration_seconds{job="vedette"})', "slowest")],
             SECONDS,
-            span=8,
+            span=6,
             colors={"slowest": NOW},
         ),
         lines(
@@ -282,6 +357,13 @@ def _watch() -> list[object]:
             "Streams and classes beyond the cap, counted as _other: what is folded is watched as one.",
             [Ask("sum by (label) (increase(vedette_labels_folded_total[$__rate_interval]))", "{{label}}")],
             COUNT,
-            span=8,
+            span=6,
+        ),
+        lines(
+            "Lines of the log that were lost",
+            "Nobody reads the log, or it cannot be written. Requests are answered all the same.",
+            [Ask("sum by (instance) (increase(vedette_log_lines_dropped_total[$__rate_interval]))")],
+            COUNT,
+            span=6,
         ),
     ]

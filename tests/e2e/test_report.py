@@ -90,9 +90,7 @@ def traffic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
             client.detect(Tensor(mixed[0] / 255, "BGR", "HWC", "0-255"))
         message, data = images.message(mixed[0], Beside("BGR8"))
         message.raw.data = bytes(data)
-        running.detect_unchecked(
-            server.address, pb.DetectRequest(image=message, options=pb.DetectOptions(threshold=50))
-        )
+        running.detect_unchecked(server, pb.DetectRequest(image=message, options=pb.DetectOptions(threshold=50)))
         with pytest.raises(NotFound):
             client.detect(mixed[0], pixel_format="BGR8", model="nobody")
         swapped(client, server)

@@ -21,6 +21,8 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 from deploy.prometheus import rules
 from deploy.prometheus.parts import Parameters, Record
 from tests import grafana, running, watching
+from tests.authority import Authority
+from tests.guarded import Tokens
 from tests.trouble import (
     Scene,
     Traffic,
@@ -31,9 +33,15 @@ from tests.trouble import (
     burst,
     corrupted,
     crowd,
+    garbled,
+    intruded,
     killed,
+    outdated,
     recaptured,
+    refused,
     released,
+    stalled,
+    stilled,
     stopped,
     swapped,
     tinted,
@@ -95,13 +103,19 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     subprocess.run(
         [sys.executable, grafana.ROOT / "deploy/prometheus/render.py", *WINDOWS, *LEAST, "--out", folder], check=True
     )
+    authority, known, policy = Authority(folder / "authority"), Tokens(folder / "tokens"), folder / "policy.toml"
+    token, pair = known.add("watcher"), authority.server()
+    policy.write_text('[[rules]]\nwho = ["*"]\nmay = ["detect", "stream", "metrics", "describe"]\n')
     flags = ("--repository", str(root), "--threads", "1", "--config", str(folder / "settings.toml"))
+    guards = ("--tls-cert", pair.cert, "--tls-key", pair.key, "--tokens", known.path, "--policy", policy)
     with (
-        running.server(*flags) as server,
-        watching.prometheus([server.http], sorted(folder.glob("*.rules.yml"))) as prometheus,
-        Traffic(server.address) as traffic,
+        running.server(*flags, *map(str, guards), tls=authority.tls(), token=token) as server,
+        watching.prometheus(
+            [server.http], sorted(folder.glob("*.rules.yml")), ca=authority.path, token=token
+        ) as prometheus,
+        Traffic(server) as traffic,
     ):
-        watched = Watch(Scene(server, traffic, root), prometheus)
+        watched = Watch(Scene(server, traffic, root, authority, policy), prometheus)
         prometheus.wait_until_scraped(1)
         seen = "count_over_time(up[10m])"
         running.wait_for(lambda: (prometheus.value(seen) or 0) > HEALTH_SCRAPES, "health to be seen")
@@ -144,7 +158,7 @@ TOLD: dict[Trouble, list[str]] = {
     ],
     killed: [
         *of("fleet", "Answers", "Versions not ready", "Models / G", "Models / I", "Streams / G"),
-        *of("serving", "Workers missing", "Versions not ready", "Workers / B", "Restarts of workers"),
+        *of("serving", "Workers missing", "Versions not ready", "Workers / B", "Restarts of workers", "Workers lost"),
         *of("stream", "Answers"),
     ],
     recaptured: [
@@ -160,6 +174,12 @@ TOLD: dict[Trouble, list[str]] = {
         *of("serving", "Open streams", "Frames dropped", "Age of frames when answered"),
         *of("stream", "Frames dropped", "Age of frames when answered"),
     ],
+    stilled: of("serving", "Without an answer"),
+    refused: of("serving", "Versions refused"),
+    intruded: of("serving", "Refused at the door"),
+    stalled: of("serving", "Given up on the way in"),
+    outdated: of("serving", "Certificates end"),
+    garbled: of("serving", "Files that cannot be read"),
     released: [
         *of("fleet", "Models / H", *(f"Versions / {letter}" for letter in "ABCE")),
         *of("serving", "Workers / A"),
@@ -171,6 +191,7 @@ UNMOVED = {
     "fleet / Releases": "changes with an installation",
     "serving / Images in a batch": "is 1 on a CPU, where batches do not pay",
     "serving / Scrapes": "is the machine's",
+    "serving / Lines of the log that were lost": "takes a log that cannot be written: tests/integration/test_log.py",
     "serving / Labels folded": "takes more streams than the cap: tests/unit/test_metrics.py",
 }
 ONLY_IN_TROUBLE = {
@@ -183,6 +204,9 @@ ONLY_IN_TROUBLE = {
     "fleet / Versions / E": "takes two versions",
     "serving / Refusals": "in health nothing is refused",
     "serving / Contract violations": "the same",
+    "serving / Versions refused": "in health none is",
+    "serving / Refused at the door": "in health nobody is",
+    "serving / Given up on the way in": "in health nothing is",
     "fleet / Streams / F": "in health nothing is dropped",
     "serving / Frames dropped": "the same",
     "stream / Frames dropped": "the same",
