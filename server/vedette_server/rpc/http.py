@@ -20,6 +20,7 @@ from vedette_server.rpc import errors
 log = structlog.get_logger()
 
 _MOST_CONNECTIONS = 128
+_HANDSHAKE_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # without a whole request, after which a connection is closed
 
 _VERBS = {"/metrics": Verb.METRICS, "/livez": Verb.HEALTH, "/readyz": Verb.HEALTH}
@@ -47,7 +48,11 @@ class HttpServer:
         kept = self._access.certificates
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._accept, address.host, address.port, ssl=_newest(kept) if kept else None
+                self._accept,
+                address.host,
+                address.port,
+                ssl=_newest(kept) if kept else None,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if kept else None,
             )
         except OSError as error:
             msg = f"cannot listen on {address}: {error.strerror or error}"
@@ -55,14 +60,17 @@ class HttpServer:
         return f"{'https' if kept else 'http'}://{Tcp(address.host, self._server.sockets[0].getsockname()[1])}"
 
     def _accept(self) -> asyncio.BaseProtocol:
-        """Serve a new connection. Beyond the limit the oldest that waits for nothing gives way to it."""
+        """Serve a new connection."""
         server = self._runner.server
         assert server is not None  # noqa: S101  it is set up before anything is accepted
-        is_open = {one: one.transport for one in server.connections if one.transport and not one.transport.is_closing()}
-        if len(is_open) >= _MOST_CONNECTIONS:
-            oldest = next((one for one in is_open if one not in self._answered), next(iter(is_open)))
-            is_open[oldest].abort()
+        asyncio.get_running_loop().call_soon(self._give_way, server)  # many are accepted at once
         return server()
+
+    def _give_way(self, server: web.Server) -> None:
+        """Close the oldest connections that wait for nothing, where there are more than may be."""
+        is_open = {one: one.transport for one in server.connections if one.transport and not one.transport.is_closing()}
+        for one in sorted(is_open, key=self._answered.__contains__)[: max(len(is_open) - _MOST_CONNECTIONS, 0)]:
+            is_open[one].abort()
 
     async def stop(self) -> None:
         """Stop listening."""
