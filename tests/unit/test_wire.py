@@ -69,6 +69,35 @@ def test_the_last_of_two_is_what_counts() -> None:
     assert bytes(wire.detect_request(first + second).data or b"") == bytes([2]) * 50_000
 
 
+def encoded(data: bytes) -> image_pb2.Image:
+    return image_pb2.Image(encoded=image_pb2.EncodedImage(data=data))
+
+
+RAW = image_pb2.Image(raw=image_pb2.RawImage(height=4))
+CONFIG = pb.StreamDetectRequest(config=pb.StreamConfig(stream_id="x"))
+FIRST = (pb.DetectRequest(image=encoded(LARGE)), pb.StreamDetectRequest(frame=pb.Frame(image=encoded(LARGE))))
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (FIRST[0], [pb.DetectRequest(image=RAW)]),
+        (FIRST[0], [pb.DetectRequest(image=RAW), pb.DetectRequest(image=encoded(b""))]),
+        (FIRST[1], [pb.StreamDetectRequest(frame=pb.Frame(image=RAW))]),
+        (FIRST[1], [CONFIG]),
+        (FIRST[1], [CONFIG, pb.StreamDetectRequest(frame=pb.Frame(image=encoded(b"")))]),
+    ],
+)
+def test_an_image_that_another_kind_follows_gives_it_no_bytes(
+    first: pb.DetectRequest | pb.StreamDetectRequest, then: list[pb.DetectRequest | pb.StreamDetectRequest]
+) -> None:
+    """Of a oneof's fields the last is what counts, without what another has left."""
+    sent = b"".join(one.SerializeToString() for one in (first, *then))
+    received = wire.detect_request(sent) if isinstance(first, pb.DetectRequest) else wire.stream_request(sent)
+    assert received.data is None
+    assert received.message == type(first).FromString(sent)
+
+
 @pytest.mark.parametrize("cut", [1, 5, 1000, 100_000])
 def test_a_truncated_message_is_no_message(cut: int) -> None:
     sent = serialize(requests(File(LARGE))[0][0])

@@ -20,16 +20,29 @@ _SMALL = 32 * 1024  # bytes, below which copies cost nothing
 MOST_BESIDE_IMAGE = 256 * 1024  # bytes of a request; the names of many thousand classes fit
 _MOST_FIELDS = 10_000  # of a message; each costs a microsecond during which nobody else is heard
 
-# A path of field numbers from a request to the data of its image; at each step, any of them.
-_CONTENT = tuple(field.number for field in image_pb2.Image.DESCRIPTOR.oneofs_by_name["content"].fields)
-_DATA = (image_pb2.RawImage.DESCRIPTOR.fields_by_name["data"].number,)
-_DETECT = ((pb.DetectRequest.DESCRIPTOR.fields_by_name["image"].number,), _CONTENT, _DATA)
-_FRAME = (
-    (pb.StreamDetectRequest.DESCRIPTOR.fields_by_name["frame"].number,),
-    (pb.Frame.DESCRIPTOR.fields_by_name["image"].number,),
-    _CONTENT,
-    _DATA,
-)
+
+@dataclass(frozen=True)
+class _Step:
+    """From a message towards the data of its image: any of the fields `onward`; a `oneof` holds its last one alone."""
+
+    onward: tuple[int, ...]
+    oneof: tuple[int, ...] = ()
+
+
+def _step(message: type[Message], field: str) -> _Step:
+    """By a field's name, or by that of a oneof, any of whose fields leads on."""
+    descriptor = message.DESCRIPTOR
+    if field in descriptor.oneofs_by_name:
+        members = tuple(one.number for one in descriptor.oneofs_by_name[field].fields)
+        return _Step(members, members)
+    found = descriptor.fields_by_name[field]
+    of = found.containing_oneof
+    return _Step((found.number,), tuple(one.number for one in of.fields) if of else ())
+
+
+_WITHIN = (_step(image_pb2.Image, "content"), _step(image_pb2.RawImage, "data"))
+_DETECT = (_step(pb.DetectRequest, "image"), *_WITHIN)
+_FRAME = (_step(pb.StreamDetectRequest, "frame"), _step(pb.Frame, "image"), *_WITHIN)
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -80,33 +93,48 @@ def stream_request(received: bytes) -> Received[pb.StreamDetectRequest]:
     return _read(received, pb.StreamDetectRequest, _FRAME)
 
 
-def _read(received: bytes, kind: type[M], path: Sequence[Sequence[int]]) -> Received[M]:
+def _read(received: bytes, kind: type[M], path: Sequence[_Step]) -> Received[M]:
     if len(received) < _SMALL:
         return Received(kind.FromString(received), None)
-    rest, data = _split(memoryview(received), path)
-    return Received(kind.FromString(rest), data)
+    splitter = _Splitter(path)
+    rest = splitter.split(memoryview(received))
+    return Received(kind.FromString(rest), splitter.data)
 
 
-def _split(message: memoryview, path: Sequence[Sequence[int]]) -> tuple[bytes, memoryview | None]:
-    """A message without the field at the end of a path, and that field's bytes: the last one's, as protobuf has it."""
-    parts: list[bytes | memoryview] = []
-    data: memoryview | None = None
-    beside = 0
-    for count, (number, whole, content) in enumerate(_fields(message), 1):
-        if count > _MOST_FIELDS:
-            raise Refused(Reason.REQUEST_TOO_LARGE, **_limits(message))
-        if content is None or number not in path[0]:
-            parts.append(whole)
-            beside += len(whole)
-            if beside > MOST_BESIDE_IMAGE:
+class _Splitter:
+    """Takes the field at the end of a path out of a message: the last one's, as protobuf has it."""
+
+    def __init__(self, path: Sequence[_Step]) -> None:
+        self._path = path
+        self._last: dict[int, int] = {}  # by depth, the field of its oneof that came last
+        self.data: memoryview | None = None  # that field's bytes
+
+    def split(self, message: memoryview, depth: int = 0) -> bytes:
+        """A message without that field."""
+        parts: list[bytes | memoryview] = []
+        beside = 0
+        for count, (number, whole, content) in enumerate(_fields(message), 1):
+            if count > _MOST_FIELDS:
                 raise Refused(Reason.REQUEST_TOO_LARGE, **_limits(message))
-        elif len(path) == 1:
-            data = content
-        else:
-            inner, found = _split(content, path[1:])
-            data = found if found is not None else data
-            parts += (_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(inner)), inner)
-    return b"".join(parts), data
+            if content is not None:
+                self._note(number, depth)
+            if content is None or number not in self._path[depth].onward:
+                parts.append(whole)
+                beside += len(whole)
+                if beside > MOST_BESIDE_IMAGE:
+                    raise Refused(Reason.REQUEST_TOO_LARGE, **_limits(message))
+            elif depth == len(self._path) - 1:
+                self.data = content
+            else:
+                inner = self.split(content, depth + 1)
+                parts += (_varint(number << 3 | _LENGTH_DELIMITED), _varint(len(inner)), inner)
+        return b"".join(parts)
+
+    def _note(self, number: int, depth: int) -> None:
+        """Forget the data of a oneof's field once another of its fields follows."""
+        if number in self._path[depth].oneof and self._last.get(depth) != number:
+            self._last[depth] = number
+            self.data = None
 
 
 def _limits(message: memoryview) -> dict[str, int]:
