@@ -56,6 +56,19 @@ def saved(codec: str, image: Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def test_an_animation_may_be_cut_off_anywhere() -> None:
+    """Pillow reads on behind the header to find out that it is one."""
+    frames = [Image.fromarray(picture(seed)) for seed in (1, 2)]
+    animation = saved("GIF", frames[0], save_all=True, append_images=frames[1:])
+    seen: set[Reason] = set()
+    for length in range(12, len(animation)):
+        try:
+            check(EncodedImage(), animation[:length], SMALL)
+        except Refused as refusal:
+            seen.add(refusal.reason)
+    assert seen == {Reason.IMAGE_ANIMATED, Reason.IMAGE_TRUNCATED}
+
+
 @pytest.mark.parametrize("codec", ["PNG", "BMP"])
 def test_a_lossless_file_gives_its_pixels_in_bgr(codec: str) -> None:
     rgb = picture()

@@ -68,10 +68,20 @@ def size(data: Buffer) -> tuple[int, int]:
         _check_scans(data, image)
     if codec == "AVIF":
         avif.check(data, image.height * image.width)
-    if codec != "JPEG" and getattr(image, "is_animated", False):
-        # Those of a GIF cannot be counted without reading all of it.
-        raise Refused(Reason.IMAGE_ANIMATED, frames="several" if codec == "GIF" else getattr(image, "n_frames", 0))
+    if frames := _frames(data, image, codec):
+        raise Refused(Reason.IMAGE_ANIMATED, frames=frames)
     return image.height, image.width
+
+
+def _frames(data: Buffer, image: Image.Image, codec: str) -> str:
+    """How many frames an animation has; empty: it is none. To find out, Pillow may read more than the header."""
+    try:
+        if codec == "JPEG" or not getattr(image, "is_animated", False):
+            return ""
+        # Those of a GIF cannot be counted without reading all of it.
+        return "several" if codec == "GIF" else str(getattr(image, "n_frames", 0))
+    except Exception as error:  # whatever a codec raises about a broken file
+        raise _truncated(data, codec) from error
 
 
 def _check_scans(data: Buffer, image: Image.Image) -> None:
