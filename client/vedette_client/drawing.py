@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from vedette_client import unpacked
 from vedette_client.errors import LocalError
 from vedette_client.results import Detection, Result
 
@@ -95,9 +96,8 @@ def _overlaid(canvas: Image.Image, png: bytes) -> Image.Image:
 
 
 def numbers(png: bytes) -> NDArray[np.int64]:
-    """The number of each pixel of a map: shape (height, width)."""
-    with Image.open(io.BytesIO(png)) as opened_map:
-        return np.asarray(opened_map).astype(np.int64)
+    """The number of each pixel of a map: shape (height, width). Raises `InternalError` for what is none."""
+    return unpacked.png(png).astype(np.int64)
 
 
 def _borders(shown: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,7 +1,6 @@
 """What a server answered, as frozen values. Boxes are XYXY in absolute pixels of the image as sent, upright."""
 
 import functools
-import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as rle
 from vedette.v1 import answer_pb2, detection_service_pb2, image_pb2, model_pb2
 
-from vedette_client import arguments
+from vedette_client import arguments, unpacked
 from vedette_client.errors import LocalError
 
 if TYPE_CHECKING:
@@ -32,20 +30,22 @@ class Mask:
     png: bytes | None = None
 
     def decode(self) -> NDArray[np.bool_]:
-        """The mask: bool, shape (height, width)."""
+        """The mask: bool, shape (height, width). Raises `InternalError` for what is no mask of this size."""
         if self.png is not None:
-            return np.asarray(Image.open(io.BytesIO(self.png)), bool)
+            return unpacked.mask(self.png, self.height, self.width)
         decoded: NDArray[np.uint8] = rle.decode(self.coco())
         return decoded.astype(bool)
 
     def coco(self) -> dict[str, Any]:
-        """The mask as an RLE that COCO's tools take."""
+        """The mask as an RLE that COCO's tools take. Raises `InternalError`, as `decode` does."""
         if self.counts is not None:
+            unpacked.check_runs(self.counts, self.height, self.width)
             return {"size": [self.height, self.width], "counts": self.counts}
         if self.png is not None:
             encoded: dict[str, Any] = rle.encode(np.asfortranarray(self.decode(), np.uint8))
             return encoded
         outlines = [list(line) for line in self.polygons or ()]
+        unpacked.check_outlines(outlines, self.height, self.width)
         if not outlines:  # which pycocotools would give the size 0 x 0
             blank: dict[str, Any] = rle.encode(np.zeros((self.height, self.width), np.uint8, "F"))
             return blank
@@ -301,8 +301,7 @@ class Result:
 
 def _grey(png: bytes) -> NDArray[np.int32]:
     """A grey PNG's values, whether it has 8 or 16 bits."""
-    with Image.open(io.BytesIO(png)) as picture:
-        return np.asarray(picture).astype(np.int32)
+    return unpacked.png(png).astype(np.int32)
 
 
 def _coco(item: Detection, image_id: int | str) -> dict[str, Any]:

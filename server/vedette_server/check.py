@@ -16,11 +16,13 @@ from vedette_commands import text
 from vedette_commands.program import FailedError
 
 from vedette_server.contract.answer import Answer, corners
+from vedette_server.contract.contract import named
 from vedette_server.contract.files import declare, picture
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.predictor.predictor import load
 from vedette_server.predictor.prove import failure
+from vedette_server.repository import runs
 from vedette_server.repository.golden import (
     ExpectedObject,
     Golden,
@@ -99,7 +101,7 @@ def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
             box = "" if pair.box is None else f"{pair.box:.2f} px"
             iou = "" if pair.mask_iou is None else f"{pair.mask_iou:.3f}"
             found = pair.expected or pair.seen
-            name = class_names[found.class_id] if found else ""
+            name = named(class_names, found.class_id) if found else ""
             verdict = pair.wrong(one.allowed) or "agrees"
             text.row(shown, one.golden.name, name, _score(pair.expected), _score(pair.seen), box, iou, verdict)
         if one.relabelled is not None:
@@ -131,7 +133,7 @@ def _object(pair: Pair, allowed: Tolerance, class_names: Sequence[str]) -> dict[
     found = pair.expected or pair.seen
     assert found is not None  # noqa: S101  a pair has at least one
     return {
-        "class": class_names[found.class_id],
+        "class": named(class_names, found.class_id),
         "class_id": found.class_id,
         "expected": _found(pair.expected),
         "seen": _found(pair.seen),
@@ -164,7 +166,7 @@ def _drawn(shown: Image.Image, objects: Sequence[ExpectedObject], class_names: S
     """A copy of the picture with boxes, masks, class names and scores."""
     pixels = np.array(shown, np.float32)
     for item in objects:
-        if item.mask is not None:
+        if item.mask is not None and runs.whole(item.mask.encode(), shown.height * shown.width):
             inside = rle.decode({"size": [shown.height, shown.width], "counts": item.mask.encode()}).astype(bool)
             pixels[inside] = (1 - _TINT) * pixels[inside] + _TINT * np.array(_BOX)
     canvas = Image.fromarray(pixels.astype(np.uint8))
@@ -175,6 +177,9 @@ def _drawn(shown: Image.Image, objects: Sequence[ExpectedObject], class_names: S
             draw.polygon(outline, outline=_BOX, width=2)
         else:
             draw.rectangle(item.box, outline=_BOX, width=2)
-        corner, label = (item.box[0], max(item.box[1] - _LINE, 0)), f"{class_names[item.class_id]} {item.score:.2f}"
+        corner, label = (
+            (item.box[0], max(item.box[1] - _LINE, 0)),
+            f"{named(class_names, item.class_id)} {item.score:.2f}",
+        )
         draw.text(corner, label, fill="white", stroke_width=2, stroke_fill="black")
     return canvas

@@ -97,6 +97,20 @@ def test_another_version_agrees_by_place_and_class_name() -> None:
     assert agreed(wanted, "ab", answer(), "ab") == agreed(golden(), "ab", again, "ab") == 0
 
 
+@pytest.mark.parametrize("mask", ["?A[2J\x14l", "5", "", "oooo", "é"])
+def test_a_mask_that_is_none_agrees_with_no_other(mask: str) -> None:
+    wanted = golden(ExpectedObject(0, 0.9, LEFT, mask))
+    told = difference(wanted, answer(expected(0, 0.9, LEFT, LEFT)), EXACT)
+    assert told is not None
+    assert "(IoU 0.00)" in told
+
+
+def test_classes_without_a_name_agree_by_their_number() -> None:
+    wanted = golden(expected(5, 0.9, LEFT))
+    assert agreed(wanted, "ab", answer(expected(5, 0.9, LEFT)), "ab") == 1
+    assert agreed(wanted, "ab", answer(expected(0, 0.9, LEFT)), "ab") == 0
+
+
 def test_a_precision_without_a_tolerance_is_an_error() -> None:
     with pytest.raises(ValueError, match="no tolerance is known for the precision 'half'"):
         tolerance("half")

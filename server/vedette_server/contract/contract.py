@@ -109,11 +109,11 @@ class InputContract:
 
     def class_name(self, class_id: int) -> str:
         """The name of a class of objects; its number, where a model of a project gives one that it has not named."""
-        return _name(self.class_names, class_id)
+        return named(self.class_names, class_id)
 
     def stuff_name(self, class_id: int) -> str:
         """The same of a class of stuff."""
-        return _name(self.stuff_class_names, class_id)
+        return named(self.stuff_class_names, class_id)
 
     @property
     def channels(self) -> int:
@@ -128,5 +128,6 @@ class InputContract:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def _name(names: Sequence[str], index: int) -> str:
+def named(names: Sequence[str], index: int) -> str:
+    """The name of a class, or its number where it has none."""
     return names[index] if 0 <= index < len(names) else str(index)

@@ -13,6 +13,8 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from vedette_server.contract.answer import Answer, Detections, corners
+from vedette_server.contract.contract import named
+from vedette_server.repository import runs
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,9 @@ def agreed(golden: Golden, names: Sequence[str], answer: Answer, its_names: Sequ
     if not golden.objects or not seen:
         return 0
     overlap: Any = rle.iou(_xywh(seen), _xywh(golden.objects), [0] * len(golden.objects))
-    alike = np.equal.outer([its_names[one.class_id] for one in seen], [names[one.class_id] for one in golden.objects])
+    alike = np.equal.outer(
+        [named(its_names, one.class_id) for one in seen], [named(names, one.class_id) for one in golden.objects]
+    )
     return int(((overlap >= _SAME_PLACE) & alike).any(axis=0).sum())
 
 
@@ -233,7 +237,7 @@ def _place(item: ExpectedObject) -> str:
 
 
 def _mask_iou(one: ExpectedObject, other: ExpectedObject | None, answer: Answer) -> float | None:
-    """The IoU of two masks of the picture's size; 0 if one alone has a mask, None if neither has."""
+    """The IoU of two masks of the picture's size; 0 if one alone is a mask, None if neither is there."""
     if other is None or (one.mask is None and other.mask is None):
         return None
     if one.mask is None or other.mask is None:
@@ -241,6 +245,8 @@ def _mask_iou(one: ExpectedObject, other: ExpectedObject | None, answer: Answer)
     if one.mask == other.mask:
         return 1.0  # also where both are empty, of which pycocotools says 0
     size = [answer.height, answer.width]
+    if not runs.whole(one.mask.encode(), math.prod(size)):
+        return 0.0
     first, second = ({"size": size, "counts": mask.encode()} for mask in (one.mask, other.mask))
     iou: Any = rle.iou([first], [second], [0])
     return float(iou[0][0])
