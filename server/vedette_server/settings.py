@@ -137,6 +137,6 @@ def load(flags: dict[str, Any], config: Path | None = None) -> Settings:
 
     try:
         return Configured(**flags)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         msg = f"{config} is not TOML: {error}"
         raise ValueError(msg) from error

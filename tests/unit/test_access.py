@@ -72,6 +72,8 @@ def test_a_token_is_known_by_the_line_that_was_made_for_it(tmp_path: Path) -> No
     ('rules = [{who = ["*"], may = [], rate = 0}]', "rules.0.rate: Input should be greater than 0"),
     ('rules = [{who = ["*"], may = [], rate = inf}]', "rules.0.rate: Input should be a finite number"),
     ('rules = [{who = ["*"], may = [], max_streams = 0}]', "rules.0.max_streams"),
+    ("rules = " + "9" * 5_000, "is not TOML"),
+    ("rules = " + "[" * 50_000, "is not TOML"),
 ])  # fmt: skip
 def test_a_policy_that_is_none(tmp_path: Path, written: str, said: str) -> None:
     (tmp_path / "policy.toml").write_text(written)
@@ -99,6 +101,7 @@ def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
     ([{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}], "key 1 is of no asymmetric kind"),
     ([{"kty": ["EC"]}], "key 1 is of no asymmetric kind"),
     ([7], "key 1 is of no asymmetric kind"),
+    ([{**RSA, "kid": ["a"]}], "key 1 has an id that is no text"),
     ([{**RSA, "d": "AQAB"}], "key 1 is a private key"),
     ([{**RSA, "alg": "HS256"}], "key 1 is for 'HS256'"),
     ([RSA], "key 1 has 1016 bits"),

@@ -130,6 +130,9 @@ def _key(path: str, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]
     if "d" in entry:
         msg = f"{path}, key {number} is a private key: put its public part there, and replace the key"
         raise AccessError(msg)
+    if not isinstance(entry.get("kid"), str | None):
+        msg = f"{path}, key {number} has an id that is no text"
+        raise AccessError(msg)
     stated = entry.get("alg")
     if stated is not None and stated not in algorithms:
         msg = f"{path}, key {number} is for {str(stated)[:20]!r}; of its kind, {', '.join(algorithms)} are taken"

@@ -119,17 +119,18 @@ THE_KNOWN = Policy(rules=(Rule(who=("*",), may=tuple(verb for verb in Verb if ve
 
 def read(path: Path, *, jwt_groups: bool = True) -> Policy:
     """Read a policy; without `jwt_groups`, none of its rules may go by those. Raises `AccessError`."""
+    written = text(path)
     try:
-        found = Policy.model_validate(tomllib.loads(text(path)))
-    except tomllib.TOMLDecodeError as error:
-        msg = f"{path} is not TOML: {error}"
-        raise AccessError(msg) from error
+        found = Policy.model_validate(tomllib.loads(written))
     except ValidationError as error:
         told = (
             f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg'].removeprefix('Value error, ')}"
             for one in error.errors()
         )
         msg = f"{path}: {'; '.join(told)}"
+        raise AccessError(msg) from error
+    except (ValueError, RecursionError) as error:  # numbers without end and lists too deep, too
+        msg = f"{path} is not TOML: {error}"
         raise AccessError(msg) from error
     if found.names_jwt_groups and not jwt_groups:
         msg = f"{path} has rules for {JWT_GROUP}NAME, and no claim has groups: name it with --jwt-groups"
