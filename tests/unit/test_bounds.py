@@ -1,11 +1,13 @@
 """The numbers of a config lie within bounds, in either dialect; its YAML is as deep and large as what is read."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from vedette_server.contract import bounds, markup
 from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor import written
 
 BEYOND: dict[str, Any] = {
     "too large": {"INPUT": {"MIN_SIZE_TEST": 20_000}},
@@ -53,3 +55,28 @@ def test_yaml_is_counted_before_it_is_made() -> None:
         with pytest.raises(markup.BoundsError, match=told):
             markup.check(text)
     markup.check("[" * 100 + "]" * 100)
+
+
+@pytest.mark.parametrize("value", ["!!bool nay", "!!timestamp then", "!!int ''", "!!float ''", "!!int '0x'"])
+def test_values_that_are_not_of_their_kind_are_refused(value: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  PyYAML's words for some
+        markup.plain(f"a: {value}\n".encode())
+
+
+NOT_AS_WRITTEN = [
+    "object/apply:numpy._core.multiarray._reconstruct {state: [1, [4], !!python/object/apply:numpy.dtype [f8], 0, a]}",
+    "object/apply:numpy.core.multiarray.scalar [!!python/object/apply:numpy.dtype [f1], !!binary YQ==]",
+    "object/apply:collections.OrderedDict [[[[1], 2]]]",
+    "object:yacs.config.CfgNode {dictitems: [1]}",
+    "object:detectron2.layers.ShapeSpec {state: [1]}",
+    "object/apply:eval [[1]]",
+]
+
+
+@pytest.mark.parametrize("call", NOT_AS_WRITTEN)
+def test_a_call_that_nobody_writes_so_is_told_as_one(tmp_path: Path, call: str) -> None:
+    """It is for the importer to refuse, with its place."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"a: !!python/{call}\n")
+    ((key, found),) = written.expressions(written.read(path))
+    assert (key, found.called) == ("a", True)

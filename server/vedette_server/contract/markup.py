@@ -58,4 +58,8 @@ def plain(data: bytes) -> Any:  # noqa: ANN401  whatever it holds
     """What YAML of plain data holds. Raises `BoundsError`, `ValueError`; `yaml.YAMLError` for what is no such YAML."""
     text = data.decode()
     check(text)
-    return yaml.safe_load(text)
+    try:
+        return yaml.safe_load(text)
+    except (ArithmeticError, AttributeError, LookupError) as error:  # of a scalar that is not what its tag says
+        msg = f"has a value that is not of its kind ({error})"
+        raise ValueError(msg) from error

@@ -13,6 +13,7 @@ import yaml
 
 from vedette_server.contract import disk, markup
 from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.predictor.pickled import BrokenPickleError
 from vedette_server.predictor.stored import Array, DType
 
 _STANDARD = "tag:yaml.org,2002:"
@@ -164,11 +165,16 @@ class _Reader:
         parts = {"args", "kwds", "state", "dictitems", "listitems"}
         args = [*map(self.data, node.value)] if isinstance(node, yaml.SequenceNode) else given.get("args", [])
         own = {} if parts & {*given} else given
-        value = _known(name, args if isinstance(args, list) else [args], own, given)
+        try:
+            value = _known(name, args if isinstance(args, list) else [args], own, given)
+        except _NOT_AS_WRITTEN:
+            value = _UNKNOWN
         return Expression(name) if value is _UNKNOWN else value
 
 
 _UNKNOWN = object()
+# What is raised at parts of a call that no writer gives it: it is none of those that are data alone.
+_NOT_AS_WRITTEN = (BrokenPickleError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any]) -> Any:  # noqa: ANN401  whatever it holds
