@@ -105,6 +105,7 @@ class App:
             self._follow(),
             self._engine.watch(),
             self._access.follow(),
+            self._rpc.ended(),
             self._told_to_stop.wait(),
             self._poll(self._settings.poll_seconds or None),
         )

@@ -11,7 +11,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette_server.contract.contract import Limits
 
-from tests import running
+from tests import raw_frames, running
 
 SERVICE = "/vedette.v1.DetectionService/"
 GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"  # a length-delimited field that promises far more than there is
@@ -35,19 +35,38 @@ def reason(error: grpc.RpcError) -> str:
     return info.reason
 
 
-@pytest.mark.parametrize("method", ["Detect", "ListModels", "GetModel", "Diagnose"])
+@pytest.mark.parametrize(
+    "method",
+    [*(SERVICE + name for name in ("Detect", "ListModels", "GetModel", "Diagnose")), "/grpc.health.v1.Health/Check"],
+)
 def test_what_no_reader_reads_is_refused_with_a_reason(channel: grpc.Channel, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary(SERVICE + method)(GARBAGE, timeout=30)
+        channel.unary_unary(method)(GARBAGE, timeout=30)
     assert reason(caught.value) == "REQUEST_UNREADABLE"
 
 
 def test_a_stream_that_sends_garbage_ends_with_the_reason(channel: grpc.Channel) -> None:
     config = pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS)).SerializeToString()
-    for sent in ([GARBAGE], [config, GARBAGE]):
+    ours, reflection = SERVICE + "StreamDetect", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    for method, sent in ((ours, [GARBAGE]), (ours, [config, GARBAGE]), (reflection, [GARBAGE])):
         with pytest.raises(grpc.RpcError) as caught:
-            list(channel.stream_stream(SERVICE + "StreamDetect")(iter(sent), timeout=30))
+            list(channel.stream_stream(method)(iter(sent), timeout=30))
         assert reason(caught.value) == "REQUEST_UNREADABLE"
+
+
+@pytest.mark.parametrize("path", [b"/\xff\xfe/\x00", b"\xff", b"", b"/", b"/x", b"/" + b"x" * 3_000])
+def test_a_call_of_a_path_that_is_none_ends_alone(bundled: running.Server, channel: grpc.Channel, path: bytes) -> None:
+    """From its version 1.84 on, gRPC ended with one whose path is no UTF-8."""
+    connection = raw_frames.Connection(bundled.address)
+    connection.send(raw_frames.PREFACE + raw_frames.settings())
+    call = connection.call()
+    headers = {b":method": b"POST", b":scheme": b"http", b":path": path, b":authority": b"x", b"te": b"trailers"}
+    connection.send(connection.headers(call, [*headers.items(), (b"content-type", b"application/grpc")]))
+    connection.send(raw_frames.frame(raw_frames.DATA, bytes(5), call=call, flags=raw_frames.END_STREAM))
+    assert connection.listen(lambda: call in connection.ended, running.PATIENCE)
+    assert connection.ended.get(call, "closed") != "0"
+    connection.close()
+    assert channel.unary_unary(SERVICE + "ListModels")(b"", timeout=30)
 
 
 @pytest.mark.parametrize(

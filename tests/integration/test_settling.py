@@ -293,3 +293,14 @@ async def test_a_stream_that_sends_nothing_is_told_what_is_missing(
     status = rpc_status.from_call(caught.value)
     assert status is not None
     assert "not sent within 0.2 seconds" in status.message
+
+
+async def test_the_end_of_grpc_ends_the_server() -> None:
+    """A process that nobody can reach any more is replaced by whoever runs it, if it ends."""
+    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    await server.start(Tcp("127.0.0.1", 0))
+    ended = asyncio.create_task(server.ended())
+    await server._server.stop(0)
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        await ended
+    await server.stop(0)

@@ -80,6 +80,8 @@ def _frames(data: Buffer, image: Image.Image, codec: str) -> str:
             return ""
         # Those of a GIF cannot be counted without reading all of it.
         return "several" if codec == "GIF" else str(getattr(image, "n_frames", 0))
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a codec raises about a broken file
         raise _truncated(data, codec) from error
 

@@ -91,8 +91,8 @@ class Intake(grpc.aio.ServerInterceptor):
         for task in sorted(old, key=self._awaited.__getitem__)[: -(-len(old) // 2)]:
             task.cancel()
 
-    async def _next(self, messages: AsyncIterator[M], seconds: float | None = None) -> M | None:
-        """The next message, None after the last. Raises `Refused`: REQUEST_STALLED, INTAKE_FULL."""
+    async def _next(self, messages: AsyncIterator[M | Refused], seconds: float | None = None) -> M | None:
+        """The next message, None after the last. Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE."""
         async with self._looked:
             await self._looked.wait_for(lambda: self._may_begin(streamed=seconds is None))
         task = asyncio.ensure_future(_anext(messages))
@@ -103,7 +103,10 @@ class Intake(grpc.aio.ServerInterceptor):
                 raise self._refusal(Reason.REQUEST_STALLED, seconds=seconds)
             if task.cancelled():
                 raise self._refusal(Reason.INTAKE_FULL)
-            return task.result()
+            message = task.result()
+            if isinstance(message, Refused):
+                raise self._refusal(message.reason, **message.facts)
+            return message
         finally:
             del self._awaited[task]
             task.cancel()
@@ -133,7 +136,8 @@ class Intake(grpc.aio.ServerInterceptor):
             if handler.response_streaming
             else grpc.stream_unary_rpc_method_handler
         )
-        return make(taken, handler.request_deserializer, handler.response_serializer)
+        read = handler.request_deserializer and _read(handler.request_deserializer)
+        return make(taken, read, handler.response_serializer)
 
     def _taken(self, method: Callable[[Any, Context], Any], *, streamed: bool) -> Callable[..., Awaitable[Any]]:
         """A method that is given what this reads."""
@@ -149,18 +153,30 @@ class Intake(grpc.aio.ServerInterceptor):
 
         return take
 
-    async def _single(self, messages: AsyncIterator[M]) -> M:
+    async def _single(self, messages: AsyncIterator[M | Refused]) -> M:
         message = await self._next(messages, self._arrive_seconds)
         if message is None:
             raise self._refusal(Reason.REQUEST_UNREADABLE, bytes=0)
         return message
 
-    async def _all(self, messages: AsyncIterator[M]) -> AsyncIterator[M]:
+    async def _all(self, messages: AsyncIterator[M | Refused]) -> AsyncIterator[M]:
         while (message := await self._next(messages)) is not None:
             yield message
 
 
-async def _anext(messages: AsyncIterator[M]) -> M | None:
+def _read(deserialise: Callable[[bytes], M]) -> Callable[[bytes], M | Refused]:
+    """A deserialiser that never raises: gRPC would answer with Python's own text, and write a page into the log."""
+
+    def read(received: bytes) -> M | Refused:
+        try:
+            return deserialise(received)
+        except Exception:  # noqa: BLE001  whatever protobuf raises
+            return Refused(Reason.REQUEST_UNREADABLE, bytes=len(received))
+
+    return read
+
+
+async def _anext(messages: AsyncIterator[M | Refused]) -> M | Refused | None:
     return await anext(aiter(messages), None)
 
 

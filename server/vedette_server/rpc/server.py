@@ -165,6 +165,12 @@ class RpcServer:
             msg = f"cannot listen on {address}: {error}"
             raise OSError(msg) from error
 
+    async def ended(self) -> None:
+        """Wait for gRPC to end. Unless it was told to, raises `RuntimeError`: nobody listens any more."""
+        await self._server.wait_for_termination()
+        msg = "gRPC has ended by itself"
+        raise RuntimeError(msg)
+
     async def tell(self, *, serving: bool) -> None:
         """Tell health checks, for the whole server and for our service."""
         serving_status = health_pb2.HealthCheckResponse.ServingStatus
