@@ -20,6 +20,7 @@ from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
 
 from tests import families, hostile
+from tests.damage import damaged
 
 FAMILY = "faster_rcnn"
 OUTSIDE = "outside.yaml"  # beside each case: a sound file that no case may read
@@ -69,27 +70,6 @@ def _scaled(rng: random.Random, config: Any) -> Any:
     return config
 
 
-def _in_bytes(rng: random.Random, data: bytes) -> bytes:
-    """Flip, cut, repeat or exchange bytes."""
-    changed = bytearray(data)
-    match rng.randrange(5):
-        case 0:
-            for _ in range(rng.choice([1, 3, 50])):
-                changed[rng.randrange(len(changed))] = rng.randrange(256)
-        case 1:
-            del changed[rng.randrange(len(changed)) :]
-        case 2:
-            at = rng.randrange(len(changed))
-            changed[at:at] = changed[: rng.randrange(1, 200)]
-        case 3:
-            at = rng.randrange(min(len(changed), 2_000))  # headers, and the beginning of a pickle
-            changed[at : at + rng.choice([1, 8, 64])] = rng.randbytes(rng.choice([1, 8, 64]))
-        case _:
-            at = rng.randrange(len(changed))
-            del changed[at : at + rng.randrange(1, 64)]
-    return bytes(changed)
-
-
 _YAML = (
     "&a [*a]",
     "*nowhere",
@@ -119,7 +99,7 @@ def config_bytes(rng: random.Random, config: dict[str, Any]) -> bytes:
     text = yaml.dump(config, allow_unicode=True) if kind != 6 else yaml.dump(config)
     if kind == 6:
         return _in_text(rng, text)
-    return _in_bytes(rng, text.encode()) if kind == 7 else text.encode()
+    return damaged(rng, text.encode()) if kind == 7 else text.encode()
 
 
 def _in_state(rng: random.Random, state: dict[Any, Any]) -> dict[Any, Any]:
@@ -157,7 +137,7 @@ def checkpoint_bytes(rng: random.Random, state: State) -> bytes:
         changed = _in_state(rng, changed) if all(isinstance(one, torch.Tensor) for one in changed.values()) else changed
     content = rng.choice([changed, {"model": changed}, {"state_dict": changed, "epoch": 3}, [changed]])
     data = rng.choice([_zipped, _legacy, _pickled, _safe])(content)
-    return _in_bytes(rng, data) if rng.random() < 0.5 else data
+    return damaged(rng, data) if rng.random() < 0.5 else data
 
 
 def _zipped(content: Any) -> bytes:
@@ -222,7 +202,7 @@ def serving(base: Path, folder: Path, seed: int) -> None:
         path.write_bytes(config_bytes(rng, yaml.safe_load(path.read_text())))
     elif path.name == "manifest.json":
         manifest = _in_config(rng, json.loads(path.read_text()))
-        path.write_bytes(_in_bytes(rng, json.dumps(manifest, default=str).encode()) if rng.random() < 0.3 else
+        path.write_bytes(damaged(rng, json.dumps(manifest, default=str).encode()) if rng.random() < 0.3 else
                          json.dumps(manifest, default=str).encode())  # fmt: skip
     else:
         path.write_bytes(_mutated_weights(rng, path.read_bytes(), base))
@@ -234,5 +214,5 @@ def serving(base: Path, folder: Path, seed: int) -> None:
 
 def _mutated_weights(rng: random.Random, data: bytes, base: Path) -> bytes:
     if rng.random() < 0.5:
-        return _in_bytes(rng, data)
+        return damaged(rng, data)
     return _safe(_in_state(rng, torch.load(base / "base.pth", weights_only=True)))

@@ -51,7 +51,7 @@ class Honest:
 
 
 @contextlib.contextmanager
-def honest(server: running.Server, least: int = 20) -> Iterator[Honest]:
+def honest(server: running.Server, least: int = 20, pause: float = 0.02) -> Iterator[Honest]:
     """Call the server as long as the block runs, and at least so many times; watch its memory."""
     seen, over = Honest(), threading.Event()
 
@@ -66,7 +66,7 @@ def honest(server: running.Server, least: int = 20) -> Iterator[Honest]:
                 except grpc.RpcError as error:
                     seen.failed[f"{error.code().name}: {error.details()}"] += 1
                 seen.seconds.append(time.monotonic() - started)
-                time.sleep(0.02)
+                time.sleep(pause)
 
     def watch() -> None:
         while not over.is_set():

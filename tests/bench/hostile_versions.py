@@ -9,14 +9,14 @@ import argparse
 import collections
 import json
 import os
-import selectors
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.bench import children
 
 LIMIT_SECONDS = 120.0  # of one case, on a machine that is busy with others
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -26,34 +26,8 @@ _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.sym
 
 def cases(seeds: Sequence[int], base: Path, seconds: float = LIMIT_SECONDS) -> Iterator[tuple[int, str]]:
     """What became of each case: imported, served, the check that refused it, or what must not be."""
-    left = list(seeds)
-    while left:
-        command = [sys.executable, "-m", "tests.bench.hostile_versions", "--child", str(base), *map(str, left)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
-        done = 0
-        for seed, outcome in _read(child, left, seconds):
-            yield seed, outcome
-            done += 1
-        del left[:done]
-
-
-def _read(child: subprocess.Popen[bytes], seeds: Sequence[int], seconds: float) -> Iterator[tuple[int, str]]:
-    """The outcomes of a child, until it has told all, has ended, or was silent for too long."""
-    assert child.stdout is not None
-    with selectors.DefaultSelector() as selector, child.stdout as out:
-        selector.register(out, selectors.EVENT_READ)
-        for seed in seeds:
-            if not selector.select(seconds):
-                child.kill()
-                child.wait()
-                yield seed, "HANG"
-                return
-            line = out.readline()
-            if not line:
-                yield seed, f"CRASH: status {child.wait()}"
-                return
-            yield seed, json.loads(line)
-    child.wait()
+    command = [sys.executable, "-m", "tests.bench.hostile_versions", "--child", str(base)]
+    return children.cases(command, seeds, seconds)
 
 
 def run_here(base: Path, seed: int) -> str:
