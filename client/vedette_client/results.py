@@ -543,7 +543,7 @@ def _contract(item: model_pb2.Contract) -> Contract:
         max_detections=item.max_detections if item.HasField("max_detections") else None,
         inputs=(*encoded, *formats, *tensors),
         tensor_orders=tuple(
-            image_pb2.ChannelOrder.Name(kind).removeprefix("CHANNEL_ORDER_") for kind in item.accepted_channel_orders
+            name(image_pb2.ChannelOrder.Name, kind, "CHANNEL_ORDER_") for kind in item.accepted_channel_orders
         ),
         max_bytes=item.limits.max_bytes,
         max_pixels=item.limits.max_pixels,

@@ -140,9 +140,12 @@ def test_what_a_newer_server_names_is_read_by_its_number() -> None:
     finding = answer_pb2.Finding(code=999, confidence=99)  # type: ignore[arg-type]
     answer = answer_pb2.Answer(findings=[finding])
     assert results.result(pb.DetectResponse(answer=answer)).findings[0].code == "999"
-    model = model_pb2.Model(state=99, contract=model_pb2.Contract(outputs=[99], model_pixel_format=99))  # type: ignore[arg-type, list-item]
+    model = model_pb2.Model(
+        state=99, contract=model_pb2.Contract(outputs=[99], model_pixel_format=99, accepted_channel_orders=[99])
+    )  # type: ignore[arg-type, list-item]
     read = results.model(model)
     assert (read.state, read.contract.outputs, read.contract.channel_order) == ("99", ("99",), "99")
+    assert read.contract.tensor_orders == ("99",)
 
 
 def test_masks_are_decoded_when_asked(result: results.Result) -> None:

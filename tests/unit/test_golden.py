@@ -1,10 +1,15 @@
 """Golden images: which seen object is held against which expected one, and what counts as a difference."""
 
+import dataclasses
+import io
+import struct
+
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as rle
 from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, StageTimes
-from vedette_server.repository.golden import ExpectedObject, Golden, agreed, difference, pairs, tolerance
+from vedette_server.repository.golden import ExpectedObject, Golden, agreed, difference, pairs, relabelled, tolerance
 
 SIZE = (40, 60)
 EXACT = tolerance("exact")
@@ -103,6 +108,22 @@ def test_a_mask_that_is_none_agrees_with_no_other(mask: str) -> None:
     told = difference(wanted, answer(expected(0, 0.9, LEFT, LEFT)), EXACT)
     assert told is not None
     assert "(IoU 0.00)" in told
+
+
+def test_labels_that_are_no_png_of_the_size_agree_with_none() -> None:
+    grey = Image.new("L", SIZE[::-1], 7)
+    answered = dataclasses.replace(answer(), class_map_png=saved(grey))
+    assert relabelled(dataclasses.replace(golden(), labels=saved(grey)), answered) == 0
+    huge = saved(grey).replace(struct.pack(">II", *SIZE[::-1]), struct.pack(">II", 50_000, 50_000))
+    for labels in (b"", b"nothing", saved(grey)[:50], saved(grey, "GIF"), saved(grey.rotate(90, expand=True)), huge):
+        for seen in (answered, answer()):
+            assert relabelled(dataclasses.replace(golden(), labels=labels), seen) == 1
+
+
+def saved(image: Image.Image, codec: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, codec)
+    return buffer.getvalue()
 
 
 def test_classes_without_a_name_agree_by_their_number() -> None:

@@ -144,7 +144,7 @@ def _check_samples(page: _Page) -> None:
         raise _unreadable("with its bits in reverse order")
     if photometric == _YCBCR and compression != _JPEG:
         raise _unreadable("of YCbCr without JPEG's compression")
-    if photometric == _PALETTE and max(page.tags.get(_COLOUR_MAP, (0,))) < 256:
+    if photometric == _PALETTE and max(page.tags.get(_COLOUR_MAP) or (0,)) < 256:
         raise _unreadable("whose colour map does not use its 16 bits")
     extra = page.tags.get(_EXTRA, ())
     alike = len(set(bits)) == 1 and len(bits) in (1, samples)
