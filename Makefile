@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile alarms nights rules card train-demo lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile fuzz alarms nights rules card train-demo lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,8 +76,11 @@ rotations: $(INSTALLED) ## replace certificates 100 times under load, of which n
 shapes: $(INSTALLED) ## send 20,000 images of all shapes and kinds to a real server; a quarter of an hour
 	$(BIN)/python -m tests.bench.shapes
 
-hostile: $(INSTALLED) ## attack a server, and print its memory and what an honest caller sees meanwhile; five minutes
-	$(BIN)/python -m tests.bench.attacks
+hostile: $(INSTALLED) ## attack a server in every way that is known, by the hundred thousand; an hour and a half
+	$(BIN)/python -m tests.bench.hostile
+
+fuzz: $(INSTALLED) ## a fuzzer on each reader of bytes that others have made, 20 minutes each; six hours
+	$(BIN)/python -m tests.fuzz
 
 alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
 	$(BIN)/python -m tests.bench.alarms

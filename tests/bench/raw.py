@@ -20,7 +20,6 @@ from tests import raw_frames, running, wire_requests
 from tests.bench import attacks, load
 from tests.raw_frames import Connection, Header, frame
 
-CEILING = 640 * 2**20  # bytes of the gateway, as for `make hostile`
 PATIENCE = 60.0  # seconds in which a call must have ended, on a machine that is busy with others
 _CALLERS = 3
 _PAUSE = 0.3  # seconds between two calls of the honest caller: the work is for the others
@@ -103,7 +102,7 @@ def payload(rng: random.Random, path: bytes) -> bytes:
     method = path.rpartition(b"/")[2].decode("latin-1")
     if method not in wire_requests.MESSAGES:
         return rng.choice([b"", b"\x0a\x03abc", rng.randbytes(20)])
-    if method in ("Detect", "StreamDetect") and rng.random() < 0.97:
+    if method in ("Detect", "StreamDetect", "Diagnose") and rng.random() < 0.98:
         writer = wire_requests.Writer(rng)
         return writer.fields(wire_requests.MESSAGES[method].DESCRIPTOR, 3)[:12_000]
     if method == "StreamDetect":
@@ -265,7 +264,7 @@ def _converse(rng: random.Random, connection: Connection, number: int, tally: Ta
     for _ in range(calls):
         connection.send(one(rng, connection, awaited))
     breaks = not speaks
-    if speaks and rng.random() < 0.3:
+    if speaks and rng.random() < 0.15:
         breaks = True
         connection.send(breach(rng, max(connection.call() - 2, 1)))
     if breaks:
@@ -317,7 +316,7 @@ def main() -> None:
         with attacks.honest(server, pause=_PAUSE) as seen:
             tally = run(server, chosen.count, chosen.seed)
         wrong = tally.wrong + [f"the honest caller was told {failure}" for failure in seen.failed]
-        if seen.peak > CEILING:
+        if seen.peak > attacks.CEILING:
             wrong.append(f"the gateway had {seen.peak} bytes")
     for how, count in tally.ended.most_common():
         print(f"{count:8} {how}")

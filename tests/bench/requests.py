@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from unittest import mock
 
 import numpy as np
 import structlog
@@ -133,12 +134,9 @@ class Service:
         contract = dataclasses.replace(version.contract, limits=LIMITS, inputs=tuple(Input))
         settings = PoolSettings("", 1, 1, ("cpu",), max_queued=64, max_queued_bytes=2**26, golden_seconds=0)
         self._engine = Engine(settings, Metrics(), max_seconds=_HANG_SECONDS / 2)
-        monitor, changed = self._engine.monitor, self._engine.changed
-        model = dataclasses.replace(version, contract=contract)
-        served = ServedVersion(model, settings, self._engine._spares, monitor, changed)
+        with mock.patch.object(ServedVersion, "run"):  # no process is started
+            served = self._engine.load(dataclasses.replace(version, contract=contract))
         served._pool.workers.append(cast("Worker", _Inline()))
-        monitor.loaded(model)
-        self._engine._served = [served]
         self._handlers: Any = _handlers(DetectionService(self._engine, max_streams=64))
         self._access = Access()
         self.bugs: list[str] = []

@@ -18,9 +18,6 @@ from vedette_server.rpc.intake import Intake
 from tests import raw_http2, running
 from tests.bench import attacks, load
 
-QUEUED = 512 * attacks.MIB  # bytes of images that may wait, by the server's defaults
-BEGUN = 20 * 9 * attacks.MIB  # bytes of the first frames of streams that begin at once: read before any waits
-CEILING = 640 * attacks.MIB  # bytes of the gateway beside those
 ECHO = "/test.Echo/"
 REFUSED: list[Reason] = []  # what an intake has told of
 
@@ -43,8 +40,8 @@ def test_an_attack_costs_bounded_memory_and_nobody_elses_answer(name: str, serve
     with attacks.honest(server) as seen:
         SLICE[name](server)
     assert not seen.failed
-    assert seen.peak < CEILING + (QUEUED + BEGUN if "streams" in name else 0)
-    attacks.given_back(server, CEILING)
+    assert seen.peak < attacks.ceiling(name)
+    attacks.given_back(server, attacks.CEILING)
     assert len(server.worker_pids()) == load.WORKERS
     assert running.http(server, "/readyz")[0] == 200
 
