@@ -177,7 +177,30 @@ def test_tags_written_by_hand_are_a_picture() -> None:
     np.testing.assert_array_equal(read(other()), RGB)
 
 
+def again(data: bytes, tag: int, kind: int, value: int) -> bytes:
+    """The same with a tag once more, behind all others."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    entries = data[at + 2 : at + 2 + 12 * count]
+    tags = struct.pack("<H", count + 1) + entries + struct.pack("<HHIII", tag, kind, 1, value, 0)
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + tags
+
+
+def of_another_kind(data: bytes, tag: int, kind: int) -> bytes:
+    """The same with a tag's value said to be of another kind."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    for entry in range(at + 2, len(data), 12):
+        if struct.unpack_from("<H", data, entry) == (tag,):
+            return data[: entry + 2] + struct.pack("<H", kind) + data[entry + 4 :]
+    raise AssertionError(tag)
+
+
+SIGNED, REAL = 9, 11  # kinds of values
 OTHERS = {
+    "a width of its own for whoever looks": (again(other(), 256, 4, 1), "its tag 256 twice"),
+    "a second width that is signed": (again(other(), 256, SIGNED, 60_000), "its tag 256 twice"),
+    "a width that is signed": (of_another_kind(other(), 256, SIGNED), "not as whole numbers"),
+    "a compression that is no number": (of_another_kind(other(), 259, REAL), "not as whole numbers"),
     "L*a*b*": (other(t262=8), "CIE L\\*a\\*b\\*"),
     "YCbCr": (other(t262=6), "YCbCr"),
     "a mask": (other(t262=4), "mask"),

@@ -68,11 +68,15 @@ class _File:
         at = offset + struct.calcsize(self._order + self._count)
         size = struct.calcsize(self._order + self._entry + self._word)
         (following,) = self._unpack(self._word, at + count * size)
-        tags = {}
+        tags: dict[int, Sequence[int]] = {}
         for entry in range(at, at + count * size, size):
             tag, kind, number = self._unpack(self._entry, entry)
-            if tag in wanted and kind in _TYPES:
-                tags[tag] = self._values(entry, kind, number)
+            if tag not in wanted:
+                continue
+            if tag in tags or kind not in _TYPES:  # where Pillow may take another of the two, or reads other kinds
+                msg = f"that has its tag {tag} twice, or not as whole numbers"
+                raise _unreadable(msg)
+            tags[tag] = self._values(entry, kind, number)
         return _Page(tags, following)
 
     def _values(self, entry: int, kind: int, number: int) -> Sequence[int]:
