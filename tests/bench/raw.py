@@ -21,7 +21,7 @@ from tests.bench import attacks, load
 from tests.raw_frames import Connection, Header, frame
 
 PATIENCE = 60.0  # seconds in which a call must have ended, on a machine that is busy with others
-_CALLERS = 3
+_CALLERS = 8
 _PAUSE = 0.3  # seconds between two calls of the honest caller: the work is for the others
 _CALLS = 24  # of a connection, at most
 _SERVICE = b"/vedette.v1.DetectionService/"

@@ -62,6 +62,7 @@ class _Inline:
     """A worker that has answered when it is asked, and has found nothing."""
 
     alive = room = True
+    forked = 0.0
     batches = ()
     max_batch = 1
 

@@ -295,6 +295,16 @@ async def test_a_stream_that_sends_nothing_is_told_what_is_missing(
     assert "not sent within 0.2 seconds" in status.message
 
 
+async def test_who_no_longer_waits_for_the_end_of_grpc_does_not_keep_it_from_ending() -> None:
+    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    await server.start(Tcp("127.0.0.1", 0))
+    ended = asyncio.create_task(server.ended())
+    await asyncio.sleep(0)  # it waits
+    ended.cancel()
+    await asyncio.wait({ended})
+    await server.stop(0)
+
+
 async def test_the_end_of_grpc_ends_the_server() -> None:
     """A process that nobody can reach any more is replaced by whoever runs it, if it ends."""
     server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)

@@ -167,7 +167,8 @@ class RpcServer:
 
     async def ended(self) -> None:
         """Wait for gRPC to end. Unless it was told to, raises `RuntimeError`: nobody listens any more."""
-        await self._server.wait_for_termination()
+        waiting = asyncio.ensure_future(self._server.wait_for_termination())
+        await asyncio.shield(waiting)  # to cancel it would cancel what gRPC itself waits for when it stops
         msg = "gRPC has ended by itself"
         raise RuntimeError(msg)
 
