@@ -104,6 +104,7 @@ def elsewhere(folder: Path) -> None:
 
 
 BOMB = "\n".join(["a: &a [x, x, x, x, x, x, x, x, x, x]", *(f"{one}: &{one} [{', '.join(10 * [f'*{before}'])}]" for before, one in zip("abcdefgh", "bcdefghi", strict=True))])  # fmt: skip  # noqa: E501
+_OBJECT = {"class_id": 0, "score": 0.9, "box": [0, 0, 1, 1]}
 OUT, LARGE, YAML = Check.FILE_UNUSABLE, Check.CONFIG_OUT_OF_BOUNDS, Check.VERSION_UNREADABLE
 
 CASES = {
@@ -129,6 +130,9 @@ CASES = {
     "golden-named-zeros": Case(picture("/dev/zero"), OUT),
     "golden-named-the-terminal": Case(picture("/dev/stdin"), OUT),
     "golden-named-above": Case(picture("../../../model.toml"), OUT),
+    "golden-with-objects-without-end": Case(
+        text("golden/expected.json", json.dumps({"parking.jpg": [_OBJECT] * 10_001})), OUT
+    ),
     "golden-named-null": Case(picture("a\0b"), OUT),
     "a-folder-elsewhere": Case(link("more", "/etc"), OUT),
     "a-version-elsewhere": Case(elsewhere, OUT, sealed=False),

@@ -40,6 +40,7 @@ _LONGEST_REASON = 500  # characters of what a library says
 
 # What reading and deriving raise of files that are not what they should be.
 _BROKEN = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
+_MOST_OBJECTS = 10_000  # of a golden image: each is compared with each that is seen, while nobody else is heard
 _MANY_FILES = f"holds more than {disk.MOST_FILES} files"
 
 
@@ -282,10 +283,14 @@ def _read_golden(folder: Path, contract: InputContract) -> tuple[Golden, ...]:
         if not _is_plain(name):
             seen = f"expected.json names the picture {name[:_LONGEST_REASON]!r}, and a picture lies in golden/ itself"
             raise LoadRefusedError(Check.FILE_UNUSABLE, seen)
-    return tuple(
+    known = tuple(
         golden.read(name, disk.contents(folder / "golden" / name, contract.limits.max_bytes, folder), given)
         for name, given in expected.items()
     )
+    if (most := max((len(one.objects) for one in known), default=0)) > _MOST_OBJECTS:
+        seen = f"expected.json expects {most} objects of one picture, and {_MOST_OBJECTS} is the most that are compared"
+        raise LoadRefusedError(Check.FILE_UNUSABLE, seen)
+    return known
 
 
 def _is_plain(name: str) -> bool:
