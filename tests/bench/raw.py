@@ -233,7 +233,7 @@ def one(rng: random.Random, connection: Connection, awaited: list[int]) -> bytes
         frames.append(reset)
     elif rng.random() < 0.05:
         frames.append(reset)
-    elif not path.endswith(b"Watch"):  # which goes on until the caller has enough
+    elif not path.endswith((b"Watch", b"Diagnose")):  # which wait: for what changes, and for workers without traffic
         awaited.append(call)
     if rng.random() < 0.15:
         frames.insert(rng.randrange(len(frames) + 1), interlude(rng, call))
