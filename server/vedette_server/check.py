@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 from vedette_commands import text
-from vedette_commands.program import FailedError
 
 from vedette_server.contract.answer import Answer, corners
 from vedette_server.contract.contract import named
@@ -40,10 +38,6 @@ _BOX, _TINT = (255, 64, 160), 0.35  # a colour that pictures seldom have, and it
 _LINE = 13  # pixels, of text
 
 
-class DeviceError(FailedError):
-    """There is no such device, or torch cannot use it."""
-
-
 @dataclass(frozen=True)
 class Checked:
     """One golden image, what it gave now, and how that compares."""
@@ -67,11 +61,10 @@ class Checked:
 def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]:
     """Infer a version's golden images one by one, as a worker does before it serves.
 
-    Raises `LoadRefusedError` if the version cannot be loaded or fails on a picture, `DeviceError` if the device cannot
-    be used, `RepositoryError` if a picture cannot be decoded.
+    Raises `LoadRefusedError` if the version cannot be loaded or fails on a picture, `RepositoryError` if a picture
+    cannot be decoded.
     """
     contract = version.contract
-    _check_device(device)
     allowed = tolerance(contract.precision)
     predictor = load(version.folder, contract, device, threads)
     for golden in version.golden:
@@ -83,14 +76,6 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
         except Exception as error:  # whatever a model raises
             raise failure(error, golden.name) from error
         yield Checked(golden, answer, pairs(golden, answer), allowed)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.zeros(1, device=device).tolist()
-    except (RuntimeError, AssertionError) as error:
-        msg = f"the device {device!r} cannot be used here: {str(error).splitlines()[0]}"
-        raise DeviceError(msg) from error
 
 
 def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:

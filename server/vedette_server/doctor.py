@@ -36,6 +36,11 @@ def checks() -> Iterator[Check]:
             "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0",
         ),
         ("detectron2", _detectron2, _INSTALL),
+        (
+            "devices",
+            _devices,
+            "name devices that torch sees with --device or VEDETTE_DEVICE, or install NVIDIA's driver",
+        ),
         ("kernel", _kernel, "run on Linux 5.3 or newer: images travel in anonymous files, workers are held by pidfds"),
         ("model repository", _repository, "see the README on the repository's layout, and VEDETTE_REPOSITORY"),
     ):
@@ -69,6 +74,17 @@ def _torchvision() -> str:
 def _detectron2() -> str:
     compiled = importlib.import_module("detectron2._C").get_compiler_version()
     return f"{importlib.import_module('detectron2').__version__}, operators: {compiled}"
+
+
+def _devices() -> str:
+    """Each of those that models are to run on, used once by an operator that a build for the CPU lacks."""
+    torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
+    seen = []
+    for device in settings.load({}).devices:
+        ops.nms(torch.zeros(1, 4, device=device), torch.ones(1, device=device), 0.5).tolist()
+        card = torch.cuda.get_device_properties(device) if torch.device(device).type == "cuda" else None
+        seen.append(f"{device} ({card.name}, {card.total_memory / 2**30:.0f} GiB)" if card else device)
+    return ", ".join(seen)
 
 
 def _kernel() -> str:

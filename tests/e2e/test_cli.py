@@ -133,6 +133,14 @@ def test_doctor_shows_what_is_wrong_and_its_fix(monkeypatch: pytest.MonkeyPatch)
     assert "fix: " in ran.stdout
 
 
+def test_doctor_uses_each_device_that_models_are_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEDETTE_DEVICE", "cpu,tpu")
+    ran = run("doctor", command="vedette-server")
+    assert ran.returncode == 1
+    assert "✘ devices" in ran.stdout
+    assert "✔ detectron2" in ran.stdout
+
+
 @pytest.mark.parametrize(("flags", "status", "said"), [
     (("--listen", "8001"), 2, "a port without a host"),
     (("--workers", "0"), 2, "workers"),

@@ -15,6 +15,7 @@ class Check(StrEnum):
     def _generate_next_value_(name: str, _start: int, _count: int, _last: list[str]) -> str:
         return name
 
+    DEVICE_UNUSABLE = auto()
     FILE_UNUSABLE = auto()
     VERSION_UNREADABLE = auto()
     CONFIG_UNREADABLE = auto()
@@ -62,6 +63,10 @@ class Row:
 
 
 CHECKS: dict[Check, Row] = {
+    Check.DEVICE_UNUSABLE: Row(
+        "The device that models are to run on is not there, or torch cannot use it.",
+        "see what `vedette-server doctor` and `nvidia-smi` say, or give another --device",
+    ),
     Check.FILE_UNUSABLE: Row(
         "A file is no regular one, leads out of its version's folder, or is larger than such a file may be.",
         "put the file itself there",

@@ -22,6 +22,7 @@ from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
 from vedette_server.contract.mistakes import undo
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import Float32Array, UInt8Array
+from vedette_server.predictor import device as devices
 from vedette_server.predictor import operators, prove
 from vedette_server.predictor.build import build
 from vedette_server.predictor.draw import thumbnail
@@ -228,10 +229,12 @@ class Predictor:
 def load(folder: Path, contract: InputContract, device: str, threads: int, *, observe: bool = True) -> Predictor:
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
-    Raises `LoadRefusedError` when a plugin is missing, the config cannot be served, or a tensor is missing, unexpected,
-    of another shape than the config says, or no number; or when the model does not answer a picture as it must.
+    Raises `LoadRefusedError` when the device cannot be used, a plugin is missing, the config cannot be served, or a
+    tensor is missing, unexpected, of another shape than the config says, or no number; or when the model does not
+    answer a picture as it must.
     """
     torch.set_num_threads(threads)
+    devices.use(device)
     weights = folder / "model.safetensors"
     layout.check(weights, within=folder)
     model = build(read_config(folder), contract.plugins, device, weights.stat().st_size)

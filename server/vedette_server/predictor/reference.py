@@ -7,14 +7,16 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 from safetensors.torch import load_file
 
+from vedette_server.predictor.device import use
 from vedette_server.predictor.predictor import read_config
 
 
-def default_predictor(folder: Path, changes: dict[str, Any] | None = None) -> DefaultPredictor:
+def default_predictor(folder: Path, changes: dict[str, Any] | None = None, device: str = "cpu") -> DefaultPredictor:
     """Build it from a version's folder; `changes` are config keys, with dots, and their values."""
+    use(device)
     config = CfgNode(read_config(folder))
     config.MODEL.WEIGHTS = ""
-    config.MODEL.DEVICE = "cpu"
+    config.MODEL.DEVICE = device
     config.DATASETS.TEST = []
     for key, value in (changes or {}).items():
         config.merge_from_list([key, value])
