@@ -8,6 +8,7 @@ import signal
 import struct
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
 from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Asked, Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
@@ -33,7 +35,7 @@ from vedette_server.repository.shelf import RefusedVersion
 from tests import invariants, running
 from tests.unit.test_contract import contract
 
-KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST, FILLED = 1, 2, 3, 4, 5, 6, 8, 9, 10
+KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST, FILLED, BREAK = 1, 2, 3, 4, 5, 6, 8, 9, 10, 11
 
 
 class Scripted:
@@ -67,6 +69,8 @@ class Scripted:
                     bytearray(2**60)
                 case 10 if self.born < struct.unpack_from("d", data, 1)[0]:  # FILLED: all memory of older workers is
                     raise MemoryError
+                case 11:  # BREAK
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return list(images)
 
     def encode(self, inferred: tuple[bytes, Options]) -> Answer:
@@ -96,6 +100,29 @@ class Batching(Scripted):
 
 def batching(**_start: object) -> Batching:
     return Batching()
+
+
+class Block:
+    """Memory that a batch takes."""
+
+
+class Hoarding(Batching):
+    """Fails on a batch, and answers each image alone with whether the batch's memory is still there."""
+
+    block: weakref.ref[Block] | None = None
+
+    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
+        if len(images) > 1:
+            block = Block()
+            self.block = weakref.ref(block)
+            raise MemoryError
+        Scripted.infer(self, images)
+        kept = self.block is not None and self.block() is not None
+        return [(bytes([kept]), options) for _, options in images]
+
+
+def hoarding(**_start: object) -> Hoarding:
+    return Hoarding()
 
 
 def unloadable(**_start: object) -> Scripted:
@@ -298,6 +325,16 @@ async def test_an_exception_is_that_images_alone_and_kept_from_callers(engine: E
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
 
 
+async def test_a_worker_whose_gpu_fails_it_is_replaced_and_says_so(engine: Engine) -> None:
+    """CUDA fails whatever a process computes after such an error: it would be healthy and answer nobody."""
+    other = asyncio.create_task(engine.detect(query(0)))
+    with pytest.raises(Refused) as caught:
+        await engine.detect(query(BREAK))
+    assert caught.value.reason is Reason.IMAGE_POISONOUS
+    assert (await other).answer.evidence.best_score == (await engine.detect(query(0))).answer.evidence.best_score
+    assert engine.served[0]._pool.losses == {"device_failed": 2}
+
+
 async def test_a_refusal_arrives_with_its_facts(engine: Engine) -> None:
     with pytest.raises(Refused) as caught:
         await engine.detect(query(REFUSE))
@@ -389,6 +426,27 @@ async def test_an_image_that_fails_in_a_batch_fails_alone() -> None:
     assert caught.value.reason is Reason.INTERNAL
     assert (await good).answer.evidence.best_score == 1
     await asyncio.gather(*busy)
+    await engine.stop()
+
+
+async def test_what_a_failed_batch_had_allocated_is_free_when_its_images_are_tried_alone() -> None:
+    engine = await started(dataclasses.replace(BATCHES, factory="tests.integration.test_engine:hoarding"))
+    busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(2)]
+    await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*(engine.detect(query(0)) for _ in range(4)))
+    assert [outcome.answer.evidence.best_score for outcome in outcomes] == [0, 0, 0, 0]
+    await asyncio.gather(*busy)
+    await engine.stop()
+
+
+def starved(**_start: object) -> Scripted:
+    raise LoadRefusedError(Check.INFERENCE_FAILS, "CUDA out of memory") from MemoryError()
+
+
+async def test_what_a_model_fails_for_want_of_memory_is_that_and_no_fault_of_its_own() -> None:
+    starving = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:starved")
+    engine = await started(starving, State.UNAVAILABLE)
+    assert engine.served[0].state_reason.startswith("OUT_OF_MEMORY: ")
     await engine.stop()
 
 

@@ -21,6 +21,7 @@ from vedette_server.pool import oom
         RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"),
         ImportError("libtorch_cuda.so: failed to map segment from shared object"),
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
     ids=repr,
 )

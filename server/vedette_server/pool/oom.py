@@ -7,7 +7,14 @@ from pathlib import Path
 
 EXIT_STATUS = 75  # of a worker that ends by itself for want of memory
 _KILLS = "oom_kill "  # a line of either file below
-_SAID = ("can't allocate memory", "bad_alloc", "can't start new thread", "failed to map segment", "out of memory")
+_SAID = (
+    "can't allocate memory",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",  # of CUDA's libraries
+)
 _HARD_ENDS = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)  # of libraries that do not check what malloc gives
 
 

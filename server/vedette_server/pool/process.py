@@ -16,7 +16,7 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.loading import Check
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool import oom
+from vedette_server.pool import device, oom
 from vedette_server.pool.channel import ChannelBlockedError, ChannelClosedError, GatewayEnd
 from vedette_server.pool.forkserver import ForkError, Forkserver, Process
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
@@ -51,6 +51,7 @@ class End(StrEnum):
     KILLED = "killed"  # by a signal from outside
     HUNG = "hung"  # it did nothing of what it had to do
     DISMISSED = "dismissed"  # it no longer answered as it must
+    DEVICE_FAILED = "device_failed"  # nothing can be computed on its GPU any more
     CRASHED = "crashed"
 
 
@@ -68,6 +69,7 @@ _LOSSES = {
     End.KILLED: Loss.KILLED,
     End.HUNG: Loss.CRASHED,
     End.DISMISSED: Loss.KILLED,
+    End.DEVICE_FAILED: Loss.CRASHED,
     End.CRASHED: Loss.CRASHED,
 }
 
@@ -322,6 +324,8 @@ class Worker:
                 self._end = End.OUT_OF_MEMORY
             elif by_us:
                 self._end = End.HUNG if self._hung else End.DISMISSED
+            elif status == device.EXIT_STATUS:
+                self._end = End.DEVICE_FAILED
             else:
                 self._end = End.KILLED if status in _FROM_OUTSIDE else End.CRASHED
         return self._end

@@ -6,6 +6,7 @@ bounded by the gateway, which gives a worker one batch beyond the one that is be
 The fork server forks it (`forks.py`), its imports done.
 """
 
+import contextlib
 import importlib
 import os
 import queue
@@ -22,7 +23,7 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
-from vedette_server.pool import oom, slots
+from vedette_server.pool import device, oom, slots
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 
@@ -92,12 +93,12 @@ class _Pipeline(Generic[Prepared, Inferred]):
             ((job, image),) = batch
             inferred = self._guarded(job, lambda: self._predictor.infer([image])[0])
             return [] if inferred is None else [(job, inferred)]
-        try:
+        # Told when an image fails alone; tried when the exception is gone, and with it what the batch had allocated.
+        with contextlib.suppress(Exception):
             return list(
                 zip((job for job, _ in batch), self._predictor.infer([image for _, image in batch]), strict=True)
             )
-        except Exception:  # noqa: BLE001  it is told when an image fails alone
-            return [pair for one in batch for pair in self._infer([one])]
+        return [pair for one in batch for pair in self._infer([one])]
 
     def _prepare(self) -> None:
         while True:
@@ -132,7 +133,9 @@ class _Pipeline(Generic[Prepared, Inferred]):
         except ConnectionError:  # the gateway is gone
             raise
         except Exception as error:  # whatever a model raises
-            if oom.lacked(error):  # what else lacks it is not known: the process ends, and the job is tried in another
+            # What else lacks memory is not known, and on a GPU that has failed nothing succeeds any more: the process
+            # ends, and the job is tried in another.
+            if oom.lacked(error) or device.failed(error):
                 raise
             reply = Failed(job.job_id, traceback.format_exc())
         self._channel.send(reply)
@@ -147,7 +150,14 @@ def until_closed(run: Callable[[], object]) -> None:
         os._exit(0)
     except BaseException as error:  # noqa: BLE001  a worker without one of its threads would hang
         traceback.print_exc()
-        os._exit(oom.EXIT_STATUS if oom.lacked(error) else 1)
+        os._exit(_status(error))
+
+
+def _status(error: BaseException) -> int:
+    """The exit status that says what a process ends of."""
+    if oom.lacked(error):
+        return oom.EXIT_STATUS
+    return device.EXIT_STATUS if device.failed(error) else 1
 
 
 def serve(sock: socket.socket) -> None:
@@ -158,7 +168,8 @@ def serve(sock: socket.socket) -> None:
     try:
         predictor = _load(start)
     except LoadRefusedError as error:
-        channel.send(LoadFailed(str(error), error.check))
+        refusal = LoadRefusedError(Check.OUT_OF_MEMORY, error.seen) if oom.lacked(error) else error
+        channel.send(LoadFailed(str(refusal), refusal.check))
         return
     except Exception as error:  # noqa: BLE001  whatever loading raises goes to the operator's log
         check = Check.OUT_OF_MEMORY if oom.lacked(error) else None
