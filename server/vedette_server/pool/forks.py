@@ -23,7 +23,11 @@ from vedette_server.pool import bare, memory, oom, worker
 
 READY, FORK = b"r", b"f"
 PID = struct.Struct("!i")
-THREADS = {"OPENBLAS_NUM_THREADS": "1"}  # OpenBLAS starts its threads as it is imported; NumPy has little to multiply
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # OpenBLAS starts its threads as it is imported; NumPy has little to multiply
+    # What asks, as it is imported, whether there is a GPU would else begin to use it; then no fork can.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
 NAME = "vedette-worker"  # as `ps` and `top` show workers: their command line is this process's
 
 

@@ -92,7 +92,7 @@ class _Running:
                 *(sys.executable, "-P", "-m", "vedette_server.pool.forks", str(theirs.fileno()), module, *limit),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env=os.environ | forks.THREADS,
+                env=os.environ | forks.ENVIRONMENT,
                 start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
             )
         running = cls(process, os.pidfd_open(process.pid), ours)
