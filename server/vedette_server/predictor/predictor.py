@@ -1,5 +1,6 @@
 """One loaded Detectron2 model: from the bytes of an image to an answer."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Sequence
@@ -139,8 +140,10 @@ class Predictor:
         if next(self._model.parameters()).device.type == "cpu":
             return 1
         most, best = 1, self._seconds_each(1)
-        while most < _MOST_BATCH and (seconds := self._seconds_each(2 * most)) < best / _WORTH_WHILE:
-            most, best = 2 * most, seconds
+        with contextlib.suppress(torch.OutOfMemoryError):  # the device has memory for so many and no more
+            while most < _MOST_BATCH and (seconds := self._seconds_each(2 * most)) < best / _WORTH_WHILE:
+                most, best = 2 * most, seconds
+        torch.cuda.empty_cache()  # other workers may need what only a larger batch took
         return most
 
     def _seconds_each(self, count: int) -> float:
