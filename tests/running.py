@@ -24,6 +24,7 @@ from vedette_client import Client, Tls
 from vedette_server.pool import forks
 
 BIN = Path(sys.executable).parent
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")  # where the models of tests run, as torch names it
 PATIENCE = 120.0  # seconds that a condition may take on a slow machine before a test gives up
 
 
@@ -161,7 +162,7 @@ def server(
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
         command = [str(BIN / "vedette-server"), "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
-        environment |= {"VEDETTE_CHECK_INVARIANTS": "true"}
+        environment |= {"VEDETTE_CHECK_INVARIANTS": "true", "VEDETTE_DEVICE": DEVICE}
         process = subprocess.Popen([*inside, *command, "--log-format", "json", *flags], stderr=log, env=environment)
         try:
             running = Server(process, Path(log.name), tls, token)

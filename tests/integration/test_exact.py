@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from vedette_client import Client, Raw, Result, Tensor
 from vedette_server.demo import scenes
-from vedette_server.predictor.reference import default_predictor
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
 from tests.families import ZOO
+from tests.reference import default_predictor
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,11 @@ from vedette_server.demo import scenes
 from vedette_server.demo.evaluate import INPUTS, Scored, answers, empty_share, recall
 from vedette_server.importer import Source, import_model
 from vedette_server.predictor.encode import detections
-from vedette_server.predictor.reference import default_predictor
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import running
+from tests.reference import default_predictor
 
 PAGE = Path("deploy/docs/no-output.md")
 SEEDS = range(40)  # held-out scenes, as the page says

@@ -18,13 +18,13 @@ from vedette_server.demo import scenes
 from vedette_server.importer import Source, import_model
 from vedette_server.predictor import lazy
 from vedette_server.predictor.config import plain, resolve
-from vedette_server.predictor.reference import default_predictor
 from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
 from tests import running
 from tests.families import CLASSES, PLUGINS, class_names, config, model
 from tests.integration.test_exact import assert_equal, one_thread
+from tests.reference import default_predictor
 
 __all__ = ["one_thread"]  # a fixture for every test here
 
