@@ -27,7 +27,6 @@ from vedette_server.importer import Source, import_model
 from vedette_server.predictor import plugins
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import Predictor, load
-from vedette_server.predictor.reference import default_predictor
 from vedette_server.repository import repository
 from vedette_server.repository.golden import difference, tolerance
 
@@ -36,6 +35,7 @@ from tests.families import CLASSES, STUFF
 from tests.integration.test_exact import one_thread
 from tests.integration.test_projects import bgr
 from tests.kinds import KINDS
+from tests.reference import default_predictor
 
 __all__ = ["one_thread"]  # a fixture for every test here
 
@@ -246,7 +246,7 @@ def test_golden_images_hold_every_kind(repo: Path) -> None:
             other = predictor.predict(EncodedImage(), golden.data, options)
             from vedette_server.predictor.encode import class_map
 
-            blank = class_map(torch.zeros(len(version.contract.stuff_class_names), answer.height, answer.width))
+            blank = class_map(torch.zeros(answer.height, answer.width), len(version.contract.stuff_class_names))
             other = dataclasses.replace(other, class_map_png=blank)
             assert "of the pixels have another class" in (difference(golden, other, allowed) or "")
 

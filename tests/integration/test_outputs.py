@@ -14,12 +14,12 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.importer import write_version
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.encode import class_map, panoptic
-from vedette_server.predictor.reference import default_predictor
 
 from tests import running
 from tests.families import CLASSES, class_names, config, model
 from tests.integration.test_exact import one_thread
 from tests.integration.test_projects import bgr
+from tests.reference import default_predictor
 
 __all__ = ["one_thread"]  # a fixture for every test here
 
@@ -28,7 +28,7 @@ __all__ = ["one_thread"]  # a fixture for every test here
 def test_a_class_map_holds_every_class(classes: int, bits: int) -> None:
     scores = torch.zeros(classes, 4, 5)
     scores[classes - 1, 1, 2] = scores[classes // 2, 3, 4] = 1.0
-    png = class_map(scores)
+    png = class_map(scores.argmax(dim=0), classes)
     assert png[24] == bits, "the bit depth in a PNG's header"
     given = results._grey(png)
     np.testing.assert_array_equal(given, scores.argmax(dim=0).numpy())

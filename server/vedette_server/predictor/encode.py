@@ -102,13 +102,13 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def class_map(scores: torch.Tensor) -> bytes:
-    """Encode a semantic answer, scores of shape (classes, height, width), as a PNG of each pixel's best class.
+def class_map(classes: torch.Tensor, count: int) -> bytes:
+    """Encode a semantic answer, each pixel's best of `count` classes, as a PNG.
 
     It has 8 bits where every class fits, else 16, however many of them this image shows.
     """
-    depth = np.uint8 if len(scores) <= _EIGHT_BITS else np.uint16
-    return _png(Image.fromarray(scores.argmax(dim=0).cpu().numpy().astype(depth)))
+    depth = np.uint8 if count <= _EIGHT_BITS else np.uint16
+    return _png(Image.fromarray(classes.numpy().astype(depth)))
 
 
 def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> Panoptic:
@@ -116,7 +116,7 @@ def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> P
 
     Where one of the ids is more than a 16-bit map can hold, all are numbered from 1; what is no segment is 0.
     """
-    ids = segment_map.cpu().numpy()
+    ids = segment_map.numpy()
     known = np.array(sorted(int(segment["id"]) for segment in segments), np.int64)
     fits = not len(known) or 0 < known[0] <= known[-1] < _SIXTEEN_BITS
     numbers = np.concatenate([[0], known if fits else np.arange(1, len(known) + 1)])

@@ -69,6 +69,18 @@ class Inferred:
     forward_seconds: float
 
 
+def _fetch(output: dict[str, Any], options: Options) -> None:
+    """Bring what was asked for to the CPU, and let go of the rest: of scores for each pixel only the shape stays."""
+    output["instances"] = output["instances"].to("cpu")
+    if "panoptic_seg" in output:
+        segment_map, segments = output["panoptic_seg"]
+        output["panoptic_seg"] = segment_map.cpu(), segments
+    if "sem_seg" in output:
+        if Output.SEMANTIC in options.outputs:
+            output["classes"] = output["sem_seg"].argmax(dim=0).cpu()
+        output["sem_seg"] = output["sem_seg"].to("meta")
+
+
 class Predictor:
     """A model in evaluation mode with its contract. `infer` is for one thread, the other stages for any."""
 
@@ -115,8 +127,8 @@ class Predictor:
         started = time.perf_counter()
         self._set([image.options for image in images])
         outputs = self._forward(images)
-        for output in outputs:
-            output["instances"] = output["instances"].to("cpu")
+        for output, image in zip(outputs, images, strict=True):
+            _fetch(output, image.options)
         seen = self._observer.evidence([len(output["instances"]) for output in outputs])
         seconds = (time.perf_counter() - started) / len(images)
         return [
@@ -173,7 +185,7 @@ class Predictor:
         output, image, options = inferred.output, inferred.prepared, inferred.prepared.options
         found = detections(output["instances"], options)
         segments = panoptic(*output["panoptic_seg"]) if Output.PANOPTIC in options.outputs else None
-        classes = class_map(output["sem_seg"]) if Output.SEMANTIC in options.outputs else None
+        classes = class_map(output["classes"], len(output["sem_seg"])) if Output.SEMANTIC in options.outputs else None
         names = self._contract.class_name
         times = StageTimes(
             image.decode_seconds, image.preprocess_seconds, inferred.forward_seconds, time.perf_counter() - started
