@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile fuzz alarms nights rules card train-demo lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ card: $(INSTALLED) ## measure the bundled model again and print its card's table
 
 train-demo: $(INSTALLED) ## train the bundled model again, in about an hour; resumes where it was stopped
 	$(BIN)/python -m vedette_server.demo.train
+
+gpu: $(INSTALLED) ## measure serving on a GPU beside Detectron2 on the same card; three minutes
+	$(BIN)/python -m tests.bench.gpu
 
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv
