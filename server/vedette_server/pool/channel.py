@@ -69,7 +69,12 @@ class GatewayEnd:
     async def open(cls, sock: socket.socket) -> "GatewayEnd":
         """Take a connected socket over."""
         duplicate = sock.dup()
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=sock)
+        except BaseException:
+            duplicate.close()
+            sock.close()
+            raise
         return cls(duplicate, reader, writer)
 
     def send(self, message: ToWorker, descriptors: Sequence[int] = ()) -> None:

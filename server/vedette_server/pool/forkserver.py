@@ -87,7 +87,8 @@ class _Running:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
         limit = () if memory_bytes is None else (str(memory_bytes),)
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_launched:
+            unless_launched.callback(ours.close)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "vedette_server.pool.forks", str(theirs.fileno()), module, *limit),
                 pass_fds=(theirs.fileno(),),
@@ -95,6 +96,7 @@ class _Running:
                 env=os.environ | forks.ENVIRONMENT,
                 start_new_session=True,  # a terminal's Ctrl-C is for the gateway, which drains first
             )
+            unless_launched.pop_all()
         running = cls(process, os.pidfd_open(process.pid), ours)
         try:
             await running.receive(len(forks.READY))
@@ -119,16 +121,17 @@ class _Running:
         """Have a worker forked. Raises `OSError` or `TimeoutError` if that fails."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
-        channel = await GatewayEnd.open(ours)
-        try:
-            with theirs:
+        with theirs:
+            channel = await GatewayEnd.open(ours)
+            try:
                 socket.send_fds(self.control, [forks.FORK], [theirs.fileno()])
-            async with asyncio.timeout(_FORK_SECONDS):
-                (pid,) = forks.PID.unpack(await self.receive(forks.PID.size))
-            return _process(pid), channel
-        except BaseException:
-            channel.close()
-            raise
+                theirs.close()  # the worker's end is its own alone
+                async with asyncio.timeout(_FORK_SECONDS):
+                    (pid,) = forks.PID.unpack(await self.receive(forks.PID.size))
+                return _process(pid), channel
+            except BaseException:
+                channel.close()
+                raise
 
     async def end(self) -> int:
         """End it, if it has not ended; returns its status. The workers stay."""
