@@ -141,6 +141,14 @@ class Server:
         return self.process.wait(PATIENCE)
 
 
+def lives(pid: int) -> bool:
+    """Whether a process has not ended; whoever inherits it may not have asked for its status."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def check_invariants(log_path: Path) -> None:
     """Fail where a server has found its ledger of admitted items broken."""
     broken = [line for line in log_path.read_text().splitlines() if "invariant_broken" in line]

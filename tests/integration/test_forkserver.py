@@ -16,7 +16,7 @@ from tests import running
 @pytest.fixture
 def server() -> Iterator[running.Server]:
     with running.server("--workers", "2", "--threads", "1") as started:
-        running.wait_for(lambda: len(started.worker_pids()) == 2, "both workers")
+        running.wait_for(lambda: ready(started) == 2, "both workers")
         yield started
 
 
@@ -78,16 +78,8 @@ def test_a_fork_server_that_is_lost_is_replaced_and_workers_stay(
     assert forkserver(server) != origin
 
 
-def lives(pid: int) -> bool:
-    """Whether a process has not ended; whoever inherits it may not have asked for its status."""
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_the_server_and_so_do_workers(number: signal.Signals, server: running.Server) -> None:
     processes = server.children()
     server.stop(number)
-    running.wait_for(lambda: not any(map(lives, processes)), "all of them to end")
+    running.wait_for(lambda: not any(map(running.lives, processes)), "all of them to end")

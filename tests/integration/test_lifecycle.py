@@ -166,7 +166,7 @@ def test_sigterm_answers_what_was_admitted_and_refuses_the_rest(two_workers: run
         caller.join()
     assert set(outcomes) == {"answered", "unavailable"}
     assert outcomes.count("unavailable") == len(callers)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not any(map(running.lives, workers))
 
 
 def test_workers_end_by_themselves_when_the_gateway_is_killed(two_workers: running.Server) -> None:
@@ -174,7 +174,7 @@ def test_workers_end_by_themselves_when_the_gateway_is_killed(two_workers: runni
     shared = Path("/dev/shm")  # noqa: S108  nothing is written there, which is the point
     before = set(shared.iterdir())
     two_workers.stop(signal.SIGKILL)
-    running.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers to end")
+    running.wait_for(lambda: not any(map(running.lives, workers)), "the workers to end")
     assert set(shared.iterdir()) == before
 
 
