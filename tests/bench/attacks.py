@@ -11,6 +11,7 @@ import resource
 import socket
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ import numpy as np
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
+from vedette_server.access import tokens
 
 from tests import raw_http2, running
 from tests.bench import load
@@ -35,10 +37,28 @@ _QUEUED = 512 * MIB  # bytes of images that may wait, by the server's defaults
 _BEGUN = 20 * 9 * MIB  # bytes of the first frames of streams that begin at once: read before any waits
 
 
+_HONEST, _HOSTILE = tokens.make("honest"), tokens.make("hostile")  # a line of the file, and the token
+
+
 def resident(server: running.Server) -> int:
     """The gateway's own bytes of memory: what it shares with its workers is not counted."""
     fields = Path(f"/proc/{server.process.pid}/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * _PAGE
+
+
+def authorization(token: str | None) -> tuple[tuple[str, str], ...]:
+    """The metadata that show a token."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+@contextlib.contextmanager
+def asking_server() -> Iterator[running.Server]:
+    """A server that asks who calls, and knows an honest caller and a hostile one."""
+    with tempfile.NamedTemporaryFile("w", suffix=".tokens") as file:
+        file.write(f"{_HONEST[0]}\n{_HOSTILE[0]}\n")
+        file.flush()
+        with load.server("--tokens", file.name, token=_HONEST[1]) as server:
+            yield server
 
 
 @dataclass
@@ -60,13 +80,13 @@ def honest(server: running.Server, least: int = 20, pause: float = 0.02) -> Iter
     seen, over = Honest(), threading.Event()
 
     def call() -> None:
-        request = load.request(load.picture())
+        request, metadata = load.request(load.picture()), authorization(server.token)
         with grpc.insecure_channel(server.address, options=[("grpc.enable_retries", 0)]) as channel:
             stub = DetectionServiceStub(channel)
             while not over.is_set() or len(seen.seconds) < least:
                 started = time.monotonic()
                 try:
-                    stub.Detect(request, timeout=running.PATIENCE)
+                    stub.Detect(request, timeout=running.PATIENCE, metadata=metadata)
                 except grpc.RpcError as error:
                     seen.failed[f"{error.code().name}: {error.details()}"] += 1
                 seen.seconds.append(time.monotonic() - started)
@@ -110,7 +130,7 @@ def a_byte_short(server: running.Server, calls: int = 80) -> Counter[str]:
     return ended
 
 
-def unread_streams(server: running.Server, streams: int = 60, frames: int = 64) -> None:
+def unread_streams(server: running.Server, streams: int = 60, frames: int = 64, token: str | None = None) -> None:
     """LOSSLESS streams of raw frames of 9.4 MB, as many as may be in flight, whose answers nobody reads."""
     edge = 1771
     pixels = np.zeros((edge, edge, 3), np.uint8).tobytes()
@@ -119,7 +139,7 @@ def unread_streams(server: running.Server, streams: int = 60, frames: int = 64) 
 
     async def send(number: int) -> None:
         async with grpc.aio.insecure_channel(server.address, options=[("vedette.test.number", number)]) as channel:
-            call = DetectionServiceStub(channel).StreamDetect()
+            call = DetectionServiceStub(channel).StreamDetect(metadata=authorization(token))
             await call.write(pb.StreamDetectRequest(config=config))
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 for frame_id in range(1, frames + 1):
@@ -132,6 +152,11 @@ def unread_streams(server: running.Server, streams: int = 60, frames: int = 64) 
             task.cancel()
 
     asyncio.run(run())
+
+
+def known_streams(server: running.Server) -> None:
+    """The same streams, of a caller who shows who it is: they share its turns."""
+    unread_streams(server, token=_HOSTILE[1])
 
 
 def inflating(server: running.Server, calls: int = 400) -> Counter[str]:
@@ -198,6 +223,7 @@ def idle_connections(server: running.Server, connections: int = 1_000) -> None:
 ATTACKS: dict[str, Callable[[running.Server], object]] = {
     "calls a byte short": a_byte_short,
     "streams whose answers are unread": unread_streams,
+    "the same streams, of one known caller": known_streams,
     "compressed calls that inflate": inflating,
     "millions of tiny fields": tiny_fields,
     "lists of 60,000": long_lists,
@@ -223,7 +249,7 @@ def main() -> None:
     wrong = 0
     print(f"{'attack':36}{'peak MiB':>10}{'after MiB':>10}{'p95 before s':>14}{'meanwhile s':>13}{'failed':>8}")
     for name, attack in ATTACKS.items():
-        with load.server() as server:
+        with asking_server() if attack is known_streams else load.server() as server:
             with honest(server) as before:
                 time.sleep(3)
             with honest(server) as seen:

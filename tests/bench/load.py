@@ -47,8 +47,8 @@ def request(data: bytes, request_id: str = "") -> pb.DetectRequest:
 
 
 @contextmanager
-def server(*flags: str, workers: int = WORKERS) -> Iterator[running.Server]:
-    with running.server("--workers", str(workers), "--threads", "1", *flags) as started:
+def server(*flags: str, workers: int = WORKERS, token: str | None = None) -> Iterator[running.Server]:
+    with running.server("--workers", str(workers), "--threads", "1", *flags, token=token) as started:
         running.wait_for(lambda: len(started.worker_pids()) == workers and ready(started) == workers, "all workers")
         yield started
 
