@@ -6,9 +6,10 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Self
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 _Labels = tuple[tuple[str, str], ...]  # sorted by name
@@ -30,7 +31,7 @@ class Page:
         """Read a page in Prometheus' text format. Raises `ValueError` for what is no such page."""
         samples: dict[str, dict[_Labels, float]] = {}
         gauges: set[str] = set()
-        for family in text_string_to_metric_families(text):
+        for family in _families(text):
             for sample in family.samples:
                 samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
                 if family.type not in _COUNTING:
@@ -149,3 +150,13 @@ def _counts(name: str) -> bool:
 
 def _added(one: Mapping[_Labels, float], other: Mapping[_Labels, float]) -> dict[_Labels, float]:
     return {labels: one.get(labels, 0.0) + other.get(labels, 0.0) for labels in {*one, *other}}
+
+
+def _families(text: str) -> Iterator[Metric]:
+    try:
+        yield from text_string_to_metric_families(text)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever the parser stumbles over
+        msg = f"not a page of metrics: {type(error).__name__}"
+        raise ValueError(msg) from error
