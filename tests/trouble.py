@@ -235,23 +235,50 @@ def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def corrupted(at: Scene) -> Iterator[None]:
-    """The classifier's weights become NaN in the worker's memory, just after it has proved that it sees."""
+    """The classifier's weights become NaN in the worker's memory, just after it has proved that it sees.
+
+    So do those of each that follows: it is replaced sooner than Prometheus looks.
+    """
     passed = running.sample(at.server, PASSED)
     running.wait_for(lambda: running.sample(at.server, PASSED) > passed, "a check of the golden images")
     weights = load_file(at.root / MODEL / "1" / "model.safetensors")[CLASSIFIER].astype(np.float32)
+
+    def corrupt(pid: int) -> int:
+        addresses = memory.find(pid, weights.tobytes())
+        memory.write(pid, addresses, np.full_like(weights, np.nan).tobytes())
+        return len(addresses)
+
     (pid,) = at.server.worker_pids()
-    addresses = memory.find(pid, weights.tobytes())
-    assert addresses
-    memory.write(pid, addresses, np.full_like(weights, np.nan).tobytes())
-    yield
+    assert corrupt(pid)
+    with _each_worker(at, corrupt):
+        yield
 
 
 @contextlib.contextmanager
 def killed(at: Scene) -> Iterator[None]:
-    """The worker is killed."""
-    for pid in at.server.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    yield
+    """Each worker is killed as soon as it is there: it is replaced sooner than Prometheus looks."""
+    with _each_worker(at, lambda pid: os.kill(pid, signal.SIGKILL)):
+        yield
+
+
+@contextlib.contextmanager
+def _each_worker(at: Scene, act: Callable[[int], object]) -> Iterator[None]:
+    """Do something to every worker again and again, as long as the block runs."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.2):
+            for pid in at.server.worker_pids():
+                with contextlib.suppress(OSError):  # it has gone meanwhile
+                    act(pid)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager

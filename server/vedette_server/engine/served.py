@@ -34,7 +34,12 @@ from vedette_server.repository.repository import ModelVersion
 log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.02  # between two looks whether a worker is idle
-_MOST_BLAMED = 2  # workers that one image may take with it
+_MOST_ALIKE = 2  # workers that one image may take with it in one way, for which it is to blame
+_BLAMED = {
+    Loss.CRASHED: Reason.IMAGE_POISONOUS,
+    Loss.OUT_OF_MEMORY: Reason.WORKER_OUT_OF_MEMORY,
+    Loss.MISUNDERSTOOD: Reason.INTERNAL,
+}
 _MOST_LOSSES = 10  # that it may be lost with in all, whoever is to blame
 
 
@@ -335,24 +340,20 @@ class ServedVersion:
         self._estimate.learn((answer.height, answer.width), seconds)
 
     def _lost_with(self, item: Item, loss: Loss) -> None:
-        """Retry what was lost with its worker, alone: what two workers crash of is poisonous.
+        """Retry what was lost with its worker, alone: what two workers are lost to in the same way is refused.
 
         Where memory was lacking, the next one is a new worker, so that nothing else can have taken it.
         """
         item.losses.append(loss)
         if loss is Loss.OUT_OF_MEMORY:
             item.since = time.monotonic()
-        blamed = [one for one in item.losses if one is not Loss.KILLED]
-        if len(blamed) < _MOST_BLAMED and len(item.losses) < _MOST_LOSSES:
-            self._ledger.retry(item)
-        elif Loss.MISUNDERSTOOD in blamed:
-            self._ledger.settle(item, Refused(Reason.INTERNAL))
-        elif len(blamed) < _MOST_BLAMED:
+        alike = item.losses.count(loss)
+        if loss in _BLAMED and alike >= _MOST_ALIKE:
+            self._ledger.settle(item, Refused(_BLAMED[loss], losses=alike))
+        elif len(item.losses) >= _MOST_LOSSES:
             self._ledger.settle(item, Refused(Reason.WORKERS_LOST, losses=len(item.losses)))
-        elif Loss.OUT_OF_MEMORY in blamed:
-            self._ledger.settle(item, Refused(Reason.WORKER_OUT_OF_MEMORY, losses=len(blamed)))
         else:
-            self._ledger.settle(item, Refused(Reason.IMAGE_POISONOUS, losses=len(blamed)))
+            self._ledger.retry(item)
 
     async def _probation(self, worker: Worker) -> None:
         """Let a new worker prove that it sees before it serves."""
