@@ -14,12 +14,11 @@ import signal
 import socket
 import struct
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vedette_server.pool import bare, memory, oom, worker
+from vedette_server.pool import bare, memory, worker
 
 READY, FORK = b"r", b"f"
 PID = struct.Struct("!i")
@@ -49,14 +48,15 @@ def _fork(channel: int, control: socket.socket, limits: Sequence[int]) -> int:
         os.waitpid(between, 0)
     with os.fdopen(reading, "rb") as pipe:
         said = pipe.read(PID.size)
-    return int.from_bytes(said, sys.byteorder)
+    (pid,) = PID.unpack(said) if said else (0,)
+    return int(pid)
 
 
 def _between(channel: int, others: tuple[int, int, int], limits: Sequence[int]) -> None:
     """Fork the worker, say which process it is, and end."""
     os.setsid()
     if (pid := os.fork()) != 0:
-        os.write(others[1], pid.to_bytes(PID.size, sys.byteorder))
+        os.write(others[1], PID.pack(pid))
         return
     for descriptor in others:
         os.close(descriptor)
@@ -68,16 +68,12 @@ def _work(channel: int, limits: Sequence[int]) -> None:
     for most in limits:
         memory.limit(most)
     with socket.socket(fileno=channel) as sock:
-        worker.until_closed(lambda: worker.serve(sock))
+        worker.serve(sock)
 
 
 def _be(role: Callable[[], None]) -> NoReturn:
     """Play a forked process's part, and end with it: nothing may come back into the loop of `main`."""
-    try:
-        role()
-    except BaseException as error:  # noqa: BLE001  whatever it is
-        traceback.print_exc()
-        os._exit(oom.EXIT_STATUS if oom.lacked(error) else 1)
+    worker.until_closed(role)
     os._exit(0)
 
 

@@ -143,7 +143,7 @@ class _Pipeline(Generic[Prepared, Inferred]):
 
 
 def until_closed(run: Callable[[], object]) -> None:
-    """Run a thread; when the gateway is gone, or the thread has a bug, the whole process ends at once."""
+    """Run a thread, or all of a process; when the gateway is gone, or this has a bug, the process ends at once."""
     try:
         run()
     except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
