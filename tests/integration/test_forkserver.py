@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from vedette_client import Client
 from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
+from vedette_server.pool import forks, worker
 
 from tests import running
 
@@ -83,3 +85,19 @@ def test_it_ends_with_the_server_and_so_do_workers(number: signal.Signals, serve
     processes = server.children()
     server.stop(number)
     running.wait_for(lambda: not any(map(running.lives, processes)), "all of them to end")
+
+
+def test_a_worker_that_fails_leaves_its_channel_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that reads from a closed one would end the process first, and hide of what it ends."""
+
+    def fail(channel: socket.socket) -> None:
+        raise RuntimeError(channel)
+
+    monkeypatch.setattr(worker, "serve", fail)
+    monkeypatch.setattr(forks, "NAME", Path("/proc/self/comm").read_text())
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with pytest.raises(RuntimeError) as caught:
+        forks._work(theirs.detach(), [])
+    with ours, caught.value.args[0], pytest.raises(BlockingIOError):  # were it closed, there would be an end to read
+        ours.recv(1)

@@ -67,8 +67,8 @@ def _work(channel: int, limits: Sequence[int]) -> None:
     Path("/proc/self/comm").write_text(NAME)
     for most in limits:
         memory.limit(most)
-    with socket.socket(fileno=channel) as sock:
-        worker.serve(sock)
+    # The process's end closes it. Closed before, the thread that reads from it would end the process, in its own way.
+    worker.serve(socket.socket(fileno=channel))
 
 
 def _be(role: Callable[[], None]) -> NoReturn:
