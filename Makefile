@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ load: $(INSTALLED) ## kills, overload, streams and swaps at full length; a quart
 
 rotations: $(INSTALLED) ## replace certificates 100 times under load, of which no call may fail; two minutes
 	$(BIN)/python -m tests.bench.rotations
+
+losses: $(INSTALLED) ## lose 1,000 workers under load, of whose images none may be lost; an hour
+	$(BIN)/python -m tests.bench.losses --count 1000
 
 shapes: $(INSTALLED) ## send 20,000 images of all shapes and kinds to a real server; a quarter of an hour
 	$(BIN)/python -m tests.bench.shapes

@@ -6,6 +6,7 @@ memory, the honest caller's times against those before, and how soon the memory 
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import resource
 import socket
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import grpc
@@ -74,38 +76,51 @@ class Honest:
         return statistics.quantiles(self.seconds, n=20)[-1]
 
 
+def _call(address: str, token: str | None, least: int, pause: float, told: Connection) -> None:
+    """Call the server until told to end, and at least so many times; in a process whose time nobody else takes."""
+    seen, request, metadata = Honest(), load.request(load.picture()), authorization(token)
+    with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
+        stub = DetectionServiceStub(channel)
+        stub.Detect(request, timeout=running.PATIENCE, metadata=metadata)
+        told.send(None)
+        while not told.poll() or len(seen.seconds) < least:
+            started = time.monotonic()
+            try:
+                stub.Detect(request, timeout=running.PATIENCE, metadata=metadata)
+            except grpc.RpcError as error:
+                seen.failed[f"{error.code().name}: {error.details()}"] += 1
+            seen.seconds.append(time.monotonic() - started)
+            time.sleep(pause)
+    told.send(seen)
+
+
 @contextlib.contextmanager
 def honest(server: running.Server, least: int = 20, pause: float = 0.02) -> Iterator[Honest]:
     """Call the server as long as the block runs, and at least so many times; watch its memory."""
     seen, over = Honest(), threading.Event()
-
-    def call() -> None:
-        request, metadata = load.request(load.picture()), authorization(server.token)
-        with grpc.insecure_channel(server.address, options=[("grpc.enable_retries", 0)]) as channel:
-            stub = DetectionServiceStub(channel)
-            while not over.is_set() or len(seen.seconds) < least:
-                started = time.monotonic()
-                try:
-                    stub.Detect(request, timeout=running.PATIENCE, metadata=metadata)
-                except grpc.RpcError as error:
-                    seen.failed[f"{error.code().name}: {error.details()}"] += 1
-                seen.seconds.append(time.monotonic() - started)
-                time.sleep(pause)
 
     def watch() -> None:
         while not over.is_set():
             seen.peak = max(seen.peak, resident(server))
             time.sleep(0.01)
 
-    threads = [threading.Thread(target=one) for one in (call, watch)]
-    for thread in threads:
-        thread.start()
+    spawned = multiprocessing.get_context("spawn")
+    told, telling = spawned.Pipe()
+    caller = spawned.Process(target=_call, args=(server.address, server.token, least, pause, telling), daemon=True)
+    caller.start()
+    telling.close()
+    told.recv()
+    watching = threading.Thread(target=watch)
+    watching.start()
     try:
         yield seen
     finally:
+        told.send(None)
+        ended: Honest = told.recv()
+        seen.seconds, seen.failed = ended.seconds, ended.failed
         over.set()
-        for thread in threads:
-            thread.join()
+        watching.join()
+        caller.join()
 
 
 def a_byte_short(server: running.Server, calls: int = 80) -> Counter[str]:
@@ -130,8 +145,18 @@ def a_byte_short(server: running.Server, calls: int = 80) -> Counter[str]:
     return ended
 
 
-def unread_streams(server: running.Server, streams: int = 60, frames: int = 64, token: str | None = None) -> None:
-    """LOSSLESS streams of raw frames of 9.4 MB, as many as may be in flight, whose answers nobody reads."""
+async def _answers(call: grpc.aio.StreamStreamCall[pb.StreamDetectRequest, pb.StreamDetectResponse]) -> None:
+    async for _response in call:
+        pass
+
+
+def unread_streams(
+    server: running.Server, streams: int = 60, frames: int = 64, token: str | None = None, *, read: bool = False
+) -> None:
+    """LOSSLESS streams of raw frames of 9.4 MB, as many as may be in flight, whose answers nobody reads.
+
+    `read` has them read after all.
+    """
     edge = 1771
     pixels = np.zeros((edge, edge, 3), np.uint8).tobytes()
     raw = image_pb2.RawImage(data=pixels, height=edge, width=edge, pixel_format=image_pb2.PIXEL_FORMAT_BGR8)
@@ -141,7 +166,9 @@ def unread_streams(server: running.Server, streams: int = 60, frames: int = 64, 
         async with grpc.aio.insecure_channel(server.address, options=[("vedette.test.number", number)]) as channel:
             call = DetectionServiceStub(channel).StreamDetect(metadata=authorization(token))
             await call.write(pb.StreamDetectRequest(config=config))
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            reading = asyncio.create_task(_answers(call) if read else asyncio.sleep(0))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError), contextlib.ExitStack() as stack:
+                stack.callback(reading.cancel)
                 for frame_id in range(1, frames + 1):
                     frame = pb.Frame(frame_id=frame_id, image=image_pb2.Image(raw=raw))
                     await call.write(pb.StreamDetectRequest(frame=frame))
@@ -150,6 +177,7 @@ def unread_streams(server: running.Server, streams: int = 60, frames: int = 64, 
         _, sending = await asyncio.wait([asyncio.create_task(send(number)) for number in range(streams)], timeout=20)
         for task in sending:
             task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
 
     asyncio.run(run())
 
@@ -157,6 +185,11 @@ def unread_streams(server: running.Server, streams: int = 60, frames: int = 64, 
 def known_streams(server: running.Server) -> None:
     """The same streams, of a caller who shows who it is: they share its turns."""
     unread_streams(server, token=_HOSTILE[1])
+
+
+def read_streams(server: running.Server) -> None:
+    """No attack, to compare with: as many streams as there are workers, of another caller, who reads the answers."""
+    unread_streams(server, load.WORKERS, token=_HOSTILE[1], read=True)
 
 
 def inflating(server: running.Server, calls: int = 400) -> Counter[str]:
@@ -231,6 +264,8 @@ ATTACKS: dict[str, Callable[[running.Server], object]] = {
     "idle connections": idle_connections,
 }
 
+COMPARED: dict[str, Callable[[running.Server], object]] = {"streams whose answers are read": read_streams}
+
 
 def ceiling(attack: str) -> int:
     """The bytes of memory that the gateway may have under an attack."""
@@ -248,8 +283,8 @@ def main() -> None:
     """Print what each attack does to a server of two workers; the exit status says whether all is well."""
     wrong = 0
     print(f"{'attack':36}{'peak MiB':>10}{'after MiB':>10}{'p95 before s':>14}{'meanwhile s':>13}{'failed':>8}")
-    for name, attack in ATTACKS.items():
-        with asking_server() if attack is known_streams else load.server() as server:
+    for name, attack in (COMPARED | ATTACKS).items():
+        with asking_server() if attack in (known_streams, read_streams) else load.server() as server:
             with honest(server) as before:
                 time.sleep(3)
             with honest(server) as seen:

@@ -96,7 +96,7 @@ def test_a_worker_that_fails_leaves_its_channel_to_its_threads(monkeypatch: pyte
     monkeypatch.setattr(worker, "serve", fail)
     monkeypatch.setattr(forks, "NAME", Path("/proc/self/comm").read_text())
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
+    ours.settimeout(0)
     with pytest.raises(RuntimeError) as caught:
         forks._work(theirs.detach(), [])
     with ours, caught.value.args[0], pytest.raises(BlockingIOError):  # were it closed, there would be an end to read

@@ -5,6 +5,7 @@ images that carry its mark. Each place is tried with `Detect` and with both kind
 """
 
 import asyncio
+import gc
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -250,6 +251,26 @@ async def stream(
         async for response in running.stub.StreamDetect(requests()):
             yield response
             told.release()
+
+
+@pytest.mark.parametrize("policy", [pb.DROP_POLICY_LOSSLESS, pb.DROP_POLICY_LATEST])
+async def test_a_stream_that_rests_holds_no_frame(running: Running, policy: pb.DropPolicy) -> None:
+    """Sixty such streams once held more memory than all of them may, and nothing was read any more."""
+    edge, over = 500, asyncio.Event()
+    pixels = bytes([GOOD]) * (3 * edge * edge)
+    raw = image_pb2.RawImage(data=pixels, height=edge, width=edge, pixel_format=image_pb2.PIXEL_FORMAT_BGR8)
+
+    async def requests() -> AsyncIterator[pb.StreamDetectRequest]:
+        yield pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=policy))
+        yield pb.StreamDetectRequest(frame=pb.Frame(frame_id=1, image=image_pb2.Image(raw=raw)))
+        await over.wait()
+
+    async with asyncio.timeout(20):
+        call = running.stub.StreamDetect(requests())
+        assert (await call.read()).HasField("answer")
+        while any(isinstance(one, memoryview) and len(one) == len(pixels) for one in gc.get_objects()):
+            await asyncio.sleep(0.01)
+        over.set()
 
 
 async def test_a_monitor_that_fails_costs_no_answer(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

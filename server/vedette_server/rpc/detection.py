@@ -28,7 +28,7 @@ from vedette_server.rpc.wire import Received, Sent
 log = structlog.get_logger()
 
 CONFIGURE_SECONDS = 10  # that a stream may take to send its configuration; until then it takes no one's place
-_MOST_CALLERS = 1_000  # whose turns are remembered
+_MOST_FLOWS = 2_000  # that are remembered
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -72,12 +72,16 @@ class DetectionService(DetectionServiceServicer):
         return await _guarded(context, request_id, detect)
 
     def _flow(self, context: Context) -> Flow:
-        """The turns of a caller; of one that shows nothing of who it is, told by its connection."""
-        who = guard.current().caller
-        caller, owner = (who.name, Flow()) if who.known else (context.peer(), None)
-        flow = self._flows.setdefault(caller, Flow(owner=owner))
-        self._flows.move_to_end(caller)
-        if len(self._flows) > _MOST_CALLERS:
+        """The turns of a connection, which shares those of its caller: of its address, where it shows no name."""
+        caller = guard.current().caller.key
+        owner = self._remembered(caller, Flow())
+        return self._remembered(f"{caller} {context.peer()}", Flow(owner=owner))
+
+    def _remembered(self, name: str, new: Flow) -> Flow:
+        """The flow of this name, if it is not forgotten; else a new one."""
+        flow = self._flows.setdefault(name, new)
+        self._flows.move_to_end(name)
+        if len(self._flows) > _MOST_FLOWS:
             self._flows.popitem(last=False)
         return flow
 
@@ -237,24 +241,30 @@ async def _read_frames(
     last: int | None = None
     try:
         async for request in stream.paced(requests):
-            received = request.read()
-            message = received.message
-            if message.WhichOneof("message") == "config":
-                _check_unchanged(config, message.config)
-                stream.asked = convert.asked(message.config.options)
-                continue
-            frame_id = message.frame.frame_id
-            if last is not None and frame_id <= last:
-                raise Refused(Reason.FRAME_OUT_OF_ORDER, frame_id=frame_id, last=last)
-            last = frame_id
-            try:
-                frame = convert.frame(message.frame, received.data)
-            except Refused as refusal:
-                await stream.refuse(frame_id, refusal)
-            else:
-                await stream.put(frame)
+            last = await _put(request.take(), last, config, stream)
     finally:
         await stream.finish()
+
+
+async def _put(
+    received: Received[pb.StreamDetectRequest], last: int | None, config: pb.StreamConfig, stream: Stream
+) -> int | None:
+    """Give a stream one message, and let go of it; returns the id of the last frame. Raises `Refused`."""
+    message = received.message
+    if message.WhichOneof("message") == "config":
+        _check_unchanged(config, message.config)
+        stream.asked = convert.asked(message.config.options)
+        return last
+    frame_id = message.frame.frame_id
+    if last is not None and frame_id <= last:
+        raise Refused(Reason.FRAME_OUT_OF_ORDER, frame_id=frame_id, last=last)
+    try:
+        frame = convert.frame(message.frame, received.data)
+    except Refused as refusal:
+        await stream.refuse(frame_id, refusal)
+    else:
+        await stream.put(frame)
+    return frame_id
 
 
 def _check_unchanged(config: pb.StreamConfig, again: pb.StreamConfig) -> None:

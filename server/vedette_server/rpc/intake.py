@@ -29,7 +29,7 @@ ARRIVE_SECONDS = 60  # for a single request to arrive whole
 _LOOK_SECONDS = 0.05  # between two looks at the memory
 _COLLECT_SECONDS = 2.0  # between two searches for cycles
 _GRACE_SECONDS = 0.1  # that a message may take whatever the memory
-_YOUNG_SECONDS, _MOST_YOUNG = 0.25, 10  # single messages begun in that time: what they will hold is not yet measured
+_YOUNG_SECONDS, _MOST_YOUNG = 0.2, 8  # single messages begun in that time: what they will hold is not yet measured
 
 M = TypeVar("M")
 Context = grpc.aio.ServicerContext[Any, Any]

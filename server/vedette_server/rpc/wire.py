@@ -48,17 +48,23 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sent(Generic[T]):
     """A request as it arrived. gRPC would answer a deserialiser that raises with Python's own text."""
 
-    _value: T | Refused
+    _value: T | Refused | None
 
     def read(self) -> T:
         """What was sent. Raises `Refused`: REQUEST_UNREADABLE, REQUEST_TOO_LARGE."""
         if isinstance(self._value, Refused):
             raise self._value
+        assert self._value is not None  # noqa: S101  it is taken once
         return self._value
+
+    def take(self) -> T:
+        """What was sent, and is kept here no longer: those who pass a stream's messages on hold one till the next."""
+        value, self._value = self.read(), None
+        return value
 
 
 def sent(read: Callable[[bytes], T]) -> Callable[[bytes], Sent[T]]:
