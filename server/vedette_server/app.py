@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Sequence
 
 import structlog
 
-from vedette_server import addresses, environment, logs
+from vedette_server import addresses, environment
 from vedette_server.access.access import Access
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings
@@ -36,7 +36,7 @@ class App:
         self._shelf = Shelf(settings.repository, settings.plugins)
         self._shelf.look()
         models = self._shelf.versions
-        metrics = Metrics(triton=settings.triton_metrics, dropped=logs.dropped)
+        metrics = Metrics(triton=settings.triton_metrics)
         pool = PoolSettings(
             factory=PREDICTOR,
             workers=settings.workers,

@@ -1,7 +1,8 @@
 """The log: structured, on stderr, as JSON lines or for people.
 
 Lines are written by a thread of their own: a standard error that nobody reads, that is closed or on a full disk,
-holds up no request. What cannot be written is dropped, and counted in the next line that can.
+holds up no request. What cannot be written is dropped, and counted in the next line that can. Of each kind of line
+there are so many a second: the flood of one neither fills the disk nor drowns the others.
 """
 
 import atexit
@@ -10,13 +11,51 @@ import os
 import queue
 import sys
 import threading
-from typing import Literal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 _MOST_LINES = 1_000  # that wait to be written
 _FLUSH_SECONDS = 1.0  # for what waits when the process ends
+MOST_OF_A_KIND = 200  # lines a second
+
+
+class Kinds:
+    """Counts lines by their kind: an event, or the library that speaks. A structlog processor."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._second = 0.0  # when the one began that is counted
+        self._lines: Counter[str] = Counter()  # in that second
+        self._untold: Counter[str] = Counter()  # lines that were suppressed, of which no line says so
+        self._counting = threading.Lock()
+        self.suppressed = 0  # lines, ever
+
+    def admit(self, kind: str) -> int | None:
+        """Whether a line may be written: how many of its kind were suppressed since the last, or None if it is, too."""
+        with self._counting:
+            if self._clock() >= self._second + 1:
+                self._second = self._clock()
+                self._lines.clear()
+            self._lines[kind] += 1
+            if self._lines[kind] > MOST_OF_A_KIND:
+                self._untold[kind] += 1
+                self.suppressed += 1
+                return None
+            return self._untold.pop(kind, 0)
+
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:  # noqa: ANN401  structlog's signature
+        """Let an event pass, with the number of those that did not. Raises `DropEvent`."""
+        untold = self.admit(str(event.get("event")))
+        if untold is None:
+            raise structlog.DropEvent
+        if untold:
+            event["suppressed"] = untold
+        return event
 
 
 class LineWriter(logging.Handler):
@@ -28,6 +67,7 @@ class LineWriter(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self.kinds = Kinds()
         self._lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
         self._dropping = threading.Lock()
         self._untold = 0  # lines that were dropped, of which no line says so
@@ -49,7 +89,9 @@ class LineWriter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take what libraries log."""
-        self.msg(self.format(record))
+        untold = self.kinds.admit(record.name)
+        if untold is not None:
+            self.msg(self.format(record) + (f" ({untold} lines suppressed before)" if untold else ""))
 
     def _drop(self, lines: int, untold: int) -> None:
         with self._dropping:
@@ -82,9 +124,16 @@ def dropped() -> int:
     return sum(writer.dropped for writer in _writers)
 
 
+def suppressed() -> int:
+    """How many lines were not written because there were too many of their kind."""
+    return sum(writer.kinds.suppressed for writer in _writers)
+
+
 def configure(log_format: Literal["console", "json"]) -> None:
     """Set the process's log up, once."""
+    writer = LineWriter(sys.stderr.fileno())
     shared: list[Processor] = [
+        writer.kinds,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -94,7 +143,6 @@ def configure(log_format: Literal["console", "json"]) -> None:
     else:
         colours, plain = sys.stderr.isatty(), structlog.dev.plain_traceback  # others print local variables: images
         shared.append(structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=plain))
-    writer = LineWriter(sys.stderr.fileno())
     _writers.append(writer)
     logging.basicConfig(handlers=[writer], level=logging.WARNING)
     structlog.configure(

@@ -64,10 +64,11 @@ def test_requests_are_answered_whatever_becomes_of_the_log(server: tuple[str, st
                 client.model(f"no such model, {number}")
         assert client.detect(jpeg(scene.pixels)).width > 0
     if lossy:
-        running.wait_for(lambda: dropped(http) >= QUESTIONS, "the lost lines to be counted")
+        running.wait_for(lambda: lost(http) >= QUESTIONS, "the lost lines to be counted")
 
 
-def dropped(http: str) -> float:
+def lost(http: str) -> float:
     with urllib.request.urlopen(f"http://{http}/metrics") as response:
         lines = response.read().decode().splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("vedette_log_lines_dropped_total "))
+    families = ("vedette_log_lines_dropped_total ", "vedette_log_lines_suppressed_total ")
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(families))

@@ -1,11 +1,12 @@
 """Who may come in: the files that say so, when certificates end; and lines that the log has lost."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from vedette_server import logs
 from vedette_server.monitor.families import Families
 
 
@@ -44,12 +45,11 @@ class Entry:
 
 
 class Log(Collector):
-    """Shows what the log has lost."""
-
-    def __init__(self, dropped: Callable[[], int]) -> None:
-        self._dropped = dropped
+    """Shows what the log has lost, and what it was spared."""
 
     def collect(self) -> Iterator[Metric]:
-        """The only family."""
+        """Both families."""
         told = "Lines of the log that could not be written, and were dropped."
-        yield CounterMetricFamily("vedette_log_lines_dropped", told, self._dropped())
+        yield CounterMetricFamily("vedette_log_lines_dropped", told, logs.dropped())
+        told = "Lines of the log that were not written because there were too many of their kind in a second."
+        yield CounterMetricFamily("vedette_log_lines_suppressed", told, logs.suppressed())

@@ -1,6 +1,6 @@
 """Prometheus metrics. They live in the gateway alone; workers report in their answers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -24,8 +24,8 @@ from vedette_server.repository.shelf import RefusedVersion
 class Metrics:
     """Counts what the engine tells of: its `Monitor`."""
 
-    def __init__(self, *, triton: bool = False, dropped: Callable[[], int] = lambda: 0) -> None:
-        """With `triton`, the page has Triton's names too; `dropped` gives the lines that the log has lost."""
+    def __init__(self, *, triton: bool = False) -> None:
+        """With `triton`, the page has Triton's names too."""
         self._families = Families()
         self._entry = Entry(self._families)
         self._serving = Serving(self._families)
@@ -35,7 +35,7 @@ class Metrics:
         self._streams = Streams(self._answers.folded_stream, self._forget)
         self._refused: Mapping[tuple[str, str], Check] = {}
         self._loaded: set[tuple[str, str]] = set()
-        collectors: Iterable[Collector] = (self._baselines, Log(dropped), *([Triton(self._serving)] if triton else []))
+        collectors: Iterable[Collector] = (self._baselines, Log(), *([Triton(self._serving)] if triton else []))
         for collector in collectors:
             self._families.registry.register(collector)
 

@@ -1,0 +1,61 @@
+"""Of each kind of line there are so many a second, whoever writes them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import structlog
+from vedette_server.logs import MOST_OF_A_KIND, Kinds
+
+
+class Clock:
+    """A time that is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_of_one_kind_is_cut_and_told_and_drowns_no_other() -> None:
+    clock = Clock()
+    kinds = Kinds(clock)
+    assert [kinds.admit("refused") for _ in range(MOST_OF_A_KIND + 7)] == [0] * MOST_OF_A_KIND + [None] * 7
+    assert kinds.admit("worker_lost") == 0
+    assert kinds.suppressed == 7
+    clock.now += 1
+    assert [kinds.admit("refused"), kinds.admit("refused")] == [7, 0]
+    assert kinds.suppressed == 7
+
+
+def test_an_event_says_how_many_were_suppressed_before_it() -> None:
+    clock = Clock()
+    kinds = Kinds(clock)
+    for _ in range(MOST_OF_A_KIND):
+        assert kinds(None, "info", {"event": "refused"}) == {"event": "refused"}
+    for _ in range(3):
+        with pytest.raises(structlog.DropEvent):
+            kinds(None, "info", {"event": "refused"})
+    clock.now += 1
+    assert kinds(None, "info", {"event": "refused"}) == {"event": "refused", "suppressed": 3}
+
+
+FLOOD = f"""
+import logging, structlog
+from vedette_server import logs
+logs.configure("json")
+for number in range({3 * MOST_OF_A_KIND}):
+    structlog.get_logger().info("flood", number=number)
+    logging.getLogger("library").warning("trouble %d", number)
+structlog.get_logger().info("end", suppressed_in_all=logs.suppressed())
+"""
+
+
+def test_events_and_libraries_are_held_to_it_in_a_process() -> None:
+    done = subprocess.run([sys.executable, "-c", FLOOD], stderr=subprocess.PIPE, text=True, check=True)
+    lines = done.stderr.splitlines()
+    end = json.loads(lines[-1])
+    written = len(lines) - 1
+    assert written + end["suppressed_in_all"] == 6 * MOST_OF_A_KIND
+    assert 2 * MOST_OF_A_KIND <= written < 6 * MOST_OF_A_KIND
