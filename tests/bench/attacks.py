@@ -33,6 +33,7 @@ from tests.bench import load
 
 MIB = 2**20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_A_CONNECTION = 250  # calls at once, of those that the server allows
 _LARGEST = 33_500_000  # bytes of a message that is still served
 CEILING = 640 * MIB  # bytes of the gateway, beside these
 _QUEUED = 512 * MIB  # bytes of images that may wait, by the server's defaults
@@ -192,6 +193,26 @@ def read_streams(server: running.Server) -> None:
     unread_streams(server, load.WORKERS, token=_HOSTILE[1], read=True)
 
 
+def silent_calls(server: running.Server, calls: int = 10_000) -> None:
+    """Calls that begin and send nothing."""
+    with contextlib.ExitStack() as held:
+        for _ in range(calls // _A_CONNECTION):
+            silent = held.enter_context(raw_http2.connection(server.address))
+            for _ in range(_A_CONNECTION):
+                silent.call()
+        time.sleep(5)
+
+
+def unread_answers(server: running.Server, calls: int = 8_000) -> None:
+    """Small calls whose answers nobody takes."""
+    with contextlib.ExitStack() as held:
+        for _ in range(calls // _A_CONNECTION):
+            deaf = held.enter_context(raw_http2.connection(server.address))
+            for _ in range(_A_CONNECTION):
+                deaf.send(deaf.call("/vedette.v1.DetectionService/ListModels"), raw_http2.message(b""))
+        time.sleep(5)
+
+
 def inflating(server: running.Server, calls: int = 400) -> Counter[str]:
     """Compressed calls of 32 KB that would inflate to 33 MB each; returns how they ended."""
     request = load.request(bytes(_LARGEST))
@@ -257,6 +278,8 @@ ATTACKS: dict[str, Callable[[running.Server], object]] = {
     "calls a byte short": a_byte_short,
     "streams whose answers are unread": unread_streams,
     "the same streams, of one known caller": known_streams,
+    "calls that send nothing": silent_calls,
+    "answers that nobody takes": unread_answers,
     "compressed calls that inflate": inflating,
     "millions of tiny fields": tiny_fields,
     "lists of 60,000": long_lists,

@@ -178,3 +178,24 @@ async def test_a_stream_that_is_given_up_is_told_of(monkeypatch: pytest.MonkeyPa
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         over.set()
     assert REFUSED == [Reason.INTAKE_FULL]
+
+
+@pytest.mark.parametrize("method", ["Single", "Several"])
+async def test_above_the_ceiling_answers_that_nobody_takes_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(memory, "used", lambda: 0)
+    taken = Intake(lambda: 0, told)
+    async with echoing(taken) as address, grpc.aio.insecure_channel(address) as channel:
+        # Two megabytes: more than HTTP/2 lets through, and a socket holds, unread.
+        with raw_http2.connection(address) as deaf:
+            rest = {deaf.call(ECHO + method): memoryview(raw_http2.message(bytes(2_000_000)))}
+            await asyncio.to_thread(raw_http2.push, deaf, rest, lambda: False, 10)
+            while not taken._unread._answers:
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if taken._unread._answers else 0)
+            while taken._unread._answers:
+                await asyncio.sleep(0.01)
+            await asyncio.to_thread(running.wait_for, lambda: deaf.listen(0.1) or deaf.closed, "it to be closed")
+        assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one", "others are served again"
+    assert REFUSED == [Reason.INTAKE_FULL]

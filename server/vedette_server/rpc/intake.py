@@ -1,9 +1,9 @@
 """How requests come in: how long one may take to arrive, and how much of all may lie here that is not whole.
 
 gRPC keeps what has come of a message until its rest is there, and tells nobody how much that is. So the process's own
-memory is looked at: what is in use beyond the images that were admitted. Above the ceiling no further message is begun,
-and those that have been awaited longest are given up. No more are begun at once than can be measured before they fill
-the memory.
+memory is looked at: what is in use beyond the images that were admitted. Above the ceiling no further message is begun.
+Given up are answers that nobody takes, else the messages that have been awaited longest, else calls that wait to begin.
+No more single messages are begun at once than can be measured before they fill the memory: connections take turns.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ import structlog
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.pool import memory
 from vedette_server.rpc import errors
+from vedette_server.rpc.turns import TurnedAwayError, Turns
+from vedette_server.rpc.unread import Unread
 
 log = structlog.get_logger()
 
@@ -29,7 +31,7 @@ ARRIVE_SECONDS = 60  # for a single request to arrive whole
 _LOOK_SECONDS = 0.05  # between two looks at the memory
 _COLLECT_SECONDS = 2.0  # between two searches for cycles
 _GRACE_SECONDS = 0.1  # that a message may take whatever the memory
-_YOUNG_SECONDS, _MOST_YOUNG = 0.2, 8  # single messages begun in that time: what they will hold is not yet measured
+_NEW_SECONDS, _MOST_NEW = 0.15, 6  # single messages begun in that time: what they will hold is not yet measured
 
 M = TypeVar("M")
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,6 +48,8 @@ class Intake(grpc.aio.ServerInterceptor):
         self._refused = refused
         self._arrive_seconds = arrive_seconds
         self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
+        self._unread = Unread()
+        self._turns = Turns(_MOST_NEW, _NEW_SECONDS)  # of single messages
         self._own = 0  # bytes that this process had when it began to listen
         self._collected = -math.inf  # monotonic
         self._full = False
@@ -66,14 +70,10 @@ class Intake(grpc.aio.ServerInterceptor):
             elif most > CEILING and admitted < CEILING // 4 and self._collect():
                 await asyncio.to_thread(memory.give_back)
                 most = memory.used() - self._own
+            self._turns.shut = self._full
+            self._turns.go_on()
             async with self._looked:
                 self._looked.notify_all()
-
-    def _may_begin(self, *, streamed: bool) -> bool:
-        """Whether another message may be awaited."""
-        since = time.monotonic() - _YOUNG_SECONDS
-        young = sum(begun > since for of_stream, begun in self._awaited.values() if not of_stream)
-        return not self._full and (streamed or young < _MOST_YOUNG)
 
     def _collect(self) -> bool:
         """Free what ended calls hold by their tracebacks. It takes a while: returns whether it is time for it again."""
@@ -85,16 +85,23 @@ class Intake(grpc.aio.ServerInterceptor):
         return True
 
     def _give_up(self) -> None:
-        """Give up half of the calls: those awaited longest, and single ones first, since a stream may rest."""
+        """Give up half of the answers that nobody takes, or of the messages that are awaited, or of the longest line.
+
+        Of messages, those go first that have been awaited longest, and single ones, since a stream may rest.
+        """
+        if unread := self._unread.give_up():
+            for _ in range(unread):
+                self._refused(Reason.INTAKE_FULL)
+            return
         late = time.monotonic() - _GRACE_SECONDS
         old = [task for task, (_, since) in self._awaited.items() if since < late and not task.done()]
         for task in sorted(old, key=self._awaited.__getitem__)[: -(-len(old) // 2)]:
             task.cancel()
+        if not old:
+            self._turns.turn_away()
 
     async def _next(self, messages: AsyncIterator[M | Refused], seconds: float | None = None) -> M | None:
         """The next message, None after the last. Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE."""
-        async with self._looked:
-            await self._looked.wait_for(lambda: self._may_begin(streamed=seconds is None))
         task = asyncio.ensure_future(_anext(messages))
         self._awaited[task] = (seconds is None, time.monotonic())
         try:
@@ -144,8 +151,8 @@ class Intake(grpc.aio.ServerInterceptor):
 
         async def take(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
             try:
-                given = self._all(messages) if streamed else await self._single(messages)
-                return await _answer(method(given, context), context)
+                given = self._all(messages) if streamed else await self._single(messages, context)
+                return await self._answer(method(given, context), context)
             except Refused as refusal:
                 request_id = uuid.uuid4().hex
                 log.info("refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
@@ -153,14 +160,33 @@ class Intake(grpc.aio.ServerInterceptor):
 
         return take
 
-    async def _single(self, messages: AsyncIterator[M | Refused]) -> M:
-        message = await self._next(messages, self._arrive_seconds)
+    async def _answer(self, answering: Any, context: Context) -> Any:  # noqa: ANN401  a coroutine, or responses one by one
+        if not isinstance(answering, AsyncGenerator):
+            answer = await answering
+            self._unread.until_done(context)
+            return answer
+        async with contextlib.aclosing(answering):
+            async for response in answering:
+                with self._unread.writing(context):
+                    await context.write(response)
+        return None
+
+    async def _single(self, messages: AsyncIterator[M | Refused], context: Context) -> M:
+        try:
+            async with self._turns.turn(context.peer()):
+                message = await self._next(messages, self._arrive_seconds)
+        except TurnedAwayError:
+            raise self._refusal(Reason.INTAKE_FULL) from None
         if message is None:
             raise self._refusal(Reason.REQUEST_UNREADABLE, bytes=0)
         return message
 
     async def _all(self, messages: AsyncIterator[M | Refused]) -> AsyncIterator[M]:
-        while (message := await self._next(messages)) is not None:
+        while True:
+            async with self._looked:
+                await self._looked.wait_for(lambda: not self._full)
+            if (message := await self._next(messages)) is None:
+                return
             yield message
 
 
@@ -178,12 +204,3 @@ def _read(deserialise: Callable[[bytes], M]) -> Callable[[bytes], M | Refused]:
 
 async def _anext(messages: AsyncIterator[M | Refused]) -> M | Refused | None:
     return await anext(aiter(messages), None)
-
-
-async def _answer(answering: Any, context: Context) -> Any:  # noqa: ANN401  a coroutine, or responses one by one
-    if not isinstance(answering, AsyncGenerator):
-        return await answering
-    async with contextlib.aclosing(answering):
-        async for response in answering:
-            await context.write(response)
-    return None

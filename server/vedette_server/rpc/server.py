@@ -24,6 +24,9 @@ from vedette_server.rpc.socket_file import SocketFile
 
 _LOOKAHEAD = 256 * 1024  # bytes
 _MOST_CONNECTIONS = 2_000
+_MOST_CALLS = 256  # at once on one connection; a client waits before it begins more
+# That gRPC has received and not yet handed over, beyond which it cancels some of the new ones, and then all.
+_MOST_UNSEEN, _CANCELLED = 10_000, 20_000
 _KEPT_FILES = 320  # descriptors that connections of gRPC leave for workers, their images, HTTP and the log
 _SLACK = 2  # times the largest message that is served: up to there it is refused by us, beyond it by gRPC alone
 
@@ -129,6 +132,9 @@ class RpcServer:
                 # What gRPC may buffer of a call before its message is asked for. It would be megabytes.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+                ("grpc.max_concurrent_streams", _MOST_CALLS),
+                ("grpc.server.max_pending_requests", _MOST_UNSEEN),
+                ("grpc.server.max_pending_requests_hard_limit", _CANCELLED),
                 ("grpc.max_allowed_incoming_connections", _connections()),
                 ("grpc.server_handshake_timeout_ms", 10_000),
                 ("grpc.http2.settings_timeout", 10_000),
