@@ -92,8 +92,8 @@ nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing m
 	$(BIN)/python -m tests.bench.nights
 
 rules: $(INSTALLED) ## render the alert pack and the dashboards again
-	$(BIN)/python deploy/prometheus/render.py --out deploy/prometheus
-	$(BIN)/python deploy/grafana/dashboards.py
+	$(BIN)/vedette-server rules --out deploy/prometheus
+	$(BIN)/vedette-server dashboards --out deploy/grafana/dashboards
 
 card: $(INSTALLED) ## measure the bundled model again and print its card's table
 	$(BIN)/python -m vedette_server.demo.evaluate
@@ -107,7 +107,7 @@ gpu: $(INSTALLED) ## measure serving on a GPU beside Detectron2 on the same card
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv
 	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision --extra video \
-	  --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --extra dashboards --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --constraint deploy/detectron2/torch.txt --custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what was built, but not the environment

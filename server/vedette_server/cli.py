@@ -19,9 +19,11 @@ from vedette_commands.program import FAILURE, USAGE, Program, fail
 from vedette_server import addresses, logs, settings
 from vedette_server.access import exposure, tokens
 from vedette_server.access.files import AccessError
+from vedette_server.alerts.command import rules
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.naming import RULE, is_model_name
+from vedette_server.dashboards.command import dashboards
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
 from vedette_server.report.command import report
@@ -249,6 +251,8 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
 
 
 main.add_command(report)
+main.add_command(rules)
+main.add_command(dashboards)
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, given: str) -> float:

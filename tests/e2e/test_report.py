@@ -19,6 +19,7 @@ from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
 from vedette_client.images import Beside
+from vedette_server.alerts import drift, parts
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
@@ -26,7 +27,6 @@ from vedette_server.monitor.statistics import cumulative, ks, shares, total_vari
 from vedette_server.report.reading import read
 from vedette_server.report.verdict import MARGINS, MODEL_FLOOR, STREAM_FLOOR, Light, Verdict, of_source, of_version
 
-from deploy.prometheus import drift, parts
 from tests import running
 from tests.bench import labelled
 

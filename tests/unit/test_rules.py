@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import pytest
 import vedette_client.cli
 import vedette_server.cli
+from vedette_server.alerts import render, rules
+from vedette_server.alerts.parts import Parameters, duration, seconds
 
-from deploy.prometheus import render, rules
-from deploy.prometheus.parts import Parameters, duration, seconds
-from tests import watching
+from tests import commands, watching
 from tests.rules import promtool
 from tests.rules.cases import ALWAYS, CASES, INPUTS, bounds, usual_classes, usual_scores
 from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
@@ -53,7 +52,8 @@ def test_the_command_renders_other_windows(tmp_path: Path) -> None:
         "--out",
         tmp_path,
     )
-    subprocess.run([sys.executable, ROOT / "deploy/prometheus/render.py", *flags], check=True, cwd=tmp_path)
+    ran = commands.run(commands.SERVER, "rules", *flags)
+    assert (ran.returncode, ran.stdout.decode()) == (0, f"{tmp_path / render.FILE}\n"), ran.stderr
     asked = Parameters(window=20, long=60, hold=8, interval=1, stale_days=7)
     assert (tmp_path / render.FILE).read_text() == render.render(asked)
 
@@ -62,8 +62,7 @@ def test_the_command_renders_other_windows(tmp_path: Path) -> None:
     "flags", [("--objective", "0.7"), ("--window", "5 minutes"), ("--hold", "2h"), ("--interval", "0s")]
 )
 def test_the_command_refuses_what_cannot_be(flags: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "deploy/prometheus/render.py", *flags, "--out", tmp_path]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = commands.run(commands.SERVER, "rules", *flags, "--out", tmp_path)
     assert ran.returncode == 2, ran.stderr
     assert not list(tmp_path.iterdir())
 

@@ -1,7 +1,7 @@
 """The way in, and the log: versions and files that a server refuses, certificates that end, lines that are lost."""
 
-from deploy.prometheus.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
-from deploy.prometheus.silence import WHO
+from vedette_server.alerts.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
+from vedette_server.alerts.silence import WHO
 
 _DAY = 86400
 _SEVENTH = 7  # of the time in which a certificate's end is told of, in which it pages

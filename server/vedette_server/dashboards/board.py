@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as d
-from panels import SOURCE
+
+from vedette_server.dashboards.panels import SOURCE, Panel
 
 TAG = "vedette"
 UIDS = {"fleet": "vedette-fleet", "stream": "vedette-stream", "serving": "vedette-serving"}
@@ -74,14 +75,14 @@ def finished(made: dashboard.Dashboard) -> d.Dashboard:
     built = made.build()
     for index, panel in enumerate(built.panels or [], start=1):
         panel.id_val = index
-    for variable in (built.templating and built.templating.list_val) or []:
+    for variable in built.templating.list_val or []:
         variable.auto = variable.auto_min = variable.auto_count = (
             None  # the SDK's own; Grafana's type has no such thing
         )
     return built
 
 
-def add(made: dashboard.Dashboard, title: str, panels: Sequence[object]) -> dashboard.Dashboard:
+def add(made: dashboard.Dashboard, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
     """Add a row with its panels."""
     made = made.with_row(dashboard.Row(title))
     for panel in panels:

@@ -1,6 +1,6 @@
 """Servers, workers, versions, requests: what rings when they fail."""
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts.parts import (
     VERSION,
     Alert,
     Parameters,
@@ -13,7 +13,7 @@ from deploy.prometheus.parts import (
     of_leading,
     renamed,
 )
-from deploy.prometheus.silence import SHARE, WHO
+from vedette_server.alerts.silence import SHARE, WHO
 
 # The SRE workbook's chapter 5, with the window for its five minutes: how many times faster than allowed errors come,
 # the long and the short window in which they do.

@@ -1,8 +1,9 @@
 """How fast and how well requests are served, and what is refused."""
 
-from board import UIDS, add, board, choice, finished
 from grafana_foundation_sdk.models import dashboard as d
-from panels import (
+
+from vedette_server.dashboards.board import UIDS, add, board, choice, finished
+from vedette_server.dashboards.panels import (
     BAD_FROM_ONE,
     COUNT,
     CRITICAL,
@@ -15,6 +16,7 @@ from panels import (
     WARNING_FROM_ONE,
     WELL,
     Ask,
+    Panel,
     lines,
     number,
 )
@@ -63,7 +65,7 @@ def build() -> d.Dashboard:
     return finished(made)
 
 
-def _glance() -> list[object]:
+def _glance() -> list[Panel]:
     within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="1.0"}}[$__rate_interval]))'
     return [
         number(
@@ -120,7 +122,7 @@ def _glance() -> list[object]:
     ]
 
 
-def _requests() -> list[object]:
+def _requests() -> list[Panel]:
     return [
         lines(
             "Requests by outcome",
@@ -151,7 +153,7 @@ def _requests() -> list[object]:
     ]
 
 
-def _times() -> list[object]:
+def _times() -> list[Panel]:
     stage = "vedette_stage_duration_seconds"
     return [
         lines(
@@ -186,7 +188,7 @@ def _times() -> list[object]:
     ]
 
 
-def _workers() -> list[object]:
+def _workers() -> list[Panel]:
     batch = "vedette_batch_images"
     return [
         lines(
@@ -259,7 +261,7 @@ def _workers() -> list[object]:
     ]
 
 
-def _entry() -> list[object]:
+def _entry() -> list[Panel]:
     def refused(outcomes: str) -> list[Ask]:
         found = _rate("vedette_requests_total", "outcome", f'model="", outcome=~"{outcomes}"')
         return [Ask(f"{found} > 0", "{{outcome}}")]
@@ -304,7 +306,7 @@ def _entry() -> list[object]:
     ]
 
 
-def _streams() -> list[object]:
+def _streams() -> list[Panel]:
     return [
         lines(
             "Open streams",
@@ -334,7 +336,7 @@ def _streams() -> list[object]:
     ]
 
 
-def _watch() -> list[object]:
+def _watch() -> list[Panel]:
     return [
         lines(
             "Golden images",

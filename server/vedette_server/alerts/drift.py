@@ -1,6 +1,6 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
     Alert,
@@ -12,7 +12,7 @@ from deploy.prometheus.parts import (
     look,
     unless_explained,
 )
-from deploy.prometheus.silence import WHO
+from vedette_server.alerts.silence import WHO
 
 STATISTIC = "vedette:statistic:window"
 BEYOND = "vedette:beyond:window"

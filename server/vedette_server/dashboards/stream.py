@@ -1,10 +1,11 @@
 """One model, or one of its streams: why it is silent, and in what it differs from when all was well."""
 
-import pictures
-from ask import ALERTS, VS, V, band, bound, rate, share
-from board import UIDS, add, board, choice, finished, window
 from grafana_foundation_sdk.models import dashboard as d
-from panels import (
+
+from vedette_server.dashboards import pictures
+from vedette_server.dashboards.ask import ALERTS, VS, V, band, bound, rate, share
+from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
+from vedette_server.dashboards.panels import (
     COUNT,
     CRITICAL,
     NOW,
@@ -15,6 +16,7 @@ from panels import (
     WARNING,
     WELL,
     Ask,
+    Panel,
     course_of_states,
     lines,
     number,
@@ -45,7 +47,7 @@ def build() -> d.Dashboard:
     return finished(made)
 
 
-def _glance() -> list[object]:
+def _glance() -> list[Panel]:
     limit = bound("empty", "high")
     return [
         number(
@@ -102,7 +104,7 @@ def _glance() -> list[object]:
     ]
 
 
-def _silence() -> list[object]:
+def _silence() -> list[Panel]:
     by = "alertname, cause, stream"
     here = f'{ALERTS}, model=~"$model", version=~"$version|", stream=~"$stream|"'
     return [
@@ -149,7 +151,7 @@ def _silence() -> list[object]:
     ]
 
 
-def _frames() -> list[object]:
+def _frames() -> list[Panel]:
     ages = rate("vedette_frame_age_seconds_bucket", "le", V)
     return [
         lines(

@@ -1,12 +1,27 @@
 """Panels of scores, pictures and detections: what is seen now, beside what was usual."""
 
-from ask import VS, WHOLE, V, band, mean, rate, usual
 from grafana_foundation_sdk.builders import common, dashboard, heatmap
 from grafana_foundation_sdk.models import common as c
 from grafana_foundation_sdk.models import dashboard as d
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from panels import COUNT, NOW, PER_SECOND, RATIO, SOURCE, USUAL, WELL, Ask, Column, lines, query, rows
+
+from vedette_server.dashboards.ask import VS, WHOLE, V, band, mean, rate, usual
+from vedette_server.dashboards.panels import (
+    COUNT,
+    NOW,
+    PER_SECOND,
+    RATIO,
+    SOURCE,
+    USUAL,
+    WELL,
+    Ask,
+    Column,
+    Panel,
+    lines,
+    query,
+    rows,
+)
 
 
 def _heat(title: str, description: str, ask: Ask, *, span: int, high: float | None = None) -> heatmap.Panel:
@@ -45,7 +60,7 @@ def _heat(title: str, description: str, ask: Ask, *, span: int, high: float | No
     )
 
 
-def scores() -> list[object]:
+def scores() -> list[Panel]:
     """Scores, and how far they are from the baseline."""
     best, everything = "vedette_best_score", f"sum(rate(vedette_best_score_count{{{VS}}}[$__rate_interval]))"
     distances = 'statistic=~"score_distance|class_distance"'
@@ -85,7 +100,7 @@ def scores() -> list[object]:
     ]
 
 
-def inputs() -> list[object]:
+def inputs() -> list[Panel]:
     """What the pictures look like."""
     said = "Mean over the window. Below the band: {}. Above it: {}."
     return [
@@ -138,7 +153,7 @@ def inputs() -> list[object]:
     ]
 
 
-def seen() -> list[object]:
+def seen() -> list[Panel]:
     """What is detected, and what was nearly."""
     detections = f"sum by (class) (increase(vedette_detections_total{{{V}}}[$window]))"
     whole = f"sum(increase(vedette_detections_total{{{V}}}[$window]))"

@@ -4,7 +4,7 @@ Honest quiet does not ring: an answer that is empty because nothing was there (Q
 in ModelQuiet, where many sources agree or one is patient.
 """
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
     Alert,
