@@ -19,13 +19,13 @@ from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
 from vedette_client.images import Beside
-from vedette_server.alerts import drift, parts
+from vedette_server.alerts import drift
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 from vedette_server.report.reading import read
-from vedette_server.report.verdict import MARGINS, MODEL_FLOOR, STREAM_FLOOR, Light, Verdict, of_source, of_version
+from vedette_server.report.verdict import MARGINS, Light, Verdict, of_source, of_version
 
 from tests import running
 from tests.bench import labelled
@@ -453,6 +453,8 @@ SUSPECTED = 'vedette_suspected_cause{stream="",cause="IMAGE_ROTATED"} 1'
     ((*answers(100, 5), *brightness(111, 100, 110)), "ok", "5.0 %"),
     ((*answers(100, 5), *brightness(121, 100, 110)), "attention", "brightness is 121 on average, above the usual 110"),
     ((*answers(100, 5), *brightness(139, 50, 110)), "ok", "5.0 %"),
+    (('vedette_baseline_class_detections_per_answer{class="stop"} 0.39', *answers(100, 5)), "ok", "5.0 %"),
+    (('vedette_baseline_class_detections_per_answer{class="stop"} 0.4', *answers(100, 5)), "attention", "No “stop”"),
 ])  # fmt: skip
 def test_the_traffic_light_says_why(lines: Sequence[str], light: str, said: str) -> None:
     verdict = judged(*lines)
@@ -461,8 +463,6 @@ def test_the_traffic_light_says_why(lines: Sequence[str], light: str, said: str)
 
 
 def test_the_page_judges_as_the_alerts_do() -> None:
-    parameters = parts.Parameters()
-    assert (parameters.model_floor, parameters.stream_floor) == (MODEL_FLOOR, STREAM_FLOOR)
     assert MARGINS == drift._MARGINS
 
 

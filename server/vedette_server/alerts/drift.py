@@ -1,5 +1,6 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
+from vedette_server.alerts import limits
 from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
@@ -27,12 +28,10 @@ _INPUTS = {
 # How far beyond its limit a statistic must be at least; else half of the distance between the limits.
 _MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02, "upper": 0.01}
 # What has been recognised in the images themselves tells more than a statistic of them that has moved.
-_KNOWN = (
+_SEEN = (
     "IMAGE_BLACK|IMAGE_SATURATED|IMAGE_FLAT|IMAGE_INVERTED|FEED_FROZEN|VALUES_.*|CHANNELS_SWAPPED|LAYOUT_TRANSPOSED"
     "|SIZE_SWAPPED|GREY_FOR_COLOUR|COLOUR_FOR_GREY"
 )
-_PRESENT = 0.9  # share of reference windows that a class must have been in, so that its absence means something
-_EXPECTED = 40  # detections of a class, so that their absence means something: one object gives a dozen as it passes
 _DARK, _BRIGHT = "IMAGE_TOO_DARK", "IMAGE_TOO_BRIGHT"
 
 
@@ -111,7 +110,7 @@ def _beyond() -> list[Rule]:
     """
 
     def margin(name: str) -> str:
-        return f"clamp_min(0.5 * ({limit(name, 'high')} - {limit(name, 'low')}), {_MARGINS[name]})"
+        return f"clamp_min({limits.MARGIN} * ({limit(name, 'high')} - {limit(name, 'low')}), {_MARGINS[name]})"
 
     def now(name: str) -> str:
         return f"sum by ({SOURCE}) ({STATISTIC}{{statistic={name!r}}})".replace("'", '"')
@@ -119,9 +118,9 @@ def _beyond() -> list[Rule]:
     def beyond(cause: str, name: str, condition: str, *before: str) -> Record:
         known = f"""unless on ({SOURCE})
 (
-  sum by ({SOURCE}) (vedette:finding:window{{stream!="", finding=~"{_KNOWN}"}}) > 0.1 * vedette:answers:window
+  sum by ({SOURCE}) (vedette:finding:window{{stream!="", finding=~"{_SEEN}"}}) > {limits.KNOWN} * vedette:answers:window
   or
-  sum by ({VERSION}) (vedette:finding:window{{finding=~"{_KNOWN}"}}) > 0.1 * vedette:model_answers:window
+  sum by ({VERSION}) (vedette:finding:window{{finding=~"{_SEEN}"}}) > {limits.KNOWN} * vedette:model_answers:window
 )"""
         others = f'\nunless on ({SOURCE})\n{BEYOND}{{cause=~"{"|".join(before)}"}}' if before else ""
         return Record(BEYOND, f"{condition}\n{known}{others}", {"statistic": name, "cause": cause})
@@ -134,7 +133,7 @@ def _beyond() -> list[Rule]:
         beyond(
             "IMAGE_FLAT",
             "contrast",
-            f"{now('contrast')}\n  < 0.5 * {limit('contrast', 'low')}\n"
+            f"{now('contrast')}\n  < {limits.FLAT} * {limit('contrast', 'low')}\n"
             f"  < {limit('contrast', 'low')} - {margin('contrast')}",
             _DARK,
             _BRIGHT,
@@ -278,9 +277,9 @@ def _class_silent(p: Parameters) -> Alert:
         no longer asked for, or the model has lost it.""",
         f"""
 {seen}
-  < 0.05 * (({expected}) >= {_EXPECTED})
+  < {limits.CLASS_LEFT} * (({expected}) >= {limits.LEAST_EXPECTED})
 and
-max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {_PRESENT}
+max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {limits.LEAST_PRESENT}
 {unless_explained(p.l)}""",
         keep=2,
     )

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as d
 
+from vedette_server.alerts import limits
+from vedette_server.alerts.parts import duration
 from vedette_server.dashboards.panels import SOURCE, Panel
 
 TAG = "vedette"
@@ -58,15 +60,17 @@ def choice(name: str, label: str, series: str, *, everything: bool, many: bool =
 
 def window() -> dashboard.IntervalVariable:
     """The time over which shares and means are taken; at first that of the alerts, and of a baseline."""
+    usual = duration(limits.WINDOW)
+    choices = (usual, "15m", duration(limits.LONG))
     return (
         dashboard.IntervalVariable("window")
         .label("Window")
         .description(
-            "Over which shares and means are taken; limits were taken over windows of 5m unless told otherwise"
+            f"Over which shares and means are taken; limits were taken over windows of {usual} unless told otherwise"
         )
-        .values("5m,15m,1h")
-        .current(d.VariableOption(selected=True, text="5m", value="5m"))
-        .options([d.VariableOption(selected=one == "5m", text=one, value=one) for one in ("5m", "15m", "1h")])
+        .values(",".join(choices))
+        .current(d.VariableOption(selected=True, text=usual, value=usual))
+        .options([d.VariableOption(selected=one == usual, text=one, value=one) for one in choices])
     )
 
 

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as d
 
+from vedette_server.alerts import limits
 from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
 from vedette_server.dashboards.lights import CHOSEN, OF_MODEL, RINGING, M, lights, share
 from vedette_server.dashboards.panels import (
@@ -168,7 +169,7 @@ def _courses() -> list[Panel]:
 
 
 def _served() -> list[Panel]:
-    days = ((None, "text"), (30 * 86400, WARNING))
+    days = ((None, "text"), (limits.STALE_DAYS * 86400, WARNING))
     state = "max by (model, version, vedette_baseline_state) (vedette_baseline_state{" + CHOSEN + "} == 1)"
     disagreement = f"max by ({M}) (vedette_golden_disagreement_ratio{{{CHOSEN}}})"
     captured = f"max by ({M}) (vedette_baseline_captured_timestamp_seconds{{{CHOSEN}}})"
@@ -194,7 +195,14 @@ def _served() -> list[Panel]:
                 Column("waivers", "waived checks"),
                 Column("vedette_baseline_state", "baseline"),
                 Column("D", "baseline's age", SECONDS, width=120, colors=days, nothing="none"),
-                Column("E", "disagreement", RATIO, width=120, colors=((None, "text"), (0.5, CRITICAL)), nothing="-"),
+                Column(
+                    "E",
+                    "disagreement",
+                    RATIO,
+                    width=120,
+                    colors=((None, "text"), (limits.DISAGREEMENT, CRITICAL)),
+                    nothing="-",
+                ),
             ],
             span=18,
         ),

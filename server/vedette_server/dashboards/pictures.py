@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models import dashboard as d
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from vedette_server.alerts.limits import LEAST_DETECTIONS
 from vedette_server.dashboards.ask import VS, WHOLE, V, band, mean, rate, usual
 from vedette_server.dashboards.panels import (
     COUNT,
@@ -87,7 +88,8 @@ def scores() -> list[Panel]:
         lines(
             "Distance from the baseline",
             "Of the whole model: how far scores (Kolmogorov-Smirnov) and the mix of classes (total variation) are from "
-            "the baseline, 0 to 1, with their limits. Measured from 300 detections on, so that a quiet hour has none.",
+            "the baseline, 0 to 1, with their limits. "
+            f"Measured from {LEAST_DETECTIONS} detections on, so that a quiet hour has none.",
             [
                 Ask(f'vedette:statistic:window{{{V}, stream="", {distances}}}', "{{statistic}}"),
                 Ask(f'max by (statistic) (vedette_baseline_limit{{{WHOLE}, {distances}, bound="high"}})', "its limit"),

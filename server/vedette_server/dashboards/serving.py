@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as d
 
+from vedette_server.alerts import limits
 from vedette_server.dashboards.board import UIDS, add, board, choice, finished
 from vedette_server.dashboards.panels import (
     BAD_FROM_ONE,
@@ -23,7 +24,6 @@ from vedette_server.dashboards.panels import (
 
 _V = 'model=~"$model", version=~"$version"'
 _REFUSED = f'{_V}, outcome!="OK"'
-_OBJECTIVE = 0.99  # of requests within a second, as the alerts have it
 _PURPLE = "purple"
 
 
@@ -66,7 +66,7 @@ def build() -> d.Dashboard:
 
 
 def _glance() -> list[Panel]:
-    within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="1.0"}}[$__rate_interval]))'
+    within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="{limits.OBJECTIVE}"}}[$__rate_interval]))'
     return [
         number(
             "Requests",
@@ -89,11 +89,11 @@ def _glance() -> list[Panel]:
         ),
         number(
             "Within a second",
-            "Share of answers within a second; the objective is 99 %.",
+            f"Share of answers within a second; the objective is {100 * limits.TARGET:g} %.",
             Ask(f"{within} / ({_rate('vedette_request_duration_seconds_count')} > 0)"),
             RATIO,
             decimals=1,
-            colors=((None, CRITICAL), (_OBJECTIVE - 0.04, WARNING), (_OBJECTIVE, WELL)),
+            colors=((None, CRITICAL), (limits.TARGET - 0.04, WARNING), (limits.TARGET, WELL)),
             span=4,
         ),
         number(

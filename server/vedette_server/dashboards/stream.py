@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as d
 
+from vedette_server.alerts import limits
 from vedette_server.dashboards import pictures
 from vedette_server.dashboards.ask import ALERTS, VS, V, band, bound, rate, share
 from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
@@ -97,7 +98,7 @@ def _glance() -> list[Panel]:
             "Since the baseline was captured. An old one describes another season.",
             Ask(f"time() - max(vedette_baseline_captured_timestamp_seconds{{{V}}})"),
             SECONDS,
-            colors=((None, WELL), (30 * 86400, WARNING)),
+            colors=((None, WELL), (limits.STALE_DAYS * 86400, WARNING)),
             span=5,
             nothing="no baseline",
         ),

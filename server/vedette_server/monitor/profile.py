@@ -5,15 +5,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_DETECTIONS, LEAST_WINDOWS
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
 from vedette_server.repository.baseline import ClassProfile, Profile
 
-LEAST_WINDOWS = 8  # from which limits are drawn
-LEAST_ANSWERS = 30  # in a window, for a ratio or a mean of it to mean something
-LEAST_DETECTIONS = (
-    300  # for a distance between distributions to mean something; windows are joined until they hold so many
-)
 INPUTS = {  # statistic: the summary that it is the mean of, and the highest that it can be
     "brightness": ("vedette_input_brightness_levels", 255.0),
     "contrast": ("vedette_input_contrast_levels", 255.0),
