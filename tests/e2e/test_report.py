@@ -19,13 +19,12 @@ from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
 from vedette_client.images import Beside
-from vedette_server.alerts import drift
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 from vedette_server.report.reading import read
-from vedette_server.report.verdict import MARGINS, Light, Verdict, of_source, of_version
+from vedette_server.report.verdict import Light, Verdict, of_source, of_version
 
 from tests import running
 from tests.bench import labelled
@@ -460,10 +459,6 @@ def test_the_traffic_light_says_why(lines: Sequence[str], light: str, said: str)
     verdict = judged(*lines)
     sentence = verdict.whys[0].sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert (verdict.light.word, said in sentence) == (light, True), verdict
-
-
-def test_the_page_judges_as_the_alerts_do() -> None:
-    assert MARGINS == drift._MARGINS
 
 
 def test_no_worker_is_silence() -> None:

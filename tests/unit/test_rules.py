@@ -12,11 +12,12 @@ import pytest
 import vedette_client.cli
 import vedette_server.cli
 from vedette_server.alerts import render, rules
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.alerts.parts import Parameters, duration, seconds
 
 from tests import commands, watching
 from tests.rules import promtool
-from tests.rules.cases import ALWAYS, CASES, INPUTS, bounds, usual_classes, usual_scores
+from tests.rules.cases import ALWAYS, CASES, bounds, usual_classes, usual_scores
 from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
 from tests.rules.timeline import Case, Labels, ends, values
 from tests.running import wait_for
@@ -138,8 +139,8 @@ def _replicas(model: str, *shares: float) -> dict[str, str]:
             of = f'stream="{stream}"'
             rates[f"vedette_answers_total{{{of}"] = 20
             rates[f'vedette_empty_answers_total{{{of}, reason="QUIET_SCENE"'] = 6
-            for metric in INPUTS.values():
-                rates |= {f"vedette_input_{metric}_sum{{{of}": 900, f"vedette_input_{metric}_count{{{of}": 20}
+            for one in INPUTS.values():
+                rates |= {f"{one.metric}_sum{{{of}": 900, f"{one.metric}_count{{{of}": 20}
         for name, rate in rates.items():
             selector = f'{name}{", " if "{" in name else "{"}model="{model}", version="1", instance="{number}"}}'
             numbers = [rate * share * step for step in range(40)]

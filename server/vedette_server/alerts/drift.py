@@ -1,6 +1,7 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
 from vedette_server.alerts import limits
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
@@ -18,15 +19,6 @@ from vedette_server.alerts.silence import WHO
 STATISTIC = "vedette:statistic:window"
 BEYOND = "vedette:beyond:window"
 
-_INPUTS = {
-    "brightness": "vedette_input_brightness_levels",
-    "contrast": "vedette_input_contrast_levels",
-    "sharpness": "vedette_input_sharpness_decibels",
-    "redness": "vedette_input_redness_ratio",
-    "upper": "vedette_input_upper_ratio",
-}
-# How far beyond its limit a statistic must be at least; else half of the distance between the limits.
-_MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02, "upper": 0.01}
 # What has been recognised in the images themselves tells more than a statistic of them that has moved.
 _SEEN = (
     "IMAGE_BLACK|IMAGE_SATURATED|IMAGE_FLAT|IMAGE_INVERTED|FEED_FROZEN|VALUES_.*|CHANNELS_SWAPPED|LAYOUT_TRANSPOSED"
@@ -48,9 +40,10 @@ clamp_max(vedette:model_empty:window / (vedette:model_answers:window >= {p.answe
             {"statistic": "empty"},
         )
     ]
-    for name, metric in _INPUTS.items():
+    for name, one in INPUTS.items():
         means = (
-            f"{count(f'{metric}_sum{which}', p.w, by)}\n  / ({count(f'{metric}_count{which}', p.w, by)} >= {p.answers})"
+            f"{count(f'{one.metric}_sum{which}', p.w, by)}\n"
+            f"  / ({count(f'{one.metric}_count{which}', p.w, by)} >= {p.answers})"
             for by, which in ((SOURCE, only), (VERSION, ""))
         )
         rules.append(Record(STATISTIC, "\nor\n".join(means), {"statistic": name}))
@@ -110,7 +103,7 @@ def _beyond() -> list[Rule]:
     """
 
     def margin(name: str) -> str:
-        return f"clamp_min({limits.MARGIN} * ({limit(name, 'high')} - {limit(name, 'low')}), {_MARGINS[name]})"
+        return f"clamp_min({limits.MARGIN} * ({limit(name, 'high')} - {limit(name, 'low')}), {INPUTS[name].margin:g})"
 
     def now(name: str) -> str:
         return f"sum by ({SOURCE}) ({STATISTIC}{{statistic={name!r}}})".replace("'", '"')
@@ -167,9 +160,6 @@ def _beyond() -> list[Rule]:
     ]
 
 
-_SAID = {"upper": "share of the light in the upper half"}
-
-
 def alerts(p: Parameters) -> list[Rule]:
     """What rings. Symptoms wait, so that a cause can be named before them."""
     return [*_inputs(p), *(_distance(p, *which) for which in _DISTANCES), _class_silent(p)]
@@ -208,7 +198,7 @@ def _inputs(p: Parameters) -> list[Rule]:
             "cause",
             cause,
             f"{where}: {how}, by the baseline",
-            f"""The {_SAID.get(name, name)} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
+            f"""The {INPUTS[name].said} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
             has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
             f'{BEYOND}{{cause="{cause}"}}',
             "vedette-stream",

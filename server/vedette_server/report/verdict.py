@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from vedette_server.alerts import limits
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.streams import OTHER, SINGLE, UNNAMED
 from vedette_server.report.facts import Counts, Source, Version
 
-MARGINS = {"brightness": 10.0, "contrast": 6.0, "sharpness": 2.0, "redness": 0.02, "upper": 0.01}  # beyond a limit
 _MOST_NAMED = 3  # sources in a sentence
 UNNAMED_SOURCES = {SINGLE: "single images", UNNAMED: "streams without a name", OTHER: "all further streams"}
 
@@ -74,7 +74,7 @@ def outside(source: Source, statistic: str) -> str:
     limit = source.limits.get(statistic)
     if limit is None or source.answers < limits.LEAST_ANSWERS:
         return ""
-    return limit.side(source.inputs[statistic], MARGINS[statistic])
+    return limit.side(source.inputs[statistic], INPUTS[statistic].margin)
 
 
 def shown(name: str) -> str:
