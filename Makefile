@@ -50,9 +50,10 @@ fmt: $(INSTALLED) ## format the code
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
 
-docs: $(INSTALLED) ## write the pages of errors, findings and videos from their tables
+docs: $(INSTALLED) ## write the pages of errors, findings, statistics and videos from their tables
 	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
 	$(BIN)/python -m vedette_server.explain.page > deploy/docs/findings.md
+	$(BIN)/python -m vedette_server.alerts.page deploy/docs/statistics.md
 	$(BIN)/python -m tests.videos_page > deploy/docs/video.md
 
 bench: $(INSTALLED) ## measure, as ratios within one run

@@ -13,6 +13,7 @@ import vedette_client.cli
 import vedette_server.cli
 from vedette_server.alerts import render, rules
 from vedette_server.alerts.inputs import INPUTS
+from vedette_server.alerts.page import written
 from vedette_server.alerts.parts import Parameters, duration, seconds
 
 from tests import commands, watching
@@ -82,6 +83,11 @@ def test_promtool_finds_nothing_to_complain_about(parameters: Parameters, tmp_pa
         ["promtool", "check", "rules", "--lint=all", "--lint-fatal", path], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_page_of_statistics_says_what_the_tables_say() -> None:
+    text = (ROOT / "deploy/docs/statistics.md").read_text()
+    assert text == written(text), "run `make docs`"
 
 
 @watching.needs(watching.PROMTOOL)
