@@ -50,9 +50,10 @@ fmt: $(INSTALLED) ## format the code
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
 
-docs: $(INSTALLED) ## write the pages of errors, findings and videos from their tables
+docs: $(INSTALLED) ## write the pages of errors, findings, statistics and videos from their tables
 	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
 	$(BIN)/python -m vedette_server.explain.page > deploy/docs/findings.md
+	$(BIN)/python -m vedette_server.alerts.page deploy/docs/statistics.md
 	$(BIN)/python -m tests.videos_page > deploy/docs/video.md
 
 bench: $(INSTALLED) ## measure, as ratios within one run
@@ -92,8 +93,8 @@ nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing m
 	$(BIN)/python -m tests.bench.nights
 
 rules: $(INSTALLED) ## render the alert pack and the dashboards again
-	$(BIN)/python deploy/prometheus/render.py --out deploy/prometheus
-	$(BIN)/python deploy/grafana/dashboards.py
+	$(BIN)/vedette-server rules --out deploy/prometheus
+	$(BIN)/vedette-server dashboards --out deploy/grafana/dashboards
 
 card: $(INSTALLED) ## measure the bundled model again and print its card's table
 	$(BIN)/python -m vedette_server.demo.evaluate
@@ -107,7 +108,7 @@ gpu: $(INSTALLED) ## measure serving on a GPU beside Detectron2 on the same card
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv
 	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision --extra video \
-	  --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --extra dashboards --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --constraint deploy/detectron2/torch.txt --custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what was built, but not the environment

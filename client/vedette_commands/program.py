@@ -172,10 +172,6 @@ class Program(_Orderly, click.Group):
     """Several commands that end in good order."""
 
 
-class Single(_Orderly):
-    """One command that does."""
-
-
 def fail(message: object, status: int = FAILURE) -> NoReturn:
     """End the command with one line."""
     raise FailedError(message, status)

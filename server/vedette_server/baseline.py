@@ -14,6 +14,7 @@ import msgspec
 from vedette_commands.program import FailedError
 from vedette_commands.shown import NOTHING, Shown
 
+from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.contract.files import declare
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
@@ -21,7 +22,7 @@ from vedette_server.engine.query import Outcome
 from vedette_server.explain.explain import Context, explain
 from vedette_server.monitor import profile
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS, TooLittleError, Window
+from vedette_server.monitor.profile import TooLittleError, Window
 from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.repository.baseline import FORMAT, Baseline
 from vedette_server.repository.repository import BASELINE, ModelVersion

@@ -19,9 +19,13 @@ from vedette_commands.program import FAILURE, USAGE, Program, fail
 from vedette_server import addresses, logs, settings
 from vedette_server.access import exposure, tokens
 from vedette_server.access.files import AccessError
+from vedette_server.alerts import limits
+from vedette_server.alerts.command import rules
+from vedette_server.alerts.parts import duration
 from vedette_server.app import App
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.naming import RULE, is_model_name
+from vedette_server.dashboards.command import dashboards
 from vedette_server.doctor import checks
 from vedette_server.pool import memory
 from vedette_server.report.command import report
@@ -249,6 +253,8 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
 
 
 main.add_command(report)
+main.add_command(rules)
+main.add_command(dashboards)
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, given: str) -> float:
@@ -279,8 +285,20 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str) 
     "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
 )
 @shown.options
-@click.option("--window", callback=_duration, default="5m", show_default=True, help="Length of a reference window.")
-@click.option("--windows", type=click.IntRange(8, 100_000), default=24, show_default=True, help="How many of them.")
+@click.option(
+    "--window",
+    callback=_duration,
+    default=duration(limits.WINDOW),
+    show_default=True,
+    help="Length of a reference window.",
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(limits.LEAST_WINDOWS, 100_000),
+    default=24,
+    show_default=True,
+    help="How many of them.",
+)
 @click.option(
     "--by-hour", is_flag=True, help="Also how much is empty at each hour of the day (UTC) that has enough of its own."
 )

@@ -19,10 +19,10 @@ import click
 import yaml
 from rich.console import Console
 from rich.table import Table
+from vedette_server.alerts import render
+from vedette_server.alerts.parts import Parameters, duration, seconds
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from deploy.prometheus import render
-from deploy.prometheus.parts import Parameters, duration, seconds
 from tests import running, watching
 from tests.bench.alarm_faults import FAULTS, MODEL, Fault, Post
 from tests.bench.alarm_feed import QUIET_EVERY, Feed, streets

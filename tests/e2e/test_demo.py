@@ -58,11 +58,9 @@ def runnable(line: str, http: str) -> list[str]:
     for words, own in {**STAND_INS, "http://127.0.0.1:8002": http}.items():
         line = line.replace(words, own)
     match command := line.split():
-        case ["python", script, *rest]:
-            return [sys.executable, str(ROOT / script), *rest]
         case ["vedette-server", "report", *_]:
             return [*command, "--samples", "0"]
-        case ["vedette-server", "baseline", *_] | ["vedette", *_]:
+        case ["vedette-server", "baseline" | "rules", *_] | ["vedette", *_]:
             return command
         case ["vedette-server", *_]:
             return [*command, "--help"]

@@ -21,10 +21,9 @@ from vedette_server import cli as server_cli
 from vedette_server.cli import main as vedette_server
 from vedette_server.demo import clips, scenes
 
-from deploy.prometheus.render import main as render
 from tests import commands, running
 
-PROGRAMS: tuple[click.Command, ...] = (vedette, vedette_server, render)
+PROGRAMS: tuple[click.Group, ...] = (vedette, vedette_server)
 NOWHERE = "127.0.0.1:9"
 HUGE = 5 * 2**30  # bytes, of a file that takes no room
 
@@ -47,7 +46,8 @@ SOUND: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("vedette-server", "doctor"): ([], []),
     ("vedette-server", "token"): (["somebody"], []),
     ("vedette-server", "report"): ([], ["--scrape", "{page}", "--out", "{folder}/report.html"]),
-    ("render", ""): ([], ["--out", "{folder}/rules"]),
+    ("vedette-server", "rules"): ([], ["--out", "{folder}/rules"]),
+    ("vedette-server", "dashboards"): ([], ["--out", "{folder}/dashboards"]),
 }
 # The same where one option excludes another, or is looked at only if the rest holds.
 ALSO: dict[tuple[str, str], tuple[list[str], list[str]]] = {
@@ -87,14 +87,13 @@ NONSENSE = (
 LASTING = ("/dev/zero", "-", "*")  # for what takes files: what does not end, what is not there, what matches all
 
 
-def every() -> Iterator[tuple[click.Command, str, click.Command]]:
+def every() -> Iterator[tuple[click.Group, str, click.Command]]:
     """Each program with each of its commands."""
     for program in PROGRAMS:
-        subcommands = program.commands if isinstance(program, click.Group) else {"": program}
-        yield from ((program, name, command) for name, command in subcommands.items())
+        yield from ((program, name, command) for name, command in program.commands.items())
 
 
-EVERY = {f"{program.name} {name}".strip(): (program, name, command) for program, name, command in every()}
+EVERY = {f"{program.name} {name}": (program, name, command) for program, name, command in every()}
 
 
 def test_every_command_is_known_here() -> None:
@@ -175,7 +174,7 @@ def test_nonsense_is_told_in_a_line(name: str, here: dict[str, str]) -> None:
         folder = Path(here["folder"]).with_name(f"folder{number}")
         folder.mkdir()
         given = {**here, "folder": str(folder)}
-        line = [subcommand] * bool(subcommand) + [word.format(**given) if "{" in word else word for word in words]
+        line = [subcommand] + [word.format(**given) if "{" in word else word for word in words]
         began = time.monotonic()
         ran = CliRunner().invoke(program, line, input=b"")
         said = is_in_order(str(program.name), ran.exit_code, ran.stdout, ran.stderr)
@@ -190,7 +189,6 @@ def test_nonsense_is_told_in_a_line(name: str, here: dict[str, str]) -> None:
 
 
 ODD = {"LC_ALL": "C", "LANG": "C", "COLUMNS": "20", "LINES": "1", "NO_COLOR": "1", "TERM": "dumb"}
-REAL = [name for name in EVERY if name != "render"]
 
 
 def real(name: str, given: dict[str, str]) -> tuple[str, list[str]]:
@@ -202,7 +200,7 @@ def real(name: str, given: dict[str, str]) -> tuple[str, list[str]]:
     return which, [word.format(**given) if "{" in word else word for word in line]
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", EVERY)
 def test_streams_that_are_closed_or_full_are_nobodys_traceback(name: str, here: dict[str, str]) -> None:
     """Standard input and output are closed, on a terminal of twenty columns that knows ASCII; then output is full."""
     which, line = real(name, here)
@@ -222,7 +220,7 @@ def test_streams_that_are_closed_or_full_are_nobodys_traceback(name: str, here: 
         assert ran.stderr == f"{name.split(maxsplit=1)[0]}: cannot write: No space left on device\n"
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_signal_at_any_time_is_no_traceback(name: str, here: dict[str, str]) -> None:
     which, line = real(name, here)
     if name == "vedette-server serve":

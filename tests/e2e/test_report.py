@@ -24,9 +24,8 @@ from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 from vedette_server.report.reading import read
-from vedette_server.report.verdict import MARGINS, MODEL_FLOOR, STREAM_FLOOR, Light, Verdict, of_source, of_version
+from vedette_server.report.verdict import Light, Verdict, of_source, of_version
 
-from deploy.prometheus import drift, parts
 from tests import running
 from tests.bench import labelled
 
@@ -453,17 +452,13 @@ SUSPECTED = 'vedette_suspected_cause{stream="",cause="IMAGE_ROTATED"} 1'
     ((*answers(100, 5), *brightness(111, 100, 110)), "ok", "5.0 %"),
     ((*answers(100, 5), *brightness(121, 100, 110)), "attention", "brightness is 121 on average, above the usual 110"),
     ((*answers(100, 5), *brightness(139, 50, 110)), "ok", "5.0 %"),
+    (('vedette_baseline_class_detections_per_answer{class="stop"} 0.39', *answers(100, 5)), "ok", "5.0 %"),
+    (('vedette_baseline_class_detections_per_answer{class="stop"} 0.4', *answers(100, 5)), "attention", "No “stop”"),
 ])  # fmt: skip
 def test_the_traffic_light_says_why(lines: Sequence[str], light: str, said: str) -> None:
     verdict = judged(*lines)
     sentence = verdict.whys[0].sentence.replace("\N{NO-BREAK SPACE}", " ")
     assert (verdict.light.word, said in sentence) == (light, True), verdict
-
-
-def test_the_page_judges_as_the_alerts_do() -> None:
-    parameters = parts.Parameters()
-    assert (parameters.model_floor, parameters.stream_floor) == (MODEL_FLOOR, STREAM_FLOOR)
-    assert MARGINS == drift._MARGINS
 
 
 def test_no_worker_is_silence() -> None:

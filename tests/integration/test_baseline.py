@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from vedette_server import baseline
 from vedette_server.addresses import Tcp
+from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import PoolSettings, State
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.monitor.scrape import Page
 from vedette_server.repository.baseline import read as read_baseline
 from vedette_server.repository.repository import ModelVersion

@@ -8,19 +8,17 @@ import itertools
 import math
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from vedette_server.alerts import rules
+from vedette_server.alerts.parts import Parameters, Record
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from deploy.prometheus import rules
-from deploy.prometheus.parts import Parameters, Record
-from tests import grafana, running, watching
+from tests import commands, grafana, running, watching
 from tests.authority import Authority
 from tests.guarded import Tokens
 from tests.trouble import (
@@ -100,9 +98,8 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     shutil.copytree(BUNDLED_REPOSITORY, root)
     baseline(root)
     (folder / "settings.toml").write_text("diagnose_share = 1.0\ngolden_seconds = 12\npoll_seconds = 1\n")
-    subprocess.run(
-        [sys.executable, grafana.ROOT / "deploy/prometheus/render.py", *WINDOWS, *LEAST, "--out", folder], check=True
-    )
+    rendered = commands.run(commands.SERVER, "rules", *WINDOWS, *LEAST, "--out", folder)
+    assert rendered.returncode == 0, rendered.stderr
     authority, known, policy = Authority(folder / "authority"), Tokens(folder / "tokens"), folder / "policy.toml"
     token, pair = known.add("watcher"), authority.server()
     policy.write_text('[[rules]]\nwho = ["*"]\nmay = ["detect", "stream", "metrics", "describe"]\n')

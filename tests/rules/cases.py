@@ -5,6 +5,8 @@ Counters grow by so much in each step of ten seconds; there are six steps in a w
 
 from collections.abc import Iterator
 
+from vedette_server.alerts.inputs import INPUTS
+
 from tests.rules.timeline import Case, Labels, Phases, Series
 
 V = 'model="m", version="1"'
@@ -349,8 +351,6 @@ def _distributions() -> Iterator[Case]:
     yield Case("VedetteClassSilent", rare, steps=steps, note="a class that comes and goes")
 
 
-INPUTS = {"brightness": "brightness_levels", "contrast": "contrast_levels", "sharpness": "sharpness_decibels"}
-INPUTS |= {"redness": "redness_ratio", "upper": "upper_ratio"}
 USUAL = {
     "brightness": (90, 110, 130),
     "contrast": (40, 45, 50),
@@ -363,9 +363,9 @@ USUAL = {
 def images(stream: str = "north", baseline: str = "north", **means: tuple[float, float, float]) -> Series:
     """Ten images a step whose statistics are those of the baseline, but for `means`."""
     found: dict[str, Phases] = {**answers(stream=stream)}
-    for name, metric in INPUTS.items():
+    for name, one in INPUTS.items():
         usual = USUAL[name][1]
-        series = f"vedette_input_{metric}_%s{{{of(stream)}}}"
+        series = f"{one.metric}_%s{{{of(stream)}}}"
         found[series % "count"] = (10,)
         found[series % "sum"] = tuple(10 * mean for mean in means.get(name, (usual, usual, usual)))
         found |= bounds(name, *USUAL[name], baseline)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from vedette_server.alerts import render, rules
+from vedette_server.alerts.parts import Alert, Parameters, Rule, duration
 
-from deploy.prometheus import render, rules
-from deploy.prometheus.parts import Alert, Parameters, Rule, duration
 from tests.rules.timeline import STEP, Case, Labels, ends, values
 
 SHORT = Parameters(window=60, long=240, hold=20, interval=STEP, patience=3, stale_days=1 / 24)

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from vedette_server import baseline
+from vedette_server.alerts.limits import LEAST_ANSWERS
 from vedette_server.monitor import profile
 from vedette_server.monitor.baselines import in_force
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import LEAST_ANSWERS, TooLittleError, Window, profiles
+from vedette_server.monitor.profile import TooLittleError, Window, profiles
 from vedette_server.monitor.scrape import Page, fetch
 from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
 from vedette_server.repository.baseline import Baseline, BaselineRefusedError, read

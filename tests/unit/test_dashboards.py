@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests import grafana
+from tests import commands, grafana
 from tests.watching import PROMTOOL, needs
 
 GRAFANA, DOCKER = grafana.FOLDER, grafana.ROOT / "deploy" / "docker"
@@ -38,10 +39,28 @@ def dashboard(request: pytest.FixtureRequest) -> Any:
 
 
 def test_the_committed_files_are_what_the_code_generates(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, GRAFANA / "dashboards.py", "--out", tmp_path], check=True, capture_output=True)
+    ran = commands.run(commands.SERVER, "dashboards", "--out", tmp_path)
+    assert ran.returncode == 0, ran.stderr
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in grafana.FILES}
     for path in grafana.FILES:
-        assert path.read_text() == (tmp_path / path.name).read_text(), f"run {sys.executable} {GRAFANA}/dashboards.py"
+        assert path.read_text() == (tmp_path / path.name).read_text(), "run make rules"
+
+
+def test_without_the_sdk_the_command_says_what_to_install(tmp_path: Path) -> None:
+    entry = (
+        "import sys; sys.modules['grafana_foundation_sdk'] = None; from vedette_commands import start; start.server()"
+    )
+    command = [sys.executable, "-c", entry, "dashboards", "--out", tmp_path / "dashboards"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = "vedette-server: Grafana's SDK is not installed: python -m pip install 'vedette[dashboards]'\n"
+    assert (ran.returncode, ran.stderr) == (1, told)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_extra_and_the_development_group_have_the_same_sdk() -> None:
+    project = tomllib.loads((grafana.ROOT / "pyproject.toml").read_text())
+    (sdk,) = project["project"]["optional-dependencies"]["dashboards"]
+    assert sdk in project["dependency-groups"]["dev"]
 
 
 def lost(before: Any, after: Any, where: str = "") -> Iterator[str]:

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 import pytest
 import vedette_client.cli
 import vedette_server.cli
+from vedette_server.alerts import render, rules
+from vedette_server.alerts.inputs import INPUTS
+from vedette_server.alerts.page import written
+from vedette_server.alerts.parts import Parameters, duration, seconds
 
-from deploy.prometheus import render, rules
-from deploy.prometheus.parts import Parameters, duration, seconds
-from tests import watching
+from tests import commands, watching
 from tests.rules import promtool
-from tests.rules.cases import ALWAYS, CASES, INPUTS, bounds, usual_classes, usual_scores
+from tests.rules.cases import ALWAYS, CASES, bounds, usual_classes, usual_scores
 from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
 from tests.rules.timeline import Case, Labels, ends, values
 from tests.running import wait_for
@@ -53,7 +54,8 @@ def test_the_command_renders_other_windows(tmp_path: Path) -> None:
         "--out",
         tmp_path,
     )
-    subprocess.run([sys.executable, ROOT / "deploy/prometheus/render.py", *flags], check=True, cwd=tmp_path)
+    ran = commands.run(commands.SERVER, "rules", *flags)
+    assert (ran.returncode, ran.stdout.decode()) == (0, f"{tmp_path / render.FILE}\n"), ran.stderr
     asked = Parameters(window=20, long=60, hold=8, interval=1, stale_days=7)
     assert (tmp_path / render.FILE).read_text() == render.render(asked)
 
@@ -62,8 +64,7 @@ def test_the_command_renders_other_windows(tmp_path: Path) -> None:
     "flags", [("--objective", "0.7"), ("--window", "5 minutes"), ("--hold", "2h"), ("--interval", "0s")]
 )
 def test_the_command_refuses_what_cannot_be(flags: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "deploy/prometheus/render.py", *flags, "--out", tmp_path]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = commands.run(commands.SERVER, "rules", *flags, "--out", tmp_path)
     assert ran.returncode == 2, ran.stderr
     assert not list(tmp_path.iterdir())
 
@@ -82,6 +83,11 @@ def test_promtool_finds_nothing_to_complain_about(parameters: Parameters, tmp_pa
         ["promtool", "check", "rules", "--lint=all", "--lint-fatal", path], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_page_of_statistics_says_what_the_tables_say() -> None:
+    text = (ROOT / "deploy/docs/statistics.md").read_text()
+    assert text == written(text), "run `make docs`"
 
 
 @watching.needs(watching.PROMTOOL)
@@ -139,8 +145,8 @@ def _replicas(model: str, *shares: float) -> dict[str, str]:
             of = f'stream="{stream}"'
             rates[f"vedette_answers_total{{{of}"] = 20
             rates[f'vedette_empty_answers_total{{{of}, reason="QUIET_SCENE"'] = 6
-            for metric in INPUTS.values():
-                rates |= {f"vedette_input_{metric}_sum{{{of}": 900, f"vedette_input_{metric}_count{{{of}": 20}
+            for one in INPUTS.values():
+                rates |= {f"{one.metric}_sum{{{of}": 900, f"{one.metric}_count{{{of}": 20}
         for name, rate in rates.items():
             selector = f'{name}{", " if "{" in name else "{"}model="{model}", version="1", instance="{number}"}}'
             numbers = [rate * share * step for step in range(40)]

@@ -7,6 +7,7 @@ that lies where it lay while all was well is no certain sign that something is w
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.contract.answer import PixelStatistics
 from vedette_server.explain.findings import Code, Confidence, Finding
 
@@ -53,7 +54,7 @@ class Usual:
         limits = self.limits.get(stream) or self.limits.get("") or {}
         if name not in limits:
             return False
-        value, (low, high) = float(getattr(pixels, name)), limits[name]
+        value, (low, high) = INPUTS[name].measure(pixels), limits[name]
         return low <= value <= high and not (name in _MIRRORED and low <= 1 - value <= high)
 
 

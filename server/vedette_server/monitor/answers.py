@@ -1,10 +1,11 @@
 """What the answers look like: emptiness and its reasons, scores, classes, candidates, pixels."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prometheus_client import Counter, Histogram, Summary
 
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.findings import Code
@@ -25,18 +26,11 @@ class _Source:
 
     answers: Counter
     best_score: Histogram
-    brightness: Summary
-    contrast: Summary
-    sharpness: Summary
-    redness: Summary
-    upper: Summary
+    inputs: Sequence[Summary]  # as INPUTS has them
 
     def see(self, pixels: PixelStatistics) -> None:
-        self.brightness.observe(pixels.brightness)
-        self.contrast.observe(pixels.contrast)
-        self.sharpness.observe(10 * math.log10(1 + pixels.sharpness))
-        self.redness.observe(pixels.redness)
-        self.upper.observe(pixels.upper)
+        for one, summary in zip(INPUTS.values(), self.inputs, strict=True):
+            summary.observe(one.measure(pixels))
 
 
 class Answers:
@@ -69,23 +63,7 @@ class Answers:
             "Regions and anchors that were dropped because their values are not finite, by stage.",
             (*VERSION, "stage"),
         )
-        self._brightness = families.summary(
-            "vedette_input_brightness_levels", "Mean grey level of an image, 0 to 255.", SOURCE
-        )
-        self._contrast = families.summary(
-            "vedette_input_contrast_levels", "Standard deviation of an image's levels.", SOURCE
-        )
-        self._sharpness = families.summary(
-            "vedette_input_sharpness_decibels", "10 log10 of 1 + the variance of an image's Laplacian.", SOURCE
-        )
-        self._redness = families.summary(
-            "vedette_input_redness_ratio", "Red over red and blue of an image's mean: swapped, r becomes 1 - r.", SOURCE
-        )
-        self._upper = families.summary(
-            "vedette_input_upper_ratio",
-            "Share of an image's luminance in its upper half: upside down, u becomes 1 - u.",
-            SOURCE,
-        )
+        self._inputs = [families.summary(one.metric, one.told, SOURCE) for one in INPUTS.values()]
         self._folded = families.counter(
             "vedette_labels_folded", "Events counted under _other because a label has too many values.", ("label",)
         )
@@ -126,10 +104,11 @@ class Answers:
 
     def _source(self, key: tuple[str, str, str]) -> _Source:
         if key not in self._sources:
-            inputs = (self._brightness, self._contrast, self._sharpness, self._redness, self._upper)
             self._empty.labels(*key, Code.QUIET_SCENE)
             self._sources[key] = _Source(
-                self._answers.labels(*key), self._best.labels(*key), *(family.labels(*key) for family in inputs)
+                self._answers.labels(*key),
+                self._best.labels(*key),
+                [family.labels(*key) for family in self._inputs],
             )
         return self._sources[key]
 

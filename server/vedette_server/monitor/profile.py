@@ -5,22 +5,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vedette_server.alerts.inputs import INPUTS
+from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_DETECTIONS, LEAST_WINDOWS
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
 from vedette_server.repository.baseline import ClassProfile, Profile
-
-LEAST_WINDOWS = 8  # from which limits are drawn
-LEAST_ANSWERS = 30  # in a window, for a ratio or a mean of it to mean something
-LEAST_DETECTIONS = (
-    300  # for a distance between distributions to mean something; windows are joined until they hold so many
-)
-INPUTS = {  # statistic: the summary that it is the mean of, and the highest that it can be
-    "brightness": ("vedette_input_brightness_levels", 255.0),
-    "contrast": ("vedette_input_contrast_levels", 255.0),
-    "sharpness": ("vedette_input_sharpness_decibels", float("inf")),
-    "redness": ("vedette_input_redness_ratio", 1.0),
-    "upper": ("vedette_input_upper_ratio", 1.0),
-}
 
 
 @dataclass(frozen=True)
@@ -90,10 +79,10 @@ class _Seen:
         if len(pages) < LEAST_WINDOWS:
             return None
         statistics = {"empty": limits([self._empty(page, stream) for page in pages], 0, 1)}
-        for name, (family, highest) in INPUTS.items():
-            means = [mean for page in pages if (mean := self._mean(page, family, stream)) is not None]
+        for name, one in INPUTS.items():
+            means = [mean for page in pages if (mean := self._mean(page, one.metric, stream)) is not None]
             if len(means) >= LEAST_WINDOWS:
-                statistics[name] = limits(means, 0, highest)
+                statistics[name] = limits(means, 0, one.highest)
         whole = sum(pages[1:], pages[0])
         best = cumulative(self._buckets(whole, "vedette_best_score", stream))
         profile = Profile(stream or "", hour, len(pages), int(self.answers(whole, stream)), statistics, best)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vedette_server.alerts.limits import LEAST_DETECTIONS, MARGIN
 from vedette_server.explain.findings import Code
-from vedette_server.monitor.profile import LEAST_DETECTIONS
 from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 
 Counts = Mapping[str, float]
@@ -19,9 +19,9 @@ class Limit:
     high: float | None
 
     def side(self, value: float, margin: float) -> str:
-        """On which side a value lies outside, by more than the margin and half of what lies between; empty: on none."""
+        """On which side a value lies outside, beyond its margin and MARGIN of what lies between; empty: on none."""
         if self.low is not None and self.high is not None:
-            margin = max(margin, (self.high - self.low) / 2)
+            margin = max(margin, MARGIN * (self.high - self.low))
         if self.high is not None and value > self.high + margin:
             return "above"
         return "below" if self.low is not None and value < self.low - margin else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from vedette_server.monitor.profile import INPUTS
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.monitor.scrape import Page
 from vedette_server.monitor.serving import STAGES
 from vedette_server.report.facts import Baseline, Counts, Histogram, Limit, Source, Version
@@ -108,9 +108,9 @@ def _whole(sources: Sequence[Source], page: Page, of: dict[str, str]) -> Source:
         return _most_first(total)
 
     inputs = {}
-    for statistic, (metric, _) in INPUTS.items():
-        if count := page.value(f"{metric}_count", **of):
-            inputs[statistic] = page.value(f"{metric}_sum", **of) / count
+    for statistic, one in INPUTS.items():
+        if count := page.value(f"{one.metric}_count", **of):
+            inputs[statistic] = page.value(f"{one.metric}_sum", **of) / count
     return Source(
         "",
         sum(source.answers for source in sources),
@@ -125,9 +125,9 @@ def _whole(sources: Sequence[Source], page: Page, of: dict[str, str]) -> Source:
 
 def _inputs(page: Page, of: dict[str, str]) -> dict[str, dict[str, float]]:
     means: dict[str, dict[str, float]] = {}
-    for statistic, (metric, _) in INPUTS.items():
-        sums = page.by(f"{metric}_sum", "stream", **of)
-        for (stream,), count in page.by(f"{metric}_count", "stream", **of).items():
+    for statistic, one in INPUTS.items():
+        sums = page.by(f"{one.metric}_sum", "stream", **of)
+        for (stream,), count in page.by(f"{one.metric}_count", "stream", **of).items():
             if count:
                 means.setdefault(stream, {})[statistic] = sums[stream,] / count
     return means

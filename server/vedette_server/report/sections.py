@@ -5,9 +5,9 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 
+from vedette_server.alerts.limits import LEAST_DETECTIONS
 from vedette_server.contract.refusal import Reason
 from vedette_server.explain.findings import FINDINGS, Code
-from vedette_server.monitor.profile import LEAST_DETECTIONS
 from vedette_server.report import charts, streams
 from vedette_server.report.elements import Child, Element, el, table
 from vedette_server.report.facts import Histogram, Version

@@ -1,6 +1,6 @@
 """The table of sources: each stream, and the images that come one by one, the worst first."""
 
-from vedette_server.monitor.profile import INPUTS
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.report import charts
 from vedette_server.report.elements import Element, el, table
 from vedette_server.report.facts import Source, Version
@@ -8,7 +8,7 @@ from vedette_server.report.parts import beside, card, code, count, keys, lamp, s
 from vedette_server.report.verdict import beyond, of_source, outside, percent
 
 _MOST = 50  # rows
-_UNITS = {"brightness": "", "contrast": "", "sharpness": " dB", "redness": "", "upper": ""}
+_DIGITS = {"levels": (0, ""), "decibels": (0, " dB"), "ratio": (2, "")}  # behind the point, and what follows them
 
 
 def card_of(version: Version) -> Element:
@@ -57,8 +57,8 @@ def _input(one: Source, statistic: str) -> list[Element | str]:
     if statistic not in one.inputs:
         return []
     value, limit = one.inputs[statistic], one.limits.get(statistic)
-    digits = 2 if statistic in ("redness", "upper") else 0
-    shown = f"{value:.{digits}f}{_UNITS[statistic]}"
+    digits, unit = _DIGITS[INPUTS[statistic].unit]
+    shown = f"{value:.{digits}f}{unit}"
     if limit is None or limit.low is None or limit.high is None:
         return [beside(shown)]
     side = outside(one, statistic)

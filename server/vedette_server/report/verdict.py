@@ -4,19 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from vedette_server.alerts import limits
+from vedette_server.alerts.inputs import INPUTS
 from vedette_server.explain.findings import FINDINGS, Code
-from vedette_server.monitor.profile import LEAST_ANSWERS
 from vedette_server.monitor.streams import OTHER, SINGLE, UNNAMED
 from vedette_server.report.facts import Counts, Source, Version
 
-_MOST_EMPTY = 0.8  # of the answers, where no baseline says what is usual
-# The next three are those of the alerting rules, so that the page and the alerts do not contradict each other.
-MODEL_FLOOR = 0.5  # below this share of empty answers no model is silenced, whatever its baseline
-STREAM_FLOOR = 0.2  # the same for a stream
-MARGINS = {"brightness": 10.0, "contrast": 6.0, "sharpness": 2.0, "redness": 0.02, "upper": 0.01}  # beyond a limit
-_DISAGREEMENT = 0.5  # of a golden image's objects, from which on two versions cannot both be right
 _MOST_NAMED = 3  # sources in a sentence
-_EXPECTED = 20  # detections of a class, from which on to have none of it is remarkable
 UNNAMED_SOURCES = {SINGLE: "single images", UNNAMED: "streams without a name", OTHER: "all further streams"}
 
 
@@ -57,30 +51,30 @@ class Verdict:
 
 def of_source(source: Source) -> Verdict:
     """Whether a source's images are seen."""
-    return _judge([*_suspicions(source), *_emptiness(source, STREAM_FLOOR), *_inputs(source)], source)
+    return _judge([*_suspicions(source), *_emptiness(source, limits.STREAM_FLOOR), *_inputs(source)], source)
 
 
 def of_version(version: Version) -> Verdict:
     """Whether a version sees."""
     whole = version.whole
     sources = _suspicions(whole) if len(version.sources) == 1 else _of_sources(version)
-    whys = [*_serving(version), *sources, *_emptiness(whole, MODEL_FLOOR), *_model(version), *_drift(version)]
+    whys = [*_serving(version), *sources, *_emptiness(whole, limits.MODEL_FLOOR), *_model(version), *_drift(version)]
     return _judge([*whys, *_inputs(whole)], whole)
 
 
 def beyond(source: Source) -> bool:
     """Whether more answers are empty than is usual, or, where nobody knows what is, than is credible."""
     high = source.limits["empty"].high if "empty" in source.limits else None
-    most = _MOST_EMPTY if high is None else max(high, STREAM_FLOOR)
-    return source.answers >= LEAST_ANSWERS and source.share > most
+    most = limits.MOST_EMPTY if high is None else max(high, limits.STREAM_FLOOR)
+    return source.answers >= limits.LEAST_ANSWERS and source.share > most
 
 
 def outside(source: Source, statistic: str) -> str:
     """On which side of its limits an input statistic lies far enough outside to tell something; empty: on none."""
     limit = source.limits.get(statistic)
-    if limit is None or source.answers < LEAST_ANSWERS:
+    if limit is None or source.answers < limits.LEAST_ANSWERS:
         return ""
-    return limit.side(source.inputs[statistic], MARGINS[statistic])
+    return limit.side(source.inputs[statistic], INPUTS[statistic].margin)
 
 
 def shown(name: str) -> str:
@@ -107,7 +101,7 @@ def _judge(whys: Sequence[Why], source: Source) -> Verdict:
         return Verdict((Why(Light.IDLE, "Nothing has been answered yet, so nothing is known of what is seen."),))
     empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty"
     if "empty" in source.limits and (high := source.limits["empty"].high) is not None:
-        few = f"; fewer than {LEAST_ANSWERS} are not judged" if source.answers < LEAST_ANSWERS else ""
+        few = f"; fewer than {limits.LEAST_ANSWERS} are not judged" if source.answers < limits.LEAST_ANSWERS else ""
         return Verdict((Why(Light.OK, f"{empty}; {percent(high)} were usual at most{few}."),))
     return Verdict((Why(Light.OK, f"{empty}, and no baseline says what is usual."),))
 
@@ -129,7 +123,7 @@ def _emptiness(source: Source, floor: float) -> Iterator[Why]:
     high = source.limits["empty"].high if "empty" in source.limits else None
     usual = "which no baseline calls usual" if high is None else f"beyond the usual {percent(high)}"
     empty = f"{percent(source.share)} of {source.answers:,.0f} answers are empty, {usual}"
-    if source.explained > 0.5:
+    if source.explained > limits.EXPLAINED:
         leading = next(reason for reason in source.reasons if reason != Code.QUIET_SCENE)
         light = Light.SILENCED if source.share > floor else Light.ATTENTION
         yield Why(light, f"{empty}; mostly because of {_told(leading)}", leading)
@@ -163,7 +157,7 @@ def _of_sources(version: Version) -> Iterator[Why]:
     silenced = [(source, verdict) for source, verdict in judged if verdict.light is Light.SILENCED]
     if silenced:
         lost = sum(source.answers if source.suspected else source.empty for source, _ in silenced)
-        most = lost > MODEL_FLOOR * version.whole.answers
+        most = lost > limits.MODEL_FLOOR * version.whole.answers
         (source, verdict), *others = sorted(silenced, key=lambda pair: (not pair[0].suspected, -pair[0].empty))
         sentence = f"Of {len(judged)} sources of images, {shown(source.name)} is silenced. {verdict.whys[0].sentence}"
         if others:
@@ -182,7 +176,7 @@ def _model(version: Version) -> Iterator[Why]:
         rows, where = sum(version.nonfinite.values()), ", ".join(version.nonfinite)
         yield Why(Light.ATTENTION, f"{rows:,.0f} regions were dropped because their values are not finite ({where}).")
     for predecessor, share in version.disagreement.items():
-        if share > _DISAGREEMENT:
+        if share > limits.DISAGREEMENT:
             differ = f"{percent(share)} of the objects on version {predecessor}'s golden images"
             yield Why(
                 Light.ATTENTION, f"{differ} are missed or get another class: is the order of the classes the same?"
@@ -210,5 +204,5 @@ def _drift(version: Version) -> Iterator[Why]:
             yield Why(Light.ATTENTION, f"The {words} {far}.")
     for name, rate in version.baseline.per_answer.items():
         expected = rate * version.whole.answers
-        if not version.classes.get(name) and expected >= _EXPECTED:
+        if not version.classes.get(name) and expected >= limits.LEAST_EXPECTED:
             yield Why(Light.ATTENTION, f"No “{name}” has been found, where {expected:.0f} were to be expected.")

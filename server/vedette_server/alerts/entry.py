@@ -1,10 +1,10 @@
 """The way in, and the log: versions and files that a server refuses, certificates that end, lines that are lost."""
 
-from deploy.prometheus.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
-from deploy.prometheus.silence import WHO
+from vedette_server.alerts import limits
+from vedette_server.alerts.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
+from vedette_server.alerts.silence import WHO
 
 _DAY = 86400
-_SEVENTH = 7  # of the time in which a certificate's end is told of, in which it pages
 _ON = "{{ $labels.instance }}"
 
 
@@ -47,7 +47,7 @@ def files(p: Parameters) -> list[Rule]:
         )
 
     return [
-        ends("critical", p.expiry_days / _SEVENTH),
+        ends("critical", p.expiry_days / limits.EXPIRY_PAGES),
         ends("warning", p.expiry_days),
         Alert(
             "VedetteAccessStale",

@@ -1,10 +1,12 @@
 """One model, or one of its streams: why it is silent, and in what it differs from when all was well."""
 
-import pictures
-from ask import ALERTS, VS, V, band, bound, rate, share
-from board import UIDS, add, board, choice, finished, window
 from grafana_foundation_sdk.models import dashboard as d
-from panels import (
+
+from vedette_server.alerts import limits
+from vedette_server.dashboards import pictures
+from vedette_server.dashboards.ask import ALERTS, VS, V, band, bound, rate, share
+from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
+from vedette_server.dashboards.panels import (
     COUNT,
     CRITICAL,
     NOW,
@@ -15,6 +17,7 @@ from panels import (
     WARNING,
     WELL,
     Ask,
+    Panel,
     course_of_states,
     lines,
     number,
@@ -45,7 +48,7 @@ def build() -> d.Dashboard:
     return finished(made)
 
 
-def _glance() -> list[object]:
+def _glance() -> list[Panel]:
     limit = bound("empty", "high")
     return [
         number(
@@ -95,14 +98,14 @@ def _glance() -> list[object]:
             "Since the baseline was captured. An old one describes another season.",
             Ask(f"time() - max(vedette_baseline_captured_timestamp_seconds{{{V}}})"),
             SECONDS,
-            colors=((None, WELL), (30 * 86400, WARNING)),
+            colors=((None, WELL), (limits.STALE_DAYS * 86400, WARNING)),
             span=5,
             nothing="no baseline",
         ),
     ]
 
 
-def _silence() -> list[object]:
+def _silence() -> list[Panel]:
     by = "alertname, cause, stream"
     here = f'{ALERTS}, model=~"$model", version=~"$version|", stream=~"$stream|"'
     return [
@@ -149,7 +152,7 @@ def _silence() -> list[object]:
     ]
 
 
-def _frames() -> list[object]:
+def _frames() -> list[Panel]:
     ages = rate("vedette_frame_age_seconds_bucket", "le", V)
     return [
         lines(

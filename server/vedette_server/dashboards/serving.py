@@ -1,8 +1,10 @@
 """How fast and how well requests are served, and what is refused."""
 
-from board import UIDS, add, board, choice, finished
 from grafana_foundation_sdk.models import dashboard as d
-from panels import (
+
+from vedette_server.alerts import limits
+from vedette_server.dashboards.board import UIDS, add, board, choice, finished
+from vedette_server.dashboards.panels import (
     BAD_FROM_ONE,
     COUNT,
     CRITICAL,
@@ -15,13 +17,13 @@ from panels import (
     WARNING_FROM_ONE,
     WELL,
     Ask,
+    Panel,
     lines,
     number,
 )
 
 _V = 'model=~"$model", version=~"$version"'
 _REFUSED = f'{_V}, outcome!="OK"'
-_OBJECTIVE = 0.99  # of requests within a second, as the alerts have it
 _PURPLE = "purple"
 
 
@@ -63,8 +65,8 @@ def build() -> d.Dashboard:
     return finished(made)
 
 
-def _glance() -> list[object]:
-    within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="1.0"}}[$__rate_interval]))'
+def _glance() -> list[Panel]:
+    within = f'sum(rate(vedette_request_duration_seconds_bucket{{{_V}, le="{limits.OBJECTIVE}"}}[$__rate_interval]))'
     return [
         number(
             "Requests",
@@ -87,11 +89,11 @@ def _glance() -> list[object]:
         ),
         number(
             "Within a second",
-            "Share of answers within a second; the objective is 99 %.",
+            f"Share of answers within a second; the objective is {100 * limits.TARGET:g} %.",
             Ask(f"{within} / ({_rate('vedette_request_duration_seconds_count')} > 0)"),
             RATIO,
             decimals=1,
-            colors=((None, CRITICAL), (_OBJECTIVE - 0.04, WARNING), (_OBJECTIVE, WELL)),
+            colors=((None, CRITICAL), (limits.TARGET - 0.04, WARNING), (limits.TARGET, WELL)),
             span=4,
         ),
         number(
@@ -120,7 +122,7 @@ def _glance() -> list[object]:
     ]
 
 
-def _requests() -> list[object]:
+def _requests() -> list[Panel]:
     return [
         lines(
             "Requests by outcome",
@@ -151,7 +153,7 @@ def _requests() -> list[object]:
     ]
 
 
-def _times() -> list[object]:
+def _times() -> list[Panel]:
     stage = "vedette_stage_duration_seconds"
     return [
         lines(
@@ -186,7 +188,7 @@ def _times() -> list[object]:
     ]
 
 
-def _workers() -> list[object]:
+def _workers() -> list[Panel]:
     batch = "vedette_batch_images"
     return [
         lines(
@@ -259,7 +261,7 @@ def _workers() -> list[object]:
     ]
 
 
-def _entry() -> list[object]:
+def _entry() -> list[Panel]:
     def refused(outcomes: str) -> list[Ask]:
         found = _rate("vedette_requests_total", "outcome", f'model="", outcome=~"{outcomes}"')
         return [Ask(f"{found} > 0", "{{outcome}}")]
@@ -304,7 +306,7 @@ def _entry() -> list[object]:
     ]
 
 
-def _streams() -> list[object]:
+def _streams() -> list[Panel]:
     return [
         lines(
             "Open streams",
@@ -334,7 +336,7 @@ def _streams() -> list[object]:
     ]
 
 
-def _watch() -> list[object]:
+def _watch() -> list[Panel]:
     return [
         lines(
             "Golden images",

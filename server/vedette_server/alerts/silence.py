@@ -4,7 +4,8 @@ Honest quiet does not ring: an answer that is empty because nothing was there (Q
 in ModelQuiet, where many sources agree or one is patient.
 """
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts import limits
+from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
     Alert,
@@ -81,7 +82,7 @@ group by ({VERSION}) (
 or
 sum by ({VERSION}) (
   vedette:answers:window and on ({SOURCE}) ALERTS{{alertstate="firing", alertname=~"{of_sources}"}}
-) > 0.1 * vedette:model_answers:window"""
+) > {limits.KNOWN} * vedette:model_answers:window"""
 
 
 def _silenced(p: Parameters, level: str, by: str, floor: float) -> str:
@@ -95,9 +96,9 @@ def _silenced(p: Parameters, level: str, by: str, floor: float) -> str:
     return f"""
 clamp_max({empty} / ({answers} >= {p.answers}), 1)
 and (
-  {empty} / {answers} > clamp_min({most}:baseline, {floor}) and {explained} > 0.5 * {empty}
+  {empty} / {answers} > clamp_min({most}:baseline, {floor}) and {explained} > {limits.EXPLAINED} * {empty}
   or
-  {explained} / {answers} > 0.5 and {most}:baseline >= 1
+  {explained} / {answers} > {limits.EXPLAINED} and {most}:baseline >= 1
 )"""
 
 
@@ -152,7 +153,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"{WHO} computes NaN or infinite values",
             f"""In {SHARE} of its answers of the last {p.w} values inside the model were not finite. Suspected cause:
             a broken checkpoint or memory, or a precision that overflows.""",
-            f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > 0.01",
+            f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > {limits.NON_FINITE}",
             keep=3,
         ),
         Alert(
@@ -163,7 +164,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"{WHERE}: the images are black",
             f"""{SHARE} of the images of the last {p.w} are black. Suspected cause: a covered or dead camera, or night
             without light.""",
-            f"{found('IMAGE_BLACK')} > 0.9\nunless\n{found('VALUES_IN_UNIT_RANGE')} > 0.5",
+            f"{found('IMAGE_BLACK')} > {limits.BLACK}\nunless\n{found('VALUES_IN_UNIT_RANGE')} > {limits.UNIT_RANGE}",
             "vedette-stream",
             keep=2,
         ),
@@ -175,7 +176,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"{WHERE}: the feed repeats one picture",
             f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent ten times or more. Suspected
             cause: a camera or a decoder that hangs.""",
-            f"{found('FEED_FROZEN')} > 0.5\nunless\n{found('IMAGE_BLACK')} > 0.5",
+            f"{found('FEED_FROZEN')} > {limits.FROZEN}\nunless\n{found('IMAGE_BLACK')} > {limits.MOSTLY_BLACK}",
             "vedette-stream",
             keep=2,
         ),
@@ -188,7 +189,7 @@ def alerts(p: Parameters) -> list[Rule]:
             f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the threshold
             which the model holds more likely than not. Suspected cause: a threshold that is too high, in the requests
             or in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
-            f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > 0.3",
+            f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > {limits.SUPPRESSED}",
             "vedette-stream",
             hold=2 * p.hold,  # by then it is known whether the whole model is silenced by it
             keep=2,
@@ -216,10 +217,11 @@ def _quiet(p: Parameters) -> list[Rule]:
     share = f"sum by ({VERSION}) (vedette:empty:long) / (sum by ({VERSION}) (vedette:answers:long) >= {p.answers})"
     honest = f"""sum by ({VERSION}) (
     {count('vedette_empty_answers_total{reason!~"QUIET_SCENE|CLASS_FILTER"}', p.l, VERSION)}
-  ) > 0.5 * sum by ({VERSION}) (vedette:empty:long)"""
+  ) > {limits.EXPLAINED} * sum by ({VERSION}) (vedette:empty:long)"""
     # Of the hours that the window touches, the one that may be emptiest: baselines may have limits by the hour.
     most = limit("empty", "high", VERSION, over=p.l)
-    before = duration((p.patience - 1) * p.long)
+    earlier = (p.patience - 1) * p.long
+    before, most_of_them = duration(earlier), earlier / p.interval * limits.QUIET_THROUGHOUT
     return [
         Record("vedette:answers:long", answers),
         Record("vedette:empty:long", f"{empty} or vedette:answers:long * 0"),
@@ -254,9 +256,9 @@ count by ({VERSION}) (
             f"""
 vedette:model_quiet:long
 and on ({VERSION}) (
-  vedette:quiet_sources:long >= 3
+  vedette:quiet_sources:long >= {limits.QUIET_SOURCES}
   or
-  count_over_time(vedette:model_quiet:long[{before}]) >= {round((p.patience - 1) * p.long / p.interval * 0.99)}
+  count_over_time(vedette:model_quiet:long[{before}]) >= {round(most_of_them)}
 )
 unless on ({VERSION}) vedette:model_silenced:window
 {unless_explained(p.l)}""",

@@ -1,9 +1,11 @@
 """The fleet at a glance: what rings, which model or stream is meant, and why."""
 
-from board import UIDS, add, board, choice, finished, window
 from grafana_foundation_sdk.models import dashboard as d
-from lights import CHOSEN, OF_MODEL, RINGING, M, lights, share
-from panels import (
+
+from vedette_server.alerts import limits
+from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
+from vedette_server.dashboards.lights import CHOSEN, OF_MODEL, RINGING, M, lights, share
+from vedette_server.dashboards.panels import (
     BAD_FROM_ONE,
     COUNT,
     CRITICAL,
@@ -18,6 +20,7 @@ from panels import (
     WELL,
     Ask,
     Column,
+    Panel,
     course_of_states,
     lines,
     number,
@@ -46,7 +49,7 @@ def build() -> d.Dashboard:
     return finished(made)
 
 
-def _glance() -> list[object]:
+def _glance() -> list[Panel]:
     return [
         number(
             "Critical alerts",
@@ -110,7 +113,7 @@ def _glance() -> list[object]:
     ]
 
 
-def _alerts() -> list[object]:
+def _alerts() -> list[Panel]:
     labels = ("alertname", "cause", "model", "version", "stream", "class")
     return [
         rows(
@@ -128,7 +131,7 @@ def _alerts() -> list[object]:
     ]
 
 
-def _courses() -> list[object]:
+def _courses() -> list[Panel]:
     alerts = f'ALERTS{{{RINGING}, severity="%s", model=~"$model|"}}'
     by = "alertname, cause, model, stream"
     return [
@@ -165,8 +168,8 @@ def _courses() -> list[object]:
     ]
 
 
-def _served() -> list[object]:
-    days = ((None, "text"), (30 * 86400, WARNING))
+def _served() -> list[Panel]:
+    days = ((None, "text"), (limits.STALE_DAYS * 86400, WARNING))
     state = "max by (model, version, vedette_baseline_state) (vedette_baseline_state{" + CHOSEN + "} == 1)"
     disagreement = f"max by ({M}) (vedette_golden_disagreement_ratio{{{CHOSEN}}})"
     captured = f"max by ({M}) (vedette_baseline_captured_timestamp_seconds{{{CHOSEN}}})"
@@ -192,7 +195,14 @@ def _served() -> list[object]:
                 Column("waivers", "waived checks"),
                 Column("vedette_baseline_state", "baseline"),
                 Column("D", "baseline's age", SECONDS, width=120, colors=days, nothing="none"),
-                Column("E", "disagreement", RATIO, width=120, colors=((None, "text"), (0.5, CRITICAL)), nothing="-"),
+                Column(
+                    "E",
+                    "disagreement",
+                    RATIO,
+                    width=120,
+                    colors=((None, "text"), (limits.DISAGREEMENT, CRITICAL)),
+                    nothing="-",
+                ),
             ],
             span=18,
         ),

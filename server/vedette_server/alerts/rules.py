@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from deploy.prometheus import drift, entry, serving, silence
-from deploy.prometheus.parts import Alert, Parameters, Record, Rule, Yaml, duration
+from vedette_server.alerts import drift, entry, serving, silence
+from vedette_server.alerts.parts import Alert, Parameters, Record, Rule, Yaml, duration
 
 
 def groups(p: Parameters) -> dict[str, list[Rule]]:

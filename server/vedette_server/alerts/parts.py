@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from vedette_server.alerts import limits
+
 Yaml: TypeAlias = dict[str, object]
 
 VERSION = "model, version"
@@ -34,25 +36,25 @@ def seconds(text: str) -> float:
 
 @dataclass(frozen=True)
 class Parameters:
-    """All that can be chosen. Times are in seconds; tests run the very same rules with short ones."""
+    """All that can be chosen, as `limits` explains it. Tests run the very same rules with short times."""
 
-    window: float = 300  # over which answers are judged
-    long: float = 3600  # over which distributions are judged
-    hold: float = 120  # for which a condition must hold before it rings
-    interval: float = 30  # between evaluations
+    window: float = limits.WINDOW
+    long: float = limits.LONG
+    hold: float = limits.HOLD
+    interval: float = limits.INTERVAL
     job: str = "vedette"
-    answers: int = 30  # fewer in a window say nothing about shares
-    detections: int = 300  # fewer say nothing about distributions
-    refusals: int = 10  # fewer are an accident
-    empty: float = 0.8  # share of empty answers that is too much where no baseline says what is usual
-    model_floor: float = 0.5  # below this share of empty answers no model is silenced, whatever its baseline
-    stream_floor: float = 0.2  # the same for a stream
-    patience: int = 12  # long windows for which one or two sources may be quiet: a road is closed for hours
-    objective: float = 1.0  # seconds within which requests are to be answered; an edge of their histogram
-    target: float = 0.99  # share of them for which that is promised
-    stale_days: float = 30  # age at which a baseline is stale
-    stuck: float = 30  # seconds without an answer, of a version that has something to answer
-    expiry_days: float = 14  # before a certificate ends; a page comes at a seventh of them
+    answers: int = limits.LEAST_ANSWERS
+    detections: int = limits.LEAST_DETECTIONS
+    refusals: int = limits.LEAST_REFUSALS
+    empty: float = limits.MOST_EMPTY
+    model_floor: float = limits.MODEL_FLOOR
+    stream_floor: float = limits.STREAM_FLOOR
+    patience: int = limits.PATIENCE
+    objective: float = limits.OBJECTIVE
+    target: float = limits.TARGET
+    stale_days: float = limits.STALE_DAYS
+    stuck: float = limits.STUCK
+    expiry_days: float = limits.EXPIRY_DAYS
     runbooks: str = "deploy/docs/runbooks/"
     dashboards: str = "/d/"
 
@@ -152,7 +154,7 @@ def renamed(expr: str, before: str) -> str:
 
 def leading(record: str, causes: str, by: str) -> Record:
     """The cause that is counted most. Whoever leads stays until another has half as much again: no flapping."""
-    return Record(record, f"topk by ({by}) (1, ({causes}) * 1.5 and {record} or ({causes}))")
+    return Record(record, f"topk by ({by}) (1, ({causes}) * {limits.LEAD} and {record} or ({causes}))")
 
 
 def of_leading(leader: str, value: str, by: str) -> str:

@@ -6,8 +6,10 @@ seen now, grey dashes are what was usual when the baseline was captured.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as c
 from grafana_foundation_sdk.models import dashboard as d
 from grafana_foundation_sdk.models import units
@@ -19,6 +21,8 @@ NOW, USUAL = "blue", "#9AA0A6"
 RATIO, SECONDS, COUNT, PER_SECOND = units.PercentUnit, units.Seconds, units.Short, units.CountsPerSecond
 SOURCE = d.DataSourceRef(type_val="prometheus", uid="${datasource}")
 LINE = 24  # columns of Grafana's grid
+
+Panel: TypeAlias = Builder[d.Panel]
 
 
 @dataclass(frozen=True)

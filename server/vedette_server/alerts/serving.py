@@ -1,6 +1,7 @@
 """Servers, workers, versions, requests: what rings when they fail."""
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts import limits
+from vedette_server.alerts.parts import (
     VERSION,
     Alert,
     Parameters,
@@ -13,12 +14,7 @@ from deploy.prometheus.parts import (
     of_leading,
     renamed,
 )
-from deploy.prometheus.silence import SHARE, WHO
-
-# The SRE workbook's chapter 5, with the window for its five minutes: how many times faster than allowed errors come,
-# the long and the short window in which they do.
-_FAST = ((14.4, 12, 1),)
-_SLOW = ((6, 72, 6), (1, 864, 72))
+from vedette_server.alerts.silence import SHARE, WHO
 
 
 def outages(p: Parameters) -> list[Rule]:
@@ -99,7 +95,7 @@ unless on ({VERSION}) {waived}""",
             f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
             f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the objects
             another class, or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
-            f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > 0.5",
+            f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > {limits.DISAGREEMENT}",
             hold=0,
             keep=3,
         ),
@@ -128,7 +124,7 @@ def requests(p: Parameters) -> list[Rule]:
             worked.""",
             of_leading(
                 "vedette:leading_violation:window",
-                f"clamp_max({total} / vedette:requests:window, 1) > 0.05 and {total} >= {p.refusals}",
+                f"clamp_max({total} / vedette:requests:window, 1) > {limits.VIOLATIONS} and {total} >= {p.refusals}",
                 VERSION,
             ),
             "vedette-serving",
@@ -145,7 +141,7 @@ def requests(p: Parameters) -> list[Rule]:
             deadline; in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}.
             Suspected cause: more traffic than workers, or workers that became slower.""",
-            f"clamp_max(vedette:late:window / vedette:requests:window, 1) > 0.05"
+            f"clamp_max(vedette:late:window / vedette:requests:window, 1) > {limits.OVERLOADED}"
             f" and vedette:late:window >= {p.refusals}",
             "vedette-serving",
         ),
@@ -184,7 +180,7 @@ def requests(p: Parameters) -> list[Rule]:
             }. Suspected cause:
             too little memory, golden images that fail, or a crash; the server's log says which.""",
             f"""
-{count("vedette_worker_restarts_total", p.w, VERSION)} >= 3
+{count("vedette_worker_restarts_total", p.w, VERSION)} >= {limits.RESTARTS}
 or
 sum by ({VERSION}) (
   min_over_time(vedette_workers_wanted[{p.w}]) - max_over_time(vedette_workers_ready[{p.w}]) > 0
@@ -235,10 +231,10 @@ def latency(p: Parameters) -> list[Rule]:
                 f"1 - {count(bucket, p.windows(windows), VERSION)}\n"
                 f"  / ({count(whole, p.windows(windows), VERSION)} >= {p.answers})",
             )
-            for windows in (1, 6, 12, 72, 864)
+            for windows in limits.BURN_WINDOWS
         ),
-        alert("critical", _FAST, p.hold),
-        alert("warning", _SLOW, p.hold),
+        alert("critical", limits.FAST_BURNS, p.hold),
+        alert("warning", limits.SLOW_BURNS, p.hold),
     ]
 
 

@@ -1,6 +1,8 @@
 """Statistics of answers and images against their baseline: what rings when they leave its limits."""
 
-from deploy.prometheus.parts import (
+from vedette_server.alerts import limits
+from vedette_server.alerts.inputs import INPUTS
+from vedette_server.alerts.parts import (
     SOURCE,
     VERSION,
     Alert,
@@ -12,27 +14,16 @@ from deploy.prometheus.parts import (
     look,
     unless_explained,
 )
-from deploy.prometheus.silence import WHO
+from vedette_server.alerts.silence import WHO
 
 STATISTIC = "vedette:statistic:window"
 BEYOND = "vedette:beyond:window"
 
-_INPUTS = {
-    "brightness": "vedette_input_brightness_levels",
-    "contrast": "vedette_input_contrast_levels",
-    "sharpness": "vedette_input_sharpness_decibels",
-    "redness": "vedette_input_redness_ratio",
-    "upper": "vedette_input_upper_ratio",
-}
-# How far beyond its limit a statistic must be at least; else half of the distance between the limits.
-_MARGINS = {"brightness": 10, "contrast": 6, "sharpness": 2, "redness": 0.02, "upper": 0.01}
 # What has been recognised in the images themselves tells more than a statistic of them that has moved.
-_KNOWN = (
+_SEEN = (
     "IMAGE_BLACK|IMAGE_SATURATED|IMAGE_FLAT|IMAGE_INVERTED|FEED_FROZEN|VALUES_.*|CHANNELS_SWAPPED|LAYOUT_TRANSPOSED"
     "|SIZE_SWAPPED|GREY_FOR_COLOUR|COLOUR_FOR_GREY"
 )
-_PRESENT = 0.9  # share of reference windows that a class must have been in, so that its absence means something
-_EXPECTED = 40  # detections of a class, so that their absence means something: one object gives a dozen as it passes
 _DARK, _BRIGHT = "IMAGE_TOO_DARK", "IMAGE_TOO_BRIGHT"
 
 
@@ -49,9 +40,10 @@ clamp_max(vedette:model_empty:window / (vedette:model_answers:window >= {p.answe
             {"statistic": "empty"},
         )
     ]
-    for name, metric in _INPUTS.items():
+    for name, one in INPUTS.items():
         means = (
-            f"{count(f'{metric}_sum{which}', p.w, by)}\n  / ({count(f'{metric}_count{which}', p.w, by)} >= {p.answers})"
+            f"{count(f'{one.metric}_sum{which}', p.w, by)}\n"
+            f"  / ({count(f'{one.metric}_count{which}', p.w, by)} >= {p.answers})"
             for by, which in ((SOURCE, only), (VERSION, ""))
         )
         rules.append(Record(STATISTIC, "\nor\n".join(means), {"statistic": name}))
@@ -111,7 +103,7 @@ def _beyond() -> list[Rule]:
     """
 
     def margin(name: str) -> str:
-        return f"clamp_min(0.5 * ({limit(name, 'high')} - {limit(name, 'low')}), {_MARGINS[name]})"
+        return f"clamp_min({limits.MARGIN} * ({limit(name, 'high')} - {limit(name, 'low')}), {INPUTS[name].margin:g})"
 
     def now(name: str) -> str:
         return f"sum by ({SOURCE}) ({STATISTIC}{{statistic={name!r}}})".replace("'", '"')
@@ -119,9 +111,9 @@ def _beyond() -> list[Rule]:
     def beyond(cause: str, name: str, condition: str, *before: str) -> Record:
         known = f"""unless on ({SOURCE})
 (
-  sum by ({SOURCE}) (vedette:finding:window{{stream!="", finding=~"{_KNOWN}"}}) > 0.1 * vedette:answers:window
+  sum by ({SOURCE}) (vedette:finding:window{{stream!="", finding=~"{_SEEN}"}}) > {limits.KNOWN} * vedette:answers:window
   or
-  sum by ({VERSION}) (vedette:finding:window{{finding=~"{_KNOWN}"}}) > 0.1 * vedette:model_answers:window
+  sum by ({VERSION}) (vedette:finding:window{{finding=~"{_SEEN}"}}) > {limits.KNOWN} * vedette:model_answers:window
 )"""
         others = f'\nunless on ({SOURCE})\n{BEYOND}{{cause=~"{"|".join(before)}"}}' if before else ""
         return Record(BEYOND, f"{condition}\n{known}{others}", {"statistic": name, "cause": cause})
@@ -134,7 +126,7 @@ def _beyond() -> list[Rule]:
         beyond(
             "IMAGE_FLAT",
             "contrast",
-            f"{now('contrast')}\n  < 0.5 * {limit('contrast', 'low')}\n"
+            f"{now('contrast')}\n  < {limits.FLAT} * {limit('contrast', 'low')}\n"
             f"  < {limit('contrast', 'low')} - {margin('contrast')}",
             _DARK,
             _BRIGHT,
@@ -166,9 +158,6 @@ def _beyond() -> list[Rule]:
             "IMAGE_FLAT",
         ),
     ]
-
-
-_SAID = {"upper": "share of the light in the upper half"}
 
 
 def alerts(p: Parameters) -> list[Rule]:
@@ -209,7 +198,7 @@ def _inputs(p: Parameters) -> list[Rule]:
             "cause",
             cause,
             f"{where}: {how}, by the baseline",
-            f"""The {_SAID.get(name, name)} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
+            f"""The {INPUTS[name].said} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
             has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
             f'{BEYOND}{{cause="{cause}"}}',
             "vedette-stream",
@@ -278,9 +267,9 @@ def _class_silent(p: Parameters) -> Alert:
         no longer asked for, or the model has lost it.""",
         f"""
 {seen}
-  < 0.05 * (({expected}) >= {_EXPECTED})
+  < {limits.CLASS_LEFT} * (({expected}) >= {limits.LEAST_EXPECTED})
 and
-max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {_PRESENT}
+max by ({VERSION}, class) (vedette_baseline_class_presence_ratio) >= {limits.LEAST_PRESENT}
 {unless_explained(p.l)}""",
         keep=2,
     )

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as d
-from panels import SOURCE
+
+from vedette_server.alerts import limits
+from vedette_server.alerts.parts import duration
+from vedette_server.dashboards.panels import SOURCE, Panel
 
 TAG = "vedette"
 UIDS = {"fleet": "vedette-fleet", "stream": "vedette-stream", "serving": "vedette-serving"}
@@ -57,15 +60,17 @@ def choice(name: str, label: str, series: str, *, everything: bool, many: bool =
 
 def window() -> dashboard.IntervalVariable:
     """The time over which shares and means are taken; at first that of the alerts, and of a baseline."""
+    usual = duration(limits.WINDOW)
+    choices = (usual, "15m", duration(limits.LONG))
     return (
         dashboard.IntervalVariable("window")
         .label("Window")
         .description(
-            "Over which shares and means are taken; limits were taken over windows of 5m unless told otherwise"
+            f"Over which shares and means are taken; limits were taken over windows of {usual} unless told otherwise"
         )
-        .values("5m,15m,1h")
-        .current(d.VariableOption(selected=True, text="5m", value="5m"))
-        .options([d.VariableOption(selected=one == "5m", text=one, value=one) for one in ("5m", "15m", "1h")])
+        .values(",".join(choices))
+        .current(d.VariableOption(selected=True, text=usual, value=usual))
+        .options([d.VariableOption(selected=one == usual, text=one, value=one) for one in choices])
     )
 
 
@@ -74,14 +79,14 @@ def finished(made: dashboard.Dashboard) -> d.Dashboard:
     built = made.build()
     for index, panel in enumerate(built.panels or [], start=1):
         panel.id_val = index
-    for variable in (built.templating and built.templating.list_val) or []:
+    for variable in built.templating.list_val or []:
         variable.auto = variable.auto_min = variable.auto_count = (
             None  # the SDK's own; Grafana's type has no such thing
         )
     return built
 
 
-def add(made: dashboard.Dashboard, title: str, panels: Sequence[object]) -> dashboard.Dashboard:
+def add(made: dashboard.Dashboard, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
     """Add a row with its panels."""
     made = made.with_row(dashboard.Row(title))
     for panel in panels:

@@ -1,7 +1,19 @@
 """The traffic lights: a line for each model and each stream, with the reason of its colour."""
 
-from board import UIDS
-from panels import CRITICAL, GOOD_FROM_ONE, PER_SECOND, RATIO, UNKNOWN, WARNING, WELL, Ask, Column, rows
+from vedette_server.dashboards.board import UIDS
+from vedette_server.dashboards.panels import (
+    CRITICAL,
+    GOOD_FROM_ONE,
+    PER_SECOND,
+    RATIO,
+    UNKNOWN,
+    WARNING,
+    WELL,
+    Ask,
+    Column,
+    Panel,
+    rows,
+)
 
 M, S = "model, version", "model, version, stream"
 CHOSEN = 'model=~"$model"'
@@ -52,7 +64,7 @@ def _named(expr: str) -> Ask:
     return Ask(f'label_replace({expr}, "stream", "All", "stream", "")')
 
 
-def lights() -> list[object]:
+def lights() -> list[Panel]:
     """Both tables."""
     empty = Column("B", "empty", RATIO, decimals=1, width=90)
     limit = Column("C", "limit", RATIO, decimals=1, width=90, nothing="-")

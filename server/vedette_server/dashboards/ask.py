@@ -1,6 +1,6 @@
 """How the dashboard of a model and its streams asks: of what is chosen now, and of its baseline."""
 
-from panels import Ask
+from vedette_server.dashboards.panels import Ask
 
 V = 'model=~"$model", version=~"$version"'
 VS = f'{V}, stream=~"$stream"'

@@ -1,12 +1,31 @@
 """Panels of scores, pictures and detections: what is seen now, beside what was usual."""
 
-from ask import VS, WHOLE, V, band, mean, rate, usual
 from grafana_foundation_sdk.builders import common, dashboard, heatmap
 from grafana_foundation_sdk.models import common as c
 from grafana_foundation_sdk.models import dashboard as d
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode, HeatmapColorScale
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from panels import COUNT, NOW, PER_SECOND, RATIO, SOURCE, USUAL, WELL, Ask, Column, lines, query, rows
+
+from vedette_server.alerts.inputs import INPUTS
+from vedette_server.alerts.limits import LEAST_DETECTIONS
+from vedette_server.dashboards.ask import VS, WHOLE, V, band, mean, rate, usual
+from vedette_server.dashboards.panels import (
+    COUNT,
+    NOW,
+    PER_SECOND,
+    RATIO,
+    SOURCE,
+    USUAL,
+    WELL,
+    Ask,
+    Column,
+    Panel,
+    lines,
+    query,
+    rows,
+)
+
+_UNITS = {"levels": COUNT, "decibels": "dB", "ratio": RATIO}
 
 
 def _heat(title: str, description: str, ask: Ask, *, span: int, high: float | None = None) -> heatmap.Panel:
@@ -45,7 +64,7 @@ def _heat(title: str, description: str, ask: Ask, *, span: int, high: float | No
     )
 
 
-def scores() -> list[object]:
+def scores() -> list[Panel]:
     """Scores, and how far they are from the baseline."""
     best, everything = "vedette_best_score", f"sum(rate(vedette_best_score_count{{{VS}}}[$__rate_interval]))"
     distances = 'statistic=~"score_distance|class_distance"'
@@ -72,7 +91,8 @@ def scores() -> list[object]:
         lines(
             "Distance from the baseline",
             "Of the whole model: how far scores (Kolmogorov-Smirnov) and the mix of classes (total variation) are from "
-            "the baseline, 0 to 1, with their limits. Measured from 300 detections on, so that a quiet hour has none.",
+            "the baseline, 0 to 1, with their limits. "
+            f"Measured from {LEAST_DETECTIONS} detections on, so that a quiet hour has none.",
             [
                 Ask(f'vedette:statistic:window{{{V}, stream="", {distances}}}', "{{statistic}}"),
                 Ask(f'max by (statistic) (vedette_baseline_limit{{{WHOLE}, {distances}, bound="high"}})', "its limit"),
@@ -85,60 +105,24 @@ def scores() -> list[object]:
     ]
 
 
-def inputs() -> list[object]:
+def inputs() -> list[Panel]:
     """What the pictures look like."""
-    said = "Mean over the window. Below the band: {}. Above it: {}."
     return [
         lines(
-            "Brightness",
-            said.format("a covered lens, night, values divided by 255", "glare, an exposure that is stuck"),
-            band(mean("vedette_input_brightness_levels"), "brightness"),
-            COUNT,
-            label="grey levels, 0 to 255",
+            one.title,
+            one.drawn,
+            band(mean(one.metric), name),
+            _UNITS[one.unit],
+            label=one.axis,
+            low=None if one.unit == "ratio" else 0,
             span=6,
             band=True,
-        ),
-        lines(
-            "Contrast",
-            said.format("fog, a test picture, a lost signal", "hard light, a negative, noise"),
-            band(mean("vedette_input_contrast_levels"), "contrast"),
-            COUNT,
-            label="standard deviation of levels",
-            span=6,
-            band=True,
-        ),
-        lines(
-            "Sharpness",
-            said.format("out of focus, rain or dirt on the lens, a thumbnail", "noise, a new camera"),
-            band(mean("vedette_input_sharpness_decibels"), "sharpness"),
-            "dB",
-            label="variance of the Laplacian",
-            span=6,
-            band=True,
-        ),
-        lines(
-            "Redness",
-            "Red as a share of red and blue; red and blue exchanged turn r into 1 - r. Outside the band: another white "
-            "balance, or the wrong order of channels. Mean over the window.",
-            band(mean("vedette_input_redness_ratio"), "redness"),
-            RATIO,
-            low=None,
-            span=6,
-            band=True,
-        ),
-        lines(
-            "Upper half",
-            "Share of the light in the picture's upper half; upside down, u becomes 1 - u. Mean over the window.",
-            band(mean("vedette_input_upper_ratio"), "upper"),
-            RATIO,
-            low=None,
-            span=6,
-            band=True,
-        ),
+        )
+        for name, one in INPUTS.items()
     ]
 
 
-def seen() -> list[object]:
+def seen() -> list[Panel]:
     """What is detected, and what was nearly."""
     detections = f"sum by (class) (increase(vedette_detections_total{{{V}}}[$window]))"
     whole = f"sum(increase(vedette_detections_total{{{V}}}[$window]))"

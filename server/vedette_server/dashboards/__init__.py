@@ -1,0 +1,1 @@
+"""The dashboards: what Grafana draws of a fleet's metrics, made with its SDK, which the extra `dashboards` installs."""
