@@ -31,6 +31,7 @@ from vedette_server.engine.served import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests.authority import Authority, Pair
 from tests.integration.test_engine import MODEL, SETTINGS
@@ -56,7 +57,8 @@ class Models:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
 
     async def _start(self) -> Engine:
-        engine = Engine(dataclasses.replace(SETTINGS, workers=1, max_queued=64), self.metrics, max_seconds=60)
+        settings = dataclasses.replace(SETTINGS, workers=1, max_queued=64)
+        engine = Engine(settings, self.metrics, Probe(self.metrics), max_seconds=60)
         for name in MODELS:
             engine.load(dataclasses.replace(MODEL, name=name))
         while any(served.state is not State.READY for served in engine.served):

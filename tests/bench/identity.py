@@ -22,6 +22,7 @@ from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool import memory
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests.unit.test_contract import contract
 
@@ -54,7 +55,8 @@ async def main() -> None:
     memory.keep_freed()
     model = ModelVersion("identity", 1, Path(), "", contract(limits=Limits()), ())
     settings = PoolSettings("tests.bench.identity:identity", 1, 1, ("cpu",), 64, 2**30)
-    engine = Engine(settings, Metrics(), 30)
+    metrics = Metrics()
+    engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     server = RpcServer(engine, Limits().max_bytes, 1)
     address = await server.start(Tcp("127.0.0.1", 0))
     served = engine.load(model)

@@ -44,6 +44,7 @@ from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import _handlers
 from vedette_server.settings import BUNDLED_REPOSITORY
+from vedette_server.watch.probe import Probe
 
 from tests import wire_requests
 
@@ -134,7 +135,8 @@ class Service:
         (version,) = repository.read(BUNDLED_REPOSITORY)
         contract = dataclasses.replace(version.contract, limits=LIMITS, inputs=tuple(Input))
         settings = PoolSettings("", 1, 1, ("cpu",), max_queued=64, max_queued_bytes=2**26, golden_seconds=0)
-        self._engine = Engine(settings, Metrics(), max_seconds=_HANG_SECONDS / 2)
+        metrics = Metrics()
+        self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=_HANG_SECONDS / 2)
         with mock.patch.object(ServedVersion, "run"):  # no process is started
             served = self._engine.load(dataclasses.replace(version, contract=contract))
         served._pool.workers.append(cast("Worker", _Inline()))

@@ -23,6 +23,7 @@ from vedette_server.engine.served import PoolSettings, State
 from vedette_server.monitor import streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch.probe import Probe
 
 from tests.unit.test_contract import contract
 from tests.unit.test_metrics import outcome
@@ -54,7 +55,8 @@ class Timed:
 async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[float]:
     """The share that counting has in each of some requests, one after the other, as a stream's frames."""
     metrics = Timed(Metrics())
-    engine = Engine(PoolSettings(PREDICTOR, 1, threads, ("cpu",), 64, 2**30, golden_seconds=0), metrics, 30)
+    settings = PoolSettings(PREDICTOR, 1, threads, ("cpu",), 64, 2**30, golden_seconds=0)
+    engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     served = engine.load(version)
     while served.state is not State.READY:
         engine.changed.clear()

@@ -23,6 +23,7 @@ from vedette_server.repository.baseline import read as read_baseline
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.http import HttpServer
 from vedette_server.settings import BUNDLED_REPOSITORY
+from vedette_server.watch.probe import Probe
 
 from tests import invariants, running
 from tests.bench import labelled
@@ -133,7 +134,7 @@ class Replica:
         settings = PoolSettings(
             "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
         )
-        self._engine = Engine(settings, metrics, max_seconds=60)
+        self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=60)
         self._http = HttpServer(metrics, lambda: True)
         self._model = model
         self._address = ""

@@ -31,6 +31,7 @@ from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.repository.shelf import RefusedVersion
+from vedette_server.watch.probe import Probe
 
 from tests import invariants, running
 from tests.unit.test_contract import contract
@@ -167,7 +168,8 @@ def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
 
 
 async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
-    engine = Engine(settings, monitor or Silent(), max_seconds=60)
+    monitor = monitor or Silent()
+    engine = Engine(settings, monitor, Probe(monitor), max_seconds=60)
     engine.load(MODEL)
     while engine.served[0].state is not until:
         engine.changed.clear()

@@ -14,12 +14,12 @@ from vedette_server.contract.answer import Answer, Detections, Evidence, PixelSt
 from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.options import Asked, Options
-from vedette_server.engine import probe
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
 from vedette_server.engine.served import PoolSettings, State
 from vedette_server.explain.findings import Code
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch import probe
 
 from tests import invariants
 from tests.integration.test_engine import Silent
@@ -78,7 +78,7 @@ async def engine(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Eng
     settings = PoolSettings(
         "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
     )
-    engine = Engine(settings, ear, max_seconds=60, diagnose_share=1.0)
+    engine = Engine(settings, ear, probe.Probe(ear, share=1.0), max_seconds=60)
     served = engine.load(ModelVersion("test", 1, Path(), "", contract(), ()))
     while served.state is not State.READY:
         engine.changed.clear()

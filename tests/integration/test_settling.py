@@ -26,13 +26,13 @@ from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine import engine as engine_module
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State
 from vedette_server.pool.process import Worker
 from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests import invariants
 from tests.integration.test_engine import MODEL, Scripted, Silent, query
@@ -177,7 +177,7 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    engine = Engine(SETTINGS, Silent(), max_seconds=20)
+    engine = Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20)
     server = RpcServer(engine, 1_000_000, 4)
     address = await server.start(Tcp("127.0.0.1", 0))
     engine.load(MODEL)
@@ -317,7 +317,7 @@ async def test_a_stream_that_sends_nothing_is_told_what_is_missing(
 
 
 async def test_who_no_longer_waits_for_the_end_of_grpc_does_not_keep_it_from_ending() -> None:
-    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20), 1_000_000, 4)
     await server.start(Tcp("127.0.0.1", 0))
     ended = asyncio.create_task(server.ended())
     await asyncio.sleep(0)  # it waits
@@ -328,7 +328,7 @@ async def test_who_no_longer_waits_for_the_end_of_grpc_does_not_keep_it_from_end
 
 async def test_the_end_of_grpc_ends_the_server() -> None:
     """A process that nobody can reach any more is replaced by whoever runs it, if it ends."""
-    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20), 1_000_000, 4)
     await server.start(Tcp("127.0.0.1", 0))
     ended = asyncio.create_task(server.ended())
     await server._server.stop(0)

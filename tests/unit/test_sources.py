@@ -6,9 +6,9 @@ import numpy as np
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
-from vedette_server.engine.diagnostician import Sample
-from vedette_server.engine.sources import Key, Source, Sources
 from vedette_server.explain.findings import Code, Confidence, Finding
+from vedette_server.watch.diagnostician import Sample
+from vedette_server.watch.sources import Key, Source, Sources
 
 from tests.unit.test_explain import CONTRACT, PICTURE, PIXELS, answer
 

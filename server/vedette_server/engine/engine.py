@@ -10,14 +10,12 @@ from typing import TypeVar
 import structlog
 
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Output
-from vedette_server.contract.options import require, resolve
+from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.engine.diagnostician import Diagnostician, Sample
-from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
+from vedette_server.engine.watcher import Watcher
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.pool import OVERSLEPT_SECONDS
@@ -34,17 +32,13 @@ _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come
 class Engine:
     """Finds the version that answers a query, and tells the monitor what became of each."""
 
-    def __init__(
-        self, settings: PoolSettings, monitor: Monitor, max_seconds: float, diagnose_share: float = 0.0
-    ) -> None:
-        """`diagnose_share` of the workers' time is for diagnoses beside traffic; 0 switches them off."""
+    def __init__(self, settings: PoolSettings, monitor: Monitor, watcher: Watcher, max_seconds: float) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self.max_seconds = max_seconds  # that a request may take
         self.monitor = unfailing(monitor)
         self._settings = settings
         self._forkserver = Forkserver(settings.factory, settings.memory_bytes)
-        self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
-        self.probe = Probe(self.monitor, self._diagnostician)
+        self._watcher = watcher
         self._served: list[ServedVersion] = []
         self.refused: Sequence[RefusedVersion] = ()
         self._going: list[ServedVersion] = []  # being unloaded
@@ -90,7 +84,7 @@ class Engine:
         """Stop serving a version: nothing new reaches it, what it was given is answered, then its processes end."""
         self._served.remove(served)
         self._going.append(served)
-        self.probe.unloaded(served.model)
+        self._watcher.unloaded(served.model)
         self.changed.set()
         await served.drain()
         await served.stop()
@@ -250,7 +244,7 @@ class Engine:
         except TimeoutError:
             raise item.late() from None
         now = time.monotonic()
-        findings = self.probe.see(served, item, answer)
+        findings = self._watcher.see(served, item, answer)
         outcome = Outcome(
             answer,
             served.model,
@@ -283,21 +277,9 @@ class Engine:
         return True
 
     async def diagnose(self, query: Query, *, sampled: bool) -> tuple[Diagnosis, ModelVersion]:
-        """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
-
-        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
-        finds no objects, and SAMPLE_MISSING.
-        """
+        """Have it found out why a query's image gives nothing, as `Watcher.diagnose` says. Raises `Refused`."""
         served = self.find(query.model, query.version)
-        if self._diagnostician is None:
-            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
-        require(Output.BOXES, served.model.contract)
-        sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
-        if sampled:
-            sample = self.probe.sample(served, query.source)
-        if sample is None:
-            raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
-        return await self._unless_stopping(self._diagnostician.diagnose(served, sample, thumbnails=True)), served.model
+        return await self._unless_stopping(self._watcher.diagnose(served, query, sampled=sampled)), served.model
 
     async def _unless_stopping(self, work: Coroutine[None, None, T]) -> T:
         """Wait for what may take longer than a drain. Raises `Refused`: SHUTTING_DOWN."""
@@ -318,6 +300,6 @@ class Engine:
 
     async def stop(self) -> None:
         """End every worker."""
-        await self.probe.stop()
+        await self._watcher.stop()
         await asyncio.gather(*(version.stop() for version in self._served))
         await self._forkserver.stop()

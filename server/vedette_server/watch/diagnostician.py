@@ -12,12 +12,12 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.mistakes import Mistake, applicable
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.engine.budget import Budget
 from vedette_server.engine.query import CALLERS_LIMIT
 from vedette_server.engine.queue import Flow, Item, Priority
 from vedette_server.engine.served import ServedVersion, State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
 from vedette_server.explain.explain import Context, explain, values
+from vedette_server.watch.budget import Budget
 
 _OUTPUTS = Output.BOXES, Output.ROTATED_BOXES  # all that a diagnosis looks at
 _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 import structlog
 
 from vedette_server.contract.answer import Answer
+from vedette_server.contract.contract import Output
 from vedette_server.contract.mistakes import Mistake
-from vedette_server.contract.refusal import Refused
-from vedette_server.engine.diagnostician import Diagnostician, Sample
-from vedette_server.engine.query import Monitor
+from vedette_server.contract.options import require, resolve
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.query import Monitor, Query, unfailing
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import ServedVersion
-from vedette_server.engine.sources import Key, Source, Sources
-from vedette_server.explain.diagnosis import Candidate
+from vedette_server.explain.diagnosis import Candidate, Diagnosis
 from vedette_server.explain.explain import Context, explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
 from vedette_server.explain.trial import Trial, Verdict
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch.diagnostician import Diagnostician, Sample
+from vedette_server.watch.sources import Key, Source, Sources
 
 log = structlog.get_logger()
 
@@ -53,10 +55,13 @@ class _Frame:
 class Probe:
     """Sees every answer, explains it, and looks into sources that have gone empty, one at a time."""
 
-    def __init__(self, monitor: Monitor, diagnostician: Diagnostician | None) -> None:
-        """Without a diagnostician it explains from what the answers themselves tell."""
-        self._monitor = monitor
-        self._diagnostician = diagnostician
+    def __init__(self, monitor: Monitor, share: float = 0.0) -> None:
+        """`share` of the workers' time is for diagnoses beside traffic.
+
+        0 switches them off: it explains from what the answers themselves tell.
+        """
+        self._monitor = unfailing(monitor)
+        self._diagnostician = Diagnostician(share) if share else None
         self._sources = Sources()
         self._suspects: dict[Source, ModelVersion] = {}
         self._task: asyncio.Task[None] | None = None
@@ -96,9 +101,21 @@ class Probe:
             if now > source.seen + _GONE_SECONDS:
                 self._tell(model, source, None)
 
-    def sample(self, served: ServedVersion, name: str) -> Sample | None:
-        """The empty frame of a source that was diagnosed last, if there is one."""
-        return self._sources.sample(_key(served, name))
+    async def diagnose(self, served: ServedVersion, query: Query, *, sampled: bool) -> Diagnosis:
+        """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
+
+        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
+        finds no objects, and SAMPLE_MISSING.
+        """
+        if self._diagnostician is None:
+            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+        require(Output.BOXES, served.model.contract)
+        sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
+        if sampled:
+            sample = self._sources.sample(_key(served, query.source))
+        if sample is None:
+            raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
+        return await self._diagnostician.diagnose(served, sample, thumbnails=True)
 
     def _look_into(self, served: ServedVersion, source: Source, frame: _Frame, findings: tuple[Finding, ...]) -> None:
         if self._diagnostician is None:
