@@ -27,7 +27,7 @@ from vedette_server.access import tokens
 from vedette_server.access.access import Access, Sources
 from vedette_server.addresses import Tcp
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import State
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
@@ -61,7 +61,7 @@ class Models:
         engine = Engine(settings, self.metrics, Probe(self.metrics), max_seconds=60)
         for name in MODELS:
             engine.load(dataclasses.replace(MODEL, name=name))
-        while any(served.state is not State.READY for served in engine.served):
+        while any(served.standing.state is not State.READY for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
         return engine

@@ -11,7 +11,7 @@ import structlog
 from vedette_server import addresses, environment
 from vedette_server.access.access import Access
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings
+from vedette_server.engine.settings import PoolSettings
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import RepositoryError
 from vedette_server.repository.shelf import Shelf

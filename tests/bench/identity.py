@@ -17,7 +17,8 @@ from vedette_server.contract.contract import Limits
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool import memory
 from vedette_server.repository.repository import ModelVersion
@@ -60,7 +61,7 @@ async def main() -> None:
     server = RpcServer(engine, Limits().max_bytes, 1)
     address = await server.start(Tcp("127.0.0.1", 0))
     served = engine.load(model)
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     print(address.rpartition(":")[2], flush=True)

@@ -35,7 +35,8 @@ from vedette_server.contract.contract import Input, Limits
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, ServedVersion
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool.process import Worker
 from vedette_server.repository import repository

@@ -19,7 +19,8 @@ from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import Asked
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor import streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
@@ -58,7 +59,7 @@ async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[floa
     settings = PoolSettings(PREDICTOR, 1, threads, ("cpu",), 64, 2**30, golden_seconds=0)
     engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     served = engine.load(version)
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     shares = []

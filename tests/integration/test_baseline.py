@@ -15,7 +15,8 @@ from vedette_server import baseline
 from vedette_server.addresses import Tcp
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.profile import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.monitor.scrape import Page
@@ -142,7 +143,7 @@ class Replica:
     async def start(self) -> str:
         self._address = await self._http.start(Tcp("127.0.0.1", 0))
         served = self._engine.load(self._model)
-        while served.state is not State.READY:
+        while served.standing.state is not State.READY:
             self._engine.changed.clear()
             await self._engine.changed.wait()
         return self._address

@@ -22,7 +22,8 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.engine.stream import Fate, Frame, Policy, Stream, StreamSettings
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
@@ -171,7 +172,7 @@ async def started(settings: PoolSettings, until: State = State.READY, monitor: M
     monitor = monitor or Silent()
     engine = Engine(settings, monitor, Probe(monitor), max_seconds=60)
     engine.load(MODEL)
-    while engine.served[0].state is not until:
+    while engine.served[0].standing.state is not until:
         engine.changed.clear()
         await engine.changed.wait()
     return engine
@@ -243,13 +244,13 @@ async def test_a_version_is_not_ready_while_no_worker_answers_anything() -> None
     await asyncio.sleep(0)
     for _ in range(3):
         await engine.detect(query(0))
-        served.look()
+        served.standing.look()
         assert engine.ready, "the other worker answers what comes"
     os.kill(second, signal.SIGSTOP)
     held.append(asyncio.create_task(engine.detect(query(0))))
     while engine.ready:  # as long as it takes to begin
         await asyncio.sleep(0.01)
-        served.look()
+        served.standing.look()
     for pid in (first, second):
         os.kill(pid, signal.SIGCONT)
     await asyncio.gather(*held)
@@ -266,9 +267,9 @@ async def test_callers_that_give_up_do_not_make_it_ready() -> None:
     for _ in range(3 * DEPTH):  # they have some, and some wait
         with pytest.raises(Refused):
             await engine.detect(query(0, seconds=0.05))
-        since.add(engine.served[0]._owes_since)
+        since.add(engine.served[0].standing._owes_since)
     assert len(since - {None}) == 1
-    engine.served[0].look()
+    engine.served[0].standing.look()
     assert not engine.ready
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
@@ -313,7 +314,7 @@ async def test_what_has_time_waits_for_workers_that_were_lost(engine: Engine) ->
         while served.pids:
             engine.changed.clear()
             await engine.changed.wait()
-        assert served.state is State.UNAVAILABLE
+        assert served.standing.state is State.UNAVAILABLE
         with pytest.raises(Refused) as caught:
             await engine.detect(query(0, seconds=0.0001))
         assert caught.value.reason is Reason.MODEL_NOT_READY
@@ -394,7 +395,7 @@ async def test_an_estimate_that_is_wrong_refuses_nothing_for_ever(engine: Engine
         engine.changed.clear()
         await engine.changed.wait()
     for _ in range(20):
-        served._estimate.learn((1, 100), 60.0)
+        served.scheduler._estimate.learn((1, 100), 60.0)
     for _ in range(3):
         assert (await engine.detect(query(0, seconds=5.0))).answer.evidence.best_score == 7 * 299
     busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(SETTINGS.workers)]
@@ -448,7 +449,7 @@ def starved(**_start: object) -> Scripted:
 async def test_what_a_model_fails_for_want_of_memory_is_that_and_no_fault_of_its_own() -> None:
     starving = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:starved")
     engine = await started(starving, State.UNAVAILABLE)
-    assert engine.served[0].state_reason.startswith("OUT_OF_MEMORY: ")
+    assert engine.served[0].standing.reason.startswith("OUT_OF_MEMORY: ")
     await engine.stop()
 
 
@@ -468,7 +469,7 @@ async def test_a_version_need_not_take_what_the_one_before_took(engine: Engine) 
     before, after = dataclasses.replace(MODEL, golden=tuple(pictures)), dataclasses.replace(MODEL, version=2)
     engine.served[0].model = before
     newest = engine.load(after)
-    while newest.state is not State.READY:
+    while newest.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     assert (await engine.detect(query(0))).model is after
@@ -486,7 +487,7 @@ async def test_a_version_that_comes_back_before_it_has_gone_is_loaded_after_it()
     await asyncio.gather(slow, going)
     engine.replace([MODEL])
     (back,) = engine.served
-    while back.state is not State.READY:
+    while back.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     await engine.detect(query(0))

@@ -16,7 +16,8 @@ from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.options import Asked, Options
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.explain.findings import Code
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.watch import probe
@@ -80,7 +81,7 @@ async def engine(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Eng
     )
     engine = Engine(settings, ear, probe.Probe(ear, share=1.0), max_seconds=60)
     served = engine.load(ModelVersion("test", 1, Path(), "", contract(), ()))
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     yield engine

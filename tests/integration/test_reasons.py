@@ -18,7 +18,8 @@ from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.addresses import Tcp
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
@@ -61,7 +62,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
         address = await server.start(Tcp("127.0.0.1", 0))
         for model in (MODEL, OTHER):
             engine.load(model)
-        while any(served.state is not until for served in engine.served):
+        while any(served.standing.state is not until for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
         channel = grpc.aio.insecure_channel(address)

@@ -28,7 +28,9 @@ from vedette_server.engine import engine as engine_module
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Item
-from vedette_server.engine.served import PoolSettings, ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.pool.process import Worker
 from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
@@ -142,12 +144,12 @@ def after_marked(
 
 PLACES = [
     Place("check", raising(lambda _served: engine_module.convert, "check")),
-    Place("room", raising(lambda served: served, "put")),
+    Place("room", raising(lambda served: served.scheduler, "put")),
     Place("admission", raising(lambda served: served._ledger, "admit")),
     Place("queue", raising(lambda served: served._ledger.queue, "push")),
     Place("turn", raising(lambda served: served._ledger.queue, "_turn")),
-    Place("dispatch", raising(lambda served: served, "_serve")),
-    Place("batch", raising(lambda served: served, "_batch")),
+    Place("dispatch", raising(lambda served: served.scheduler, "_serve")),
+    Place("batch", raising(lambda served: served.scheduler, "_batch")),
     Place("shared memory", raising(lambda _served: Worker, "_job")),
     Place("message", after_marked(lambda _served: Worker, "_send")),
     Place("run", raising(lambda served: served._ledger, "run")),
@@ -156,8 +158,8 @@ PLACES = [
     Place("worker's encode", mark=ENCODE),
     Place("worker's reply cannot be sent", mark=UNSENDABLE),
     Place("worker's reply cannot be read", mark=UNREADABLE),
-    Place("reply's callback", after_marked(lambda served: served, "_conclude")),
-    Place("learning", raising(lambda served: served, "_learn"), fails=False),
+    Place("reply's callback", after_marked(lambda served: served.scheduler, "_conclude")),
+    Place("learning", raising(lambda served: served.scheduler._estimate, "learn_from"), fails=False),
     Place("findings", raising(lambda _served: Probe, "see")),
     Place("conversion", raising(lambda _served: convert, "answer")),
 ]
@@ -242,7 +244,7 @@ async def stream(
         yield pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=policy, stream_id="camera"))
         for number, mark in enumerate(marks):
             await told.acquire()
-            while running.served.state is not State.READY:  # a worker may have been lost to the frame before
+            while running.served.standing.state is not State.READY:  # a worker may have been lost to the frame before
                 running.engine.changed.clear()
                 await running.engine.changed.wait()
             yield pb.StreamDetectRequest(frame=pb.Frame(frame_id=number, image=image(mark)))
@@ -290,7 +292,7 @@ async def test_a_message_too_large_for_a_worker_is_not_sent_by_half(running: Run
     before = set(running.served.pids)
     served, item = running.engine.item(query(GOOD), deadline=math.inf)
     item.options = msgspec.structs.replace(item.options, outputs=item.options.outputs * 60_000)
-    served.put(item)
+    served.scheduler.put(item)
     with pytest.raises(Refused) as caught:
         await item.answer
     assert caught.value.reason is Reason.INTERNAL

@@ -14,7 +14,9 @@ from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
-from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State, why
 from vedette_server.engine.watcher import Watcher
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.pool.forkserver import Forkserver
@@ -75,7 +77,7 @@ class Engine:
         answering = {
             one.model.name
             for one in self._served
-            if (one.model.name, one.model.version) in wanted and one.state is State.READY
+            if (one.model.name, one.model.version) in wanted and one.standing.state is State.READY
         }
         gone = [one for one in self._served if (one.model.name, one.model.version) not in wanted]
         return [one for one in gone if one.model.name in answering or one.model.name not in names]
@@ -104,7 +106,11 @@ class Engine:
     @property
     def held_bytes(self) -> int:
         """The bytes of the images that wait or run, or are held by their streams."""
-        return self.held + sum(held() for held in self.holders) + sum(version.held_bytes for version in self._served)
+        return (
+            self.held
+            + sum(held() for held in self.holders)
+            + sum(version.scheduler.held_bytes for version in self._served)
+        )
 
     @contextlib.contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -121,8 +127,10 @@ class Engine:
 
         One that does not pass a check is not waited for, as long as another model answers.
         """
-        models = {version.model.name for version in self._served if not version.refused}
-        answering = {one.model.name for one in self._served if one.state is State.READY and not one.stuck}
+        models = {version.model.name for version in self._served if not version.standing.refused}
+        answering = {
+            one.model.name for one in self._served if one.standing.state is State.READY and not one.standing.stuck
+        }
         return bool(models) and models == answering and not self.draining
 
     @property
@@ -137,7 +145,7 @@ class Engine:
             await asyncio.sleep(_LOOK_SECONDS)
             overslept = time.monotonic() > due + OVERSLEPT_SECONDS
             for served in self._served:
-                served.excuse() if overslept else served.look()
+                served.standing.excuse() if overslept else served.standing.look()
 
     def look_up(self, model: str, version: str) -> ServedVersion | RefusedVersion:
         """The same as `find`, or the version that cannot be served. Raises `Refused`, but for MODEL_NOT_READY."""
@@ -175,7 +183,7 @@ class Engine:
                     return served
             numbers = ", ".join(str(served.model.version) for served in versions)
             raise Refused(Reason.MODEL_VERSION_NOT_FOUND, model=versions[0].model.name, version=version, served=numbers)
-        ready = [served for served in versions if served.state is State.READY]
+        ready = [served for served in versions if served.standing.state is State.READY]
         return (ready or versions)[-1]
 
     async def detect(self, query: Query) -> Outcome:
@@ -187,7 +195,7 @@ class Engine:
         with self.underway(query.model, query.version):
             seconds = self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
             served, item = self.item(query, started + seconds)
-            served.admit(item)
+            served.scheduler.admit(item)
             return await self.outcome(served, item, started)
 
     @contextlib.contextmanager
@@ -216,8 +224,8 @@ class Engine:
         served = self.find(query.model, query.version)
         if self.draining:
             raise Refused(Reason.SHUTTING_DOWN)
-        if not served.takes_queries:
-            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
+        if not served.standing.takes_queries:
+            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
         contract = served.model.contract
         options = resolve(query.asked, contract)
         size = convert.check(query.image, query.data, contract)

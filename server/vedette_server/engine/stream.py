@@ -25,7 +25,8 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Flow, Item, Priority
-from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State
 
 log = structlog.get_logger()
 
@@ -207,8 +208,8 @@ class Stream:
             await self._until_few()
             with contextlib.suppress(Refused):
                 served = self._find()
-                if served.crowded or self._engine.held:
-                    async with served.turn:
+                if served.scheduler.crowded or self._engine.held:
+                    async with served.scheduler.turn:
                         yield True
                         return
         yield False
@@ -226,7 +227,7 @@ class Stream:
         while time.monotonic() < patience and not self._engine.draining:
             try:
                 served = self._find()
-                if served.state is State.READY and served.takes(size, streamed=True):
+                if served.standing.state is State.READY and served.scheduler.takes(size, streamed=True):
                     return
             except Refused:
                 return  # it is this frame's fate
@@ -240,7 +241,7 @@ class Stream:
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
         try:
-            workers = self._find().workers
+            workers = self._find().scheduler.workers
         except Refused:
             workers = 1
         return workers if self._settings.policy is Policy.LATEST else 2 * workers
@@ -294,7 +295,7 @@ class Stream:
                 entry.served, entry.item = self._engine.item(query, deadline)
                 if self._lossless:
                     await self._until_taken(entry, entry.served)
-                entry.served.put(entry.item)
+                entry.served.scheduler.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
             if refusal.reason is Reason.DEADLINE_EXCEEDED:
@@ -308,7 +309,7 @@ class Stream:
         """Wait for the room that other streams' frames have taken since this one was read."""
         size = len(entry.frame.data)
         with self._engine.holding(size):
-            while not served.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
+            while not served.scheduler.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
                 await asyncio.sleep(_READY_SECONDS)
 
     def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:

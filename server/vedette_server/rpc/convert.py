@@ -30,7 +30,8 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.tensor import orders
 from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.served import ServedVersion, State, why
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State, why
 from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, sheet, summary
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
@@ -348,8 +349,8 @@ def model(served: ServedVersion) -> model_pb2.Model:
         name=served.model.name,
         version=str(served.model.version),
         description=served.model.description,
-        state=_STATES[served.state],
-        state_reason=served.state_reason,
+        state=_STATES[served.standing.state],
+        state_reason=served.standing.reason,
         contract=_contract(served.model.contract),
         waivers=served.model.contract.waivers,
     )

@@ -14,7 +14,8 @@ from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import CALLERS_LIMIT
 from vedette_server.engine.queue import Flow, Item, Priority
-from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
 from vedette_server.explain.explain import Context, explain, values
 from vedette_server.watch.budget import Budget
@@ -69,7 +70,7 @@ class Diagnostician:
         assert answer.pixels is not None  # noqa: S101  workers observe
         mistakes = applicable(answer.pixels, (answer.height, answer.width), contract, sample.options.threshold)
         tried = [await self.try_one(served, sample, mistake, thumbnail=thumbnails) for mistake in mistakes]
-        context = Context(served.golden_failing, values=values(answer.pixels, None), usual=served.usual)
+        context = Context(served.golden_failing, values=values(answer.pixels, None), usual=served.proofs.usual)
         findings = explain(answer, contract, context)
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 
@@ -81,11 +82,11 @@ class Diagnostician:
         if mistake is Mistake.THRESHOLD:
             options = msgspec.structs.replace(options, threshold=served.model.contract.floor)
         size = convert.check(sample.spec, sample.data, served.model.contract)
-        await self._budget.turn(served)
-        if served.state is not State.READY:
-            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
+        await self._budget.turn(served.scheduler)
+        if served.standing.state is not State.READY:
+            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
         item = Item(sample.spec, sample.data, options, size, self._flow, Priority.LOW, deadline=float("inf"))
-        served.put(item)
+        served.scheduler.put(item)
         answer = await item.answer
-        self._budget.spend(served, time.monotonic() - (item.started or time.monotonic()))
+        self._budget.spend(served.scheduler, time.monotonic() - (item.started or time.monotonic()))
         return Candidate(mistake, answer)

@@ -80,7 +80,7 @@ class Probe:
             source.identical,
             source.values,
             source.suspicion,
-            served.usual,
+            served.proofs.usual,
             item.source,
         )
         findings = explain(answer, served.model.contract, context)
