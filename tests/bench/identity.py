@@ -55,7 +55,14 @@ async def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.getenv("PYTHONPATH")])])
     memory.keep_freed()
     model = ModelVersion("identity", 1, Path(), "", contract(limits=Limits()), ())
-    settings = PoolSettings("tests.bench.identity:identity", 1, 1, ("cpu",), 64, 2**30)
+    settings = PoolSettings(
+        factory="tests.bench.identity:identity",
+        workers=1,
+        threads=1,
+        devices=("cpu",),
+        max_queued=64,
+        max_queued_bytes=2**30,
+    )
     metrics = Metrics()
     engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     server = RpcServer(engine, Limits().max_bytes, 1)

@@ -135,7 +135,15 @@ class Service:
     def __init__(self) -> None:
         (version,) = repository.read(BUNDLED_REPOSITORY)
         contract = dataclasses.replace(version.contract, limits=LIMITS, inputs=tuple(Input))
-        settings = PoolSettings("", 1, 1, ("cpu",), max_queued=64, max_queued_bytes=2**26, golden_seconds=0)
+        settings = PoolSettings(
+            factory="",
+            workers=1,
+            threads=1,
+            devices=("cpu",),
+            max_queued=64,
+            max_queued_bytes=2**26,
+            golden_seconds=0,
+        )
         metrics = Metrics()
         self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=_HANG_SECONDS / 2)
         with mock.patch.object(ServedVersion, "run"):  # no process is started

@@ -56,7 +56,15 @@ class Timed:
 async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[float]:
     """The share that counting has in each of some requests, one after the other, as a stream's frames."""
     metrics = Timed(Metrics())
-    settings = PoolSettings(PREDICTOR, 1, threads, ("cpu",), 64, 2**30, golden_seconds=0)
+    settings = PoolSettings(
+        factory=PREDICTOR,
+        workers=1,
+        threads=threads,
+        devices=("cpu",),
+        max_queued=64,
+        max_queued_bytes=2**30,
+        golden_seconds=0,
+    )
     engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     served = engine.load(version)
     while served.standing.state is not State.READY:
@@ -65,7 +73,17 @@ async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[floa
     shares = []
     for _ in range(WARM_UP + REQUESTS):
         before, started = metrics.seconds, time.perf_counter()
-        query = Query("", "", EncodedImage(), data, Asked(), None, source="gate", request_id="bench", captured=0)
+        query = Query(
+            model="",
+            version="",
+            image=EncodedImage(),
+            data=data,
+            asked=Asked(),
+            seconds=None,
+            source="gate",
+            request_id="bench",
+            captured=0,
+        )
         await engine.detect(query)
         shares.append((metrics.seconds - before) / (time.perf_counter() - started))
     await engine.stop()

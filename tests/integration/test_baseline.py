@@ -133,7 +133,13 @@ class Replica:
     def __init__(self, model: ModelVersion) -> None:
         metrics = Metrics()
         settings = PoolSettings(
-            "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+            factory="tests.integration.test_probe:world",
+            workers=1,
+            threads=1,
+            devices=("cpu",),
+            max_queued=64,
+            max_queued_bytes=10_000_000,
+            violated=invariants.note,
         )
         self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=60)
         self._http = HttpServer(metrics, lambda: True)

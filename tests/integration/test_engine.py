@@ -152,10 +152,10 @@ class Silent:
 
 MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
 SETTINGS = PoolSettings(
-    "tests.integration.test_engine:scripted",
-    2,
-    1,
-    ("cpu",),
+    factory="tests.integration.test_engine:scripted",
+    workers=2,
+    threads=1,
+    devices=("cpu",),
     max_queued=4,
     max_queued_bytes=10_000_000,
     violated=invariants.note,
@@ -165,7 +165,8 @@ SETTINGS = PoolSettings(
 def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     data = bytes([first]) + bytes([7]) * (size - 1)
     width = min(size // 3, 1000)
-    return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, Asked(), seconds)
+    image = RawImage(PixelFormat.BGR8, size // 3 // width, width)
+    return Query(model="", version="", image=image, data=data, asked=Asked(), seconds=seconds)
 
 
 async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
@@ -496,7 +497,14 @@ async def test_a_version_that_comes_back_before_it_has_gone_is_loaded_after_it()
 
 
 async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine) -> None:
-    settings = StreamSettings("", "", Policy.LATEST, Priority.NORMAL, "camera", max_in_flight=1)
+    settings = StreamSettings(
+        model="",
+        version="",
+        policy=Policy.LATEST,
+        priority=Priority.NORMAL,
+        name="camera",
+        max_in_flight=1,
+    )
     with Stream(engine, settings, Asked()) as stream:
         for frame_id, first in enumerate((SLEEP, 0, 0)):
             sent = query(first)
@@ -515,7 +523,14 @@ async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room
     sent = query(SLEEP, roomy // 3 - roomy // 3 % 3_000)
 
     async def fates() -> list[Fate]:
-        settings = StreamSettings("", "", Policy.LOSSLESS, Priority.NORMAL, "", max_in_flight=4)
+        settings = StreamSettings(
+            model="",
+            version="",
+            policy=Policy.LOSSLESS,
+            priority=Priority.NORMAL,
+            name="",
+            max_in_flight=4,
+        )
         with Stream(engine, settings, Asked()) as stream:
             for frame_id in range(4):
                 await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))

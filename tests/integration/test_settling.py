@@ -42,7 +42,13 @@ from tests.integration.test_engine import MODEL, Scripted, Silent, query
 GOOD, MARKED = 0, 100
 PREPARE, INFER, ENCODE, UNSENDABLE, UNREADABLE = 101, 102, 103, 104, 105  # marks that the worker itself heeds
 SETTINGS = PoolSettings(
-    "tests.integration.test_settling:faulty", 2, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+    factory="tests.integration.test_settling:faulty",
+    workers=2,
+    threads=1,
+    devices=("cpu",),
+    max_queued=64,
+    max_queued_bytes=10_000_000,
+    violated=invariants.note,
 )
 
 

@@ -229,18 +229,19 @@ class Engine:
         contract = served.model.contract
         options = resolve(query.asked, contract)
         size = convert.check(query.image, query.data, contract)
+        callers = query.seconds is not None and query.seconds < self.max_seconds
         item = Item(
-            query.image,
-            query.data,
-            options,
-            size,
-            query.flow,
-            query.priority,
-            deadline,
-            query.source,
-            query.request_id,
-            query.captured,
-            CALLERS_LIMIT if query.seconds is not None and query.seconds < self.max_seconds else SERVERS_LIMIT,
+            spec=query.image,
+            data=query.data,
+            options=options,
+            size=size,
+            flow=query.flow,
+            priority=query.priority,
+            deadline=deadline,
+            source=query.source,
+            request_id=query.request_id,
+            captured=query.captured,
+            limit=CALLERS_LIMIT if callers else SERVERS_LIMIT,
         )
         return served, item
 

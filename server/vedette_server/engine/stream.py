@@ -54,7 +54,7 @@ class DropReason(StrEnum):
     EXPIRED = "EXPIRED"  # it could not have been answered in time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamSettings:
     """What holds for a whole stream."""
 
@@ -89,7 +89,7 @@ class Told:
     fate: Fate
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Entry:
     """A frame on its way through a stream."""
 
@@ -156,7 +156,7 @@ class Stream:
         """
         if self._engine.draining:
             raise Refused(Reason.SHUTTING_DOWN)
-        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = self._entry(frame)
         if self._lossless:
             self._size = len(frame.data)
             with self._engine.holding(self._size):
@@ -164,6 +164,10 @@ class Stream:
         await self._told.put(entry)
         with self._guarded(entry):
             (self._start if self._lossless else self._supersede)(entry)
+
+    def _entry(self, frame: Frame) -> _Entry:
+        fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        return _Entry(frame=frame, asked=self.asked, arrived=time.monotonic(), fate=fate)
 
     @contextlib.contextmanager
     def _guarded(self, entry: _Entry) -> Iterator[None]:
@@ -177,7 +181,7 @@ class Stream:
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
         frame = Frame(frame_id, time.time_ns(), EncodedImage(), b"")
-        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = self._entry(frame)
         entry.settle(refusal)
         await self._told.put(entry)
 
@@ -277,17 +281,17 @@ class Stream:
             return
         frame, settings = entry.frame, self._settings
         query = Query(
-            settings.model,
-            settings.version,
-            frame.image,
-            frame.data,
-            entry.asked,
-            None,
-            self._flow,
-            settings.priority,
-            self._name,
-            settings.request_id,
-            frame.captured,
+            model=settings.model,
+            version=settings.version,
+            image=frame.image,
+            data=frame.data,
+            asked=entry.asked,
+            seconds=None,
+            flow=self._flow,
+            priority=settings.priority,
+            source=self._name,
+            request_id=settings.request_id,
+            captured=frame.captured,
         )
         deadline = math.inf if self._lossless else entry.arrived + self._engine.max_seconds
         try:

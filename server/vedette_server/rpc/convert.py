@@ -164,7 +164,13 @@ def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str)
         length = f"{len(config.stream_id)} characters"
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="stream_id", seen=length, most=MOST_IN_FLIGHT)
     return StreamSettings(
-        config.model_name, config.model_version, policy, priority(config.options), config.stream_id, most, request_id
+        model=config.model_name,
+        version=config.model_version,
+        policy=policy,
+        priority=priority(config.options),
+        name=config.stream_id,
+        max_in_flight=most,
+        request_id=request_id,
     )
 
 

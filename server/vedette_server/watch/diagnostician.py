@@ -85,7 +85,15 @@ class Diagnostician:
         await self._budget.turn(served.scheduler)
         if served.standing.state is not State.READY:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
-        item = Item(sample.spec, sample.data, options, size, self._flow, Priority.LOW, deadline=float("inf"))
+        item = Item(
+            spec=sample.spec,
+            data=sample.data,
+            options=options,
+            size=size,
+            flow=self._flow,
+            priority=Priority.LOW,
+            deadline=float("inf"),
+        )
         served.scheduler.put(item)
         answer = await item.answer
         self._budget.spend(served.scheduler, time.monotonic() - (item.started or time.monotonic()))
