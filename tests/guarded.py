@@ -24,7 +24,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.access import tokens
-from vedette_server.access.access import Access, Sources
+from vedette_server.access.access import Access, AccessSources
 from vedette_server.addresses import Tcp
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.standing import State
@@ -67,7 +67,7 @@ class Models:
         return engine
 
     @contextlib.contextmanager
-    def behind(self, sources: Sources) -> Iterator["Guarded"]:
+    def behind(self, sources: AccessSources) -> Iterator["Guarded"]:
         """Servers that let in whom those files name."""
 
         async def start() -> tuple[Guarded, RpcServer, HttpServer, asyncio.Task[None]]:

@@ -13,7 +13,7 @@ import numpy as np
 from vedette_server import logs
 from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.contract import Limits
+from vedette_server.contract.contract import ImageLimits
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
@@ -54,7 +54,7 @@ async def main() -> None:
     root = str(Path(__file__).parents[2])  # workers import only what is installed, or named here
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.getenv("PYTHONPATH")])])
     memory.keep_freed()
-    model = ModelVersion("identity", 1, Path(), "", contract(limits=Limits()), ())
+    model = ModelVersion("identity", 1, Path(), "", contract(limits=ImageLimits()), ())
     settings = PoolSettings(
         factory="tests.bench.identity:identity",
         workers=1,
@@ -65,7 +65,7 @@ async def main() -> None:
     )
     metrics = Metrics()
     engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
-    server = RpcServer(engine, Limits().max_bytes, 1)
+    server = RpcServer(engine, ImageLimits().max_bytes, 1)
     address = await server.start(Tcp("127.0.0.1", 0))
     served = engine.load(model)
     while served.standing.state is not State.READY:

@@ -31,7 +31,7 @@ from google.rpc import error_details_pb2, status_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_server.access.access import Access, Credentials
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.contract import Input, Limits
+from vedette_server.contract.contract import ImageLimits, Input
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
@@ -51,7 +51,7 @@ from tests import wire_requests
 
 MIB = 2**20
 CEILING = 64 * MIB  # that the process may grow by, once it is warm
-LIMITS = Limits(max_bytes=120_000, max_pixels=40_000, max_edge=1_000)
+LIMITS = ImageLimits(max_bytes=120_000, max_pixels=40_000, max_edge=1_000)
 ANSWERED = "answered"
 _HANG_SECONDS = 20  # of one request
 _WARM = 2_000  # requests

@@ -24,7 +24,7 @@ from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.queue import Priority
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import State
-from vedette_server.engine.stream import Fate, Frame, Policy, Stream, StreamSettings
+from vedette_server.engine.stream import DropPolicy, Fate, Frame, Stream, StreamSettings
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
@@ -500,7 +500,7 @@ async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine)
     settings = StreamSettings(
         model="",
         version="",
-        policy=Policy.LATEST,
+        policy=DropPolicy.LATEST,
         priority=Priority.NORMAL,
         name="camera",
         max_in_flight=1,
@@ -526,7 +526,7 @@ async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room
         settings = StreamSettings(
             model="",
             version="",
-            policy=Policy.LOSSLESS,
+            policy=DropPolicy.LOSSLESS,
             priority=Priority.NORMAL,
             name="",
             max_in_flight=4,

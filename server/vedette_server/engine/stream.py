@@ -40,7 +40,7 @@ _TURN_SECONDS = 0.05  # for a frame to come once it is its stream's turn; a stre
 T = TypeVar("T")
 
 
-class Policy(StrEnum):
+class DropPolicy(StrEnum):
     """What happens to a frame that arrives while others wait."""
 
     LATEST = "LATEST"
@@ -60,7 +60,7 @@ class StreamSettings:
 
     model: str
     version: str
-    policy: Policy
+    policy: DropPolicy
     priority: Priority
     name: str  # the caller's name for it, such as a camera's
     max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
@@ -90,7 +90,7 @@ class Told:
 
 
 @dataclass(eq=False, kw_only=True)
-class _Entry:
+class _FrameUnderway:
     """A frame on its way through a stream."""
 
     frame: Frame
@@ -122,11 +122,11 @@ class Stream:
         self.asked = asked  # of the frames from now on
         self._flow = Flow(owner=owner)
         self._name = settings.name or f"#{next(_unnamed)}"
-        self._told: asyncio.Queue[_Entry | None] = asyncio.Queue(_MOST_UNTOLD)
-        self._underway: set[_Entry] = set()  # given to the engine, not settled
-        self._newest: _Entry | None = None  # LATEST: what has not been given to a worker
+        self._told: asyncio.Queue[_FrameUnderway | None] = asyncio.Queue(_MOST_UNTOLD)
+        self._underway: set[_FrameUnderway] = set()  # given to the engine, not settled
+        self._newest: _FrameUnderway | None = None  # LATEST: what has not been given to a worker
         self._room = asyncio.Event()
-        self._lossless = settings.policy is Policy.LOSSLESS
+        self._lossless = settings.policy is DropPolicy.LOSSLESS
         self._size = 0  # bytes of the last frame: the next one is likely to have as many
 
     def __enter__(self) -> Self:
@@ -165,12 +165,12 @@ class Stream:
         with self._guarded(entry):
             (self._start if self._lossless else self._supersede)(entry)
 
-    def _entry(self, frame: Frame) -> _Entry:
+    def _entry(self, frame: Frame) -> _FrameUnderway:
         fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
-        return _Entry(frame=frame, asked=self.asked, arrived=time.monotonic(), fate=fate)
+        return _FrameUnderway(frame=frame, asked=self.asked, arrived=time.monotonic(), fate=fate)
 
     @contextlib.contextmanager
-    def _guarded(self, entry: _Entry) -> Iterator[None]:
+    def _guarded(self, entry: _FrameUnderway) -> Iterator[None]:
         """Settle a frame as INTERNAL if the block raises, and log why under the stream's request id."""
         try:
             yield
@@ -248,9 +248,9 @@ class Stream:
             workers = self._find().scheduler.workers
         except Refused:
             workers = 1
-        return workers if self._settings.policy is Policy.LATEST else 2 * workers
+        return workers if self._settings.policy is DropPolicy.LATEST else 2 * workers
 
-    def _supersede(self, entry: _Entry) -> None:
+    def _supersede(self, entry: _FrameUnderway) -> None:
         """Put a frame into the place of the one that waits, if one does."""
         old = self._newest
         if old is not None and (old.item is None or old.item.started is None) and not old.fate.done():
@@ -261,7 +261,7 @@ class Stream:
         if len(self._underway) < self._most:
             self._start(entry)
 
-    def _drop(self, entry: _Entry, reason: DropReason) -> None:
+    def _drop(self, entry: _FrameUnderway, reason: DropReason) -> None:
         self._underway.discard(entry)
         try:
             model = (entry.served or self._find()).model
@@ -270,13 +270,13 @@ class Stream:
             self._engine.monitor.dropped("", "", self._name, reason)
         entry.settle(reason)
 
-    def _start(self, entry: _Entry) -> None:
+    def _start(self, entry: _FrameUnderway) -> None:
         """Give a frame to the engine."""
         self._underway.add(entry)
         entry.task = asyncio.create_task(self._answer(entry))
         entry.task.add_done_callback(lambda task: self._ended(entry, task))
 
-    async def _answer(self, entry: _Entry) -> None:
+    async def _answer(self, entry: _FrameUnderway) -> None:
         if entry.fate.done():  # superseded before it began
             return
         frame, settings = entry.frame, self._settings
@@ -309,14 +309,14 @@ class Stream:
         except asyncio.CancelledError:  # of the item's answer; what was superseded or given up is settled by then
             entry.settle(Refused(Reason.INTERNAL))
 
-    async def _until_taken(self, entry: _Entry, served: ServedVersion) -> None:
+    async def _until_taken(self, entry: _FrameUnderway, served: ServedVersion) -> None:
         """Wait for the room that other streams' frames have taken since this one was read."""
         size = len(entry.frame.data)
         with self._engine.holding(size):
             while not served.scheduler.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
                 await asyncio.sleep(_READY_SECONDS)
 
-    def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:
+    def _ended(self, entry: _FrameUnderway, task: asyncio.Task[None]) -> None:
         with self._guarded(entry):
             if not task.cancelled():
                 task.result()

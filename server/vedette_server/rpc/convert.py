@@ -32,7 +32,7 @@ from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.standing import State, why
-from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
+from vedette_server.engine.stream import MOST_IN_FLIGHT, DropPolicy, DropReason, Frame, StreamSettings, Told
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, sheet, summary
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
 from vedette_server.repository.repository import ModelVersion
@@ -154,7 +154,7 @@ def priority(options: detection_service_pb2.DetectOptions) -> Priority:
 
 def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str) -> StreamSettings:
     """What holds for a whole stream. Raises `Refused`: STREAM_NOT_CONFIGURED."""
-    policy = _named(Policy, config, "drop_policy")
+    policy = _named(DropPolicy, config, "drop_policy")
     most = config.max_in_flight if config.HasField("max_in_flight") else None
     if policy is None:
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="drop_policy", seen=config.drop_policy, most=MOST_IN_FLIGHT)

@@ -25,7 +25,7 @@ _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn
 
 
 @dataclass(frozen=True)
-class Sample:
+class AskedImage:
     """An image and what was asked about it."""
 
     spec: ImageSpec
@@ -42,7 +42,7 @@ class Diagnostician:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def diagnose(self, served: ServedVersion, sample: Sample, *, thumbnails: bool) -> Diagnosis:
+    async def diagnose(self, served: ServedVersion, sample: AskedImage, *, thumbnails: bool) -> Diagnosis:
         """Try everything that can have gone wrong with an image.
 
         Raises `Refused` for what `convert.check` and decoding find, MODEL_NOT_READY, OVERLOADED.
@@ -64,7 +64,7 @@ class Diagnostician:
         finally:
             self._waiting -= 1
 
-    async def _diagnose(self, served: ServedVersion, sample: Sample, *, thumbnails: bool) -> Diagnosis:
+    async def _diagnose(self, served: ServedVersion, sample: AskedImage, *, thumbnails: bool) -> Diagnosis:
         as_sent = await self.try_one(served, sample, Mistake.NONE, thumbnail=thumbnails)
         contract, answer = served.model.contract, as_sent.answer
         assert answer.pixels is not None  # noqa: S101  workers observe
@@ -75,7 +75,7 @@ class Diagnostician:
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 
     async def try_one(
-        self, served: ServedVersion, sample: Sample, mistake: Mistake, *, thumbnail: bool = False
+        self, served: ServedVersion, sample: AskedImage, mistake: Mistake, *, thumbnail: bool = False
     ) -> Candidate:
         """Infer an image with one mistake undone, when the budget allows it. Raises `Refused`."""
         options = msgspec.structs.replace(sample.options, outputs=_OUTPUTS, undo=mistake, thumbnail=thumbnail)

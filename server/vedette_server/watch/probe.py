@@ -21,10 +21,10 @@ from vedette_server.engine.served import ServedVersion
 from vedette_server.explain.diagnosis import Candidate, Diagnosis
 from vedette_server.explain.explain import Context, explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
-from vedette_server.explain.trial import Trial, Verdict
+from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.repository.repository import ModelVersion
-from vedette_server.watch.diagnostician import Diagnostician, Sample
-from vedette_server.watch.sources import Key, Source, Sources
+from vedette_server.watch.diagnostician import AskedImage, Diagnostician
+from vedette_server.watch.sources import Key, SourceRecord, Sources
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ _UNEXPLAINED = {Code.QUIET_SCENE, Code.NO_PROPOSALS}
 class _Frame:
     """A frame of a source, and what it gave as sent."""
 
-    sample: Sample
+    sample: AskedImage
     answer: Answer
     seen: float  # on the monotonic clock
 
@@ -63,9 +63,9 @@ class Probe:
         self._monitor = unfailing(monitor)
         self._diagnostician = Diagnostician(share) if share else None
         self._sources = Sources()
-        self._suspects: dict[Source, ModelVersion] = {}
+        self._suspects: dict[SourceRecord, ModelVersion] = {}
         self._task: asyncio.Task[None] | None = None
-        self._on_trial: Source | None = None
+        self._on_trial: SourceRecord | None = None
         self._last: _Frame | None = None  # that counted
         self._next: asyncio.Future[_Frame] | None = None  # waited for
 
@@ -84,7 +84,7 @@ class Probe:
             item.source,
         )
         findings = explain(answer, served.model.contract, context)
-        frame = _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic())
+        frame = _Frame(AskedImage(item.spec, item.data, item.options), answer, time.monotonic())
         self._look_into(served, source, frame, findings)
         self._forget_gone(frame.seen)
         return findings
@@ -110,14 +110,16 @@ class Probe:
         if self._diagnostician is None:
             raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
         require(Output.BOXES, served.model.contract)
-        sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
+        sample: AskedImage | None = AskedImage(query.image, query.data, resolve(query.asked, served.model.contract))
         if sampled:
             sample = self._sources.sample(_key(served, query.source))
         if sample is None:
             raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
         return await self._diagnostician.diagnose(served, sample, thumbnails=True)
 
-    def _look_into(self, served: ServedVersion, source: Source, frame: _Frame, findings: tuple[Finding, ...]) -> None:
+    def _look_into(
+        self, served: ServedVersion, source: SourceRecord, frame: _Frame, findings: tuple[Finding, ...]
+    ) -> None:
         if self._diagnostician is None:
             return
         if self._on_trial is source:
@@ -144,7 +146,7 @@ class Probe:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame) -> None:
+    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame) -> None:
         try:
             suspicion = await self._investigate(doctor, served, source, frame)
         except (Refused, TimeoutError) as error:  # the version has gone, or the source has
@@ -153,7 +155,7 @@ class Probe:
             return
         self._conclude(served, source, suspicion)
 
-    def _conclude(self, served: ServedVersion, source: Source, suspicion: Finding | None) -> None:
+    def _conclude(self, served: ServedVersion, source: SourceRecord, suspicion: Finding | None) -> None:
         now = time.monotonic()
         if suspicion:
             source.fruitless, source.quiet_until = 0, now + _HOLD_SECONDS
@@ -165,7 +167,7 @@ class Probe:
             log.info("no_cause_found", **_names(source.key))
         self._tell(served.model, source, suspicion)
 
-    def _tell(self, model: ModelVersion, source: Source, suspicion: Finding | None) -> None:
+    def _tell(self, model: ModelVersion, source: SourceRecord, suspicion: Finding | None) -> None:
         source.suspicion = suspicion
         self._suspects.pop(source, None)
         if suspicion:
@@ -173,7 +175,7 @@ class Probe:
         self._monitor.suspected(model, source.key.name, suspicion.code if suspicion else None)
 
     async def _investigate(
-        self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame
+        self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame
     ) -> Finding | None:
         """Diagnose empty frames until one tells something, then put that on trial."""
         for _ in range(_TRIES):
@@ -209,9 +211,9 @@ class Probe:
                 gained = undone.gains_on(as_sent)
                 if gained or as_sent.gains_on(undone) or not undone.detections:  # else both found as much
                     trial.count(gained=gained)
-                if trial.verdict is Verdict.FAULTY:
+                if trial.verdict is TrialVerdict.FAULTY:
                     return _suspicion(mistake, trial)
-                if trial.verdict is Verdict.HONEST:
+                if trial.verdict is TrialVerdict.HONEST:
                     del trials[mistake]
         return None
 
