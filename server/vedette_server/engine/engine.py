@@ -32,7 +32,10 @@ _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come
 
 
 class Engine:
-    """Finds the version that answers a query, and tells the monitor what became of each."""
+    """Finds the version that answers a query, and tells the monitor what became of each.
+
+    It is long because it is the one way in: what comes and goes, who is found and what is drained are of one list.
+    """
 
     def __init__(self, settings: PoolSettings, monitor: Monitor, watcher: Watcher, max_seconds: float) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed

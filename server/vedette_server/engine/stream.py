@@ -112,7 +112,8 @@ class _FrameUnderway:
 class Stream:
     """One stream. `put` takes its frames, `told` gives what became of them; each in a task of its own.
 
-    A context manager: on leaving it, everything that is still under way is given up at once.
+    A context manager: on leaving it, everything that is still under way is given up at once. It is long because both
+    policies share the frames that are under way: to take one, to drop one and to end one are steps of the same course.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked, owner: Flow | None = None) -> None:
