@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from vedette.v1 import image_pb2
-from vedette_server.contract.contract import Limits, ResizeRule
+from vedette_server.contract.contract import ImageLimits, ResizeRule
 from vedette_server.contract.refusal import Reason
 from vedette_server.contract.resize import output_shape
 
@@ -52,7 +52,7 @@ class Target:
     name: str
     channels: int
     resize: ResizeRule
-    limits: Limits = field(default_factory=Limits)
+    limits: ImageLimits = field(default_factory=ImageLimits)
 
 
 @dataclass(frozen=True)

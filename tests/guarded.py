@@ -24,13 +24,14 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.access import tokens
-from vedette_server.access.access import Access, Sources
+from vedette_server.access.access import Access, AccessSources
 from vedette_server.addresses import Tcp
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import State
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests.authority import Authority, Pair
 from tests.integration.test_engine import MODEL, SETTINGS
@@ -56,16 +57,17 @@ class Models:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
 
     async def _start(self) -> Engine:
-        engine = Engine(dataclasses.replace(SETTINGS, workers=1, max_queued=64), self.metrics, max_seconds=60)
+        settings = dataclasses.replace(SETTINGS, workers=1, max_queued=64)
+        engine = Engine(settings, self.metrics, Probe(self.metrics), max_seconds=60)
         for name in MODELS:
             engine.load(dataclasses.replace(MODEL, name=name))
-        while any(served.state is not State.READY for served in engine.served):
+        while any(served.standing.state is not State.READY for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
         return engine
 
     @contextlib.contextmanager
-    def behind(self, sources: Sources) -> Iterator["Guarded"]:
+    def behind(self, sources: AccessSources) -> Iterator["Guarded"]:
         """Servers that let in whom those files name."""
 
         async def start() -> tuple[Guarded, RpcServer, HttpServer, asyncio.Task[None]]:

@@ -8,7 +8,7 @@ import torch
 import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import plugins
 from vedette_server.predictor.config import plain
 
@@ -111,5 +111,5 @@ def write(root: Path, name: str, **changes: object) -> Path:
     torch.save({"model": model(name).state_dict()}, files / f"{name}.pth")
     given = {"classes": kind.classes, "stuff": kind.stuff, "plugins": kind.plugins, **changes}
     golden = given.pop("golden", None)
-    source = Source(str(files / f"{name}.yaml"), files / f"{name}.pth", **given)  # type: ignore[arg-type]
+    source = ModelSource(str(files / f"{name}.yaml"), files / f"{name}.pth", **given)  # type: ignore[arg-type]
     return import_model(root, name, source, golden)  # type: ignore[arg-type]

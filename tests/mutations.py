@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import save
 from vedette_server.contract.contract import Names
-from vedette_server.importer import Source, import_model, write_version
+from vedette_server.importer import ModelSource, import_model, write_version
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
@@ -188,7 +188,7 @@ def importing(base: Path, folder: Path, seed: int) -> None:
     data = config_bytes(rng, config) if rng.random() < 0.6 else (base / "base.yaml").read_bytes()
     (folder / "config.yaml").write_bytes(data)
     (folder / "model.pth").write_bytes(checkpoint_bytes(rng, state))
-    source = Source(str(folder / "config.yaml"), folder / "model.pth", classes=families.CLASSES)
+    source = ModelSource(str(folder / "config.yaml"), folder / "model.pth", classes=families.CLASSES)
     import_model(folder / "repository", "model", source)
 
 

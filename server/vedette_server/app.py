@@ -11,13 +11,14 @@ import structlog
 from vedette_server import addresses, environment
 from vedette_server.access.access import Access
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings
+from vedette_server.engine.settings import PoolSettings
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import RepositoryError
 from vedette_server.repository.shelf import Shelf
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
 from vedette_server.settings import Settings
+from vedette_server.watch.probe import Probe
 
 log = structlog.get_logger()
 
@@ -50,7 +51,7 @@ class App:
             memory_bytes=settings.worker_memory_bytes,
             violated=_log_violations if settings.check_invariants else None,
         )
-        self._engine = Engine(pool, metrics, settings.max_request_seconds, settings.diagnose_share)
+        self._engine = Engine(pool, metrics, Probe(metrics, settings.diagnose_share), settings.max_request_seconds)
         most = max(model.contract.limits.max_bytes for model in models)
         self._access = Access(settings.sources, metrics.reloaded)
         self._rpc = RpcServer(self._engine, most, settings.max_streams, self._access)

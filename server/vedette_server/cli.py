@@ -177,12 +177,12 @@ def import_(
 
     Nothing in it is run, but what --plugin and --run-config name.
     """
-    from vedette_server.importer import Source, import_model  # imports torch, which serving must not
+    from vedette_server.importer import ModelSource, import_model  # imports torch, which serving must not
 
     if not is_model_name(name):
         fail(f"a model cannot be called {name!r}: its name is one folder's, of {RULE}", USAGE)
     warnings.simplefilter("ignore")  # other people's, about their own code
-    source = Source(**given, ignore_keys=[key for keys in ignore_keys for key in keys])
+    source = ModelSource(**given, ignore_keys=[key for keys in ignore_keys for key in keys])
     try:
         folder = import_model(repository, name, source, golden, main.say)
     except LoadRefusedError as error:

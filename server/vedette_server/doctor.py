@@ -16,7 +16,7 @@ _INSTALL = "run `make demo` once, which installs everything, or see deploy/detec
 
 
 @dataclass(frozen=True)
-class Check:
+class Examination:
     """What was looked at, what was seen, and what to do if that will not do."""
 
     name: str
@@ -25,7 +25,7 @@ class Check:
     fix: str
 
 
-def checks() -> Iterator[Check]:
+def checks() -> Iterator[Examination]:
     """Make every check, in the order in which one depends on another."""
     for name, look, fix in (
         ("Python", _python, "use Python 3.11 or newer"),
@@ -47,11 +47,11 @@ def checks() -> Iterator[Check]:
         yield _check(name, look, fix)
 
 
-def _check(name: str, look: Callable[[], str], fix: str) -> Check:
+def _check(name: str, look: Callable[[], str], fix: str) -> Examination:
     try:
-        return Check(name, passed=True, seen=look(), fix=fix)
+        return Examination(name, passed=True, seen=look(), fix=fix)
     except Exception as error:  # noqa: BLE001  whatever is wrong, it is to be shown
-        return Check(name, passed=False, seen=f"{type(error).__name__}: {error}", fix=fix)
+        return Examination(name, passed=False, seen=f"{type(error).__name__}: {error}", fix=fix)
 
 
 def _python() -> str:

@@ -40,7 +40,7 @@ _SCRATCH = ".import-"  # and the process's id; never taken for a version, whose 
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model as it is found: where it is, and what cannot be read from it."""
 
     config: str  # a file, or a path within the model zoo
@@ -58,7 +58,7 @@ class Source:
 def import_model(
     root: Path,
     name: str,
-    source: Source,
+    source: ModelSource,
     golden: Path | None = None,
     tell: Callable[[str], object] = lambda _note: None,
 ) -> Path:
@@ -110,7 +110,7 @@ def _folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _names(config: Mapping[str, Any], source: Source, produced: Produced | None) -> Names:
+def _names(config: Mapping[str, Any], source: ModelSource, produced: Produced | None) -> Names:
     """The names that were given, or those that Detectron2 itself knows for the config's datasets.
 
     The classes of a model that finds no objects are those of pixels. Where nobody names those of pixels, they are those

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from vedette_server import addresses, environment
 from vedette_server.access import fetched
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 from vedette_server.environment import PREFIX
 
 BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def sources(self) -> Sources:
+    def sources(self) -> AccessSources:
         """Who may call. Raises `ValueError` for what is there without what belongs to it."""
         pairs = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
         names = ("jwt_issuer", "jwt_audience")
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
             if getattr(self, given) and not getattr(self, needed):
                 msg = f"{given} is of no use without {needed}: give both"
                 raise ValueError(msg)
-        return Sources(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Sources)})
+        return AccessSources(**{field.name: getattr(self, field.name) for field in dataclasses.fields(AccessSources)})
 
     @classmethod
     def settings_customise_sources(

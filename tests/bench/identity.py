@@ -13,15 +13,17 @@ import numpy as np
 from vedette_server import logs
 from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.contract import Limits
+from vedette_server.contract.contract import ImageLimits
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool import memory
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests.unit.test_contract import contract
 
@@ -52,13 +54,21 @@ async def main() -> None:
     root = str(Path(__file__).parents[2])  # workers import only what is installed, or named here
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.getenv("PYTHONPATH")])])
     memory.keep_freed()
-    model = ModelVersion("identity", 1, Path(), "", contract(limits=Limits()), ())
-    settings = PoolSettings("tests.bench.identity:identity", 1, 1, ("cpu",), 64, 2**30)
-    engine = Engine(settings, Metrics(), 30)
-    server = RpcServer(engine, Limits().max_bytes, 1)
+    model = ModelVersion("identity", 1, Path(), "", contract(limits=ImageLimits()), ())
+    settings = PoolSettings(
+        factory="tests.bench.identity:identity",
+        workers=1,
+        threads=1,
+        devices=("cpu",),
+        max_queued=64,
+        max_queued_bytes=2**30,
+    )
+    metrics = Metrics()
+    engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
+    server = RpcServer(engine, ImageLimits().max_bytes, 1)
     address = await server.start(Tcp("127.0.0.1", 0))
     served = engine.load(model)
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     print(address.rpartition(":")[2], flush=True)

@@ -13,13 +13,13 @@ import numpy as np
 from vedette_server import baseline
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.refusal import Reason
-from vedette_server.engine import sources
 from vedette_server.engine.query import Outcome
-from vedette_server.engine.sources import Key, Sources
 from vedette_server.explain.explain import Context, explain
 from vedette_server.monitor import baselines, streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch import sources
+from vedette_server.watch.sources import Key, Sources
 
 WORKERS = 2
 START = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)  # a Monday, at midnight

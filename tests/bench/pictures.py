@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Limits
+from vedette_server.contract.contract import ImageLimits
 from vedette_server.contract.image import EncodedImage, Orientation
 from vedette_server.contract.refusal import Reason, Refused
 
@@ -29,7 +29,7 @@ from tests.pictures import large, pictures
 from tests.unit.test_contract import contract
 
 MIB = 2**20
-LIMITS = Limits(max_pixels=12_000_000)  # whose pixels take a tenth of a gigabyte in each of their forms
+LIMITS = ImageLimits(max_pixels=12_000_000)  # whose pixels take a tenth of a gigabyte in each of their forms
 # Bytes beyond what the process had before. To open a WebP, libwebp asks for two of its pictures, at most 32 MiB of each
 # from memory that was used before.
 CHECK_CEILING, DECODE_CEILING = 80 * MIB, 512 * MIB

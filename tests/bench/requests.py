@@ -31,11 +31,12 @@ from google.rpc import error_details_pb2, status_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_server.access.access import Access, Credentials
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.contract import Input, Limits
+from vedette_server.contract.contract import ImageLimits, Input
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, ServedVersion
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool.process import Worker
 from vedette_server.repository import repository
@@ -44,12 +45,13 @@ from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import _handlers
 from vedette_server.settings import BUNDLED_REPOSITORY
+from vedette_server.watch.probe import Probe
 
 from tests import wire_requests
 
 MIB = 2**20
 CEILING = 64 * MIB  # that the process may grow by, once it is warm
-LIMITS = Limits(max_bytes=120_000, max_pixels=40_000, max_edge=1_000)
+LIMITS = ImageLimits(max_bytes=120_000, max_pixels=40_000, max_edge=1_000)
 ANSWERED = "answered"
 _HANG_SECONDS = 20  # of one request
 _WARM = 2_000  # requests
@@ -133,8 +135,17 @@ class Service:
     def __init__(self) -> None:
         (version,) = repository.read(BUNDLED_REPOSITORY)
         contract = dataclasses.replace(version.contract, limits=LIMITS, inputs=tuple(Input))
-        settings = PoolSettings("", 1, 1, ("cpu",), max_queued=64, max_queued_bytes=2**26, golden_seconds=0)
-        self._engine = Engine(settings, Metrics(), max_seconds=_HANG_SECONDS / 2)
+        settings = PoolSettings(
+            factory="",
+            workers=1,
+            threads=1,
+            devices=("cpu",),
+            max_queued=64,
+            max_queued_bytes=2**26,
+            golden_seconds=0,
+        )
+        metrics = Metrics()
+        self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=_HANG_SECONDS / 2)
         with mock.patch.object(ServedVersion, "run"):  # no process is started
             served = self._engine.load(dataclasses.replace(version, contract=contract))
         served._pool.workers.append(cast("Worker", _Inline()))

@@ -27,7 +27,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_client import Client
 from vedette_server import importer
-from vedette_server.contract.contract import Limits, Names, ResizeRule
+from vedette_server.contract.contract import ImageLimits, Names, ResizeRule
 from vedette_server.predictor.config import plain
 from vedette_server.rpc.errors import TABLE
 from vedette_server.settings import BUNDLED_REPOSITORY
@@ -90,7 +90,7 @@ def targets(server: running.Server) -> list[Target]:
         for name, share in _SHARES.items():
             terms = client.model(name).contract
             rule = ResizeRule(terms.shortest_edge, terms.longest_edge)
-            limits = Limits(terms.max_bytes, terms.max_pixels, terms.max_edge)
+            limits = ImageLimits(terms.max_bytes, terms.max_pixels, terms.max_edge)
             found += share * [Target(name, terms.channels, rule, limits)]
     return found
 

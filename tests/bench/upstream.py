@@ -21,7 +21,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from safetensors.torch import load_file
 from vedette_client import Client, Result
 from vedette_server.contract.types import UInt8Array
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import lazy
 from vedette_server.predictor.predictor import read_config
 
@@ -120,7 +120,7 @@ def _serve() -> None:
             model = instantiate(LazyConfig.load(str(file)).model)
             zoo.spread(model, torch.rand(3, 160, 208) * 255, pixels.shape[:2])
             torch.save({"model": model.state_dict()}, weights)
-            import_model(repository, name, Source(str(file), weights, run_config=True))
+            import_model(repository, name, ModelSource(str(file), weights, run_config=True))
         torch.set_num_threads(1)  # as the workers have
         with running.server("--repository", str(repository), "--threads", "1") as server:
             for name in _CONFIGS:

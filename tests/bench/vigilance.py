@@ -19,10 +19,12 @@ from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import Asked
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor import streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch.probe import Probe
 
 from tests.unit.test_contract import contract
 from tests.unit.test_metrics import outcome
@@ -54,15 +56,34 @@ class Timed:
 async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[float]:
     """The share that counting has in each of some requests, one after the other, as a stream's frames."""
     metrics = Timed(Metrics())
-    engine = Engine(PoolSettings(PREDICTOR, 1, threads, ("cpu",), 64, 2**30, golden_seconds=0), metrics, 30)
+    settings = PoolSettings(
+        factory=PREDICTOR,
+        workers=1,
+        threads=threads,
+        devices=("cpu",),
+        max_queued=64,
+        max_queued_bytes=2**30,
+        golden_seconds=0,
+    )
+    engine = Engine(settings, metrics, Probe(metrics), max_seconds=30)
     served = engine.load(version)
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     shares = []
     for _ in range(WARM_UP + REQUESTS):
         before, started = metrics.seconds, time.perf_counter()
-        query = Query("", "", EncodedImage(), data, Asked(), None, source="gate", request_id="bench", captured=0)
+        query = Query(
+            model="",
+            version="",
+            image=EncodedImage(),
+            data=data,
+            asked=Asked(),
+            seconds=None,
+            source="gate",
+            request_id="bench",
+            captured=0,
+        )
         await engine.detect(query)
         shares.append((metrics.seconds - before) / (time.perf_counter() - started))
     await engine.stop()

@@ -39,7 +39,7 @@ from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import lazy
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import load, read_config
@@ -226,7 +226,7 @@ def write(path: str, folder: Path, name: str = "zoo") -> Path:
     except Exception:  # noqa: BLE001  as above
         state = {"nothing": torch.zeros(1)}
     torch.save({"model": state}, weights)
-    return import_model(folder, name, Source(file, weights, run_config=True))
+    return import_model(folder, name, ModelSource(file, weights, run_config=True))
 
 
 def _spread(model: nn.Module) -> None:

@@ -39,7 +39,7 @@ from vedette_server.access import certificates, jwts, policy, tokens
 from vedette_server.access.files import AccessError
 from vedette_server.contract import avif, convert, layout, markup, tiff
 from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, StageTimes
-from vedette_server.contract.contract import Input, Limits
+from vedette_server.contract.contract import ImageLimits, Input
 from vedette_server.contract.image import (
     ChannelOrder,
     EncodedImage,
@@ -125,7 +125,7 @@ def _file(data: bytes, name: str) -> Path:
 @functools.cache
 def _model() -> repository.ModelVersion:
     (version,) = repository.read(BUNDLED_REPOSITORY)
-    contract = dataclasses.replace(version.contract, limits=Limits(2**20, 2**18, 4_096), inputs=tuple(Input))
+    contract = dataclasses.replace(version.contract, limits=ImageLimits(2**20, 2**18, 4_096), inputs=tuple(Input))
     return dataclasses.replace(version, contract=contract)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vedette_client import Client, LocalError, NotPermitted, Overloaded, Tls, Unauthenticated
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 from vedette_server.access.policy import Verb
 from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
@@ -132,8 +132,8 @@ class Office:
         }
 
     @property
-    def sources(self) -> Sources:
-        return Sources(
+    def sources(self) -> AccessSources:
+        return AccessSources(
             tls_cert=self.pair.cert,
             tls_key=self.pair.key,
             tokens=self.tokens.path,
@@ -271,7 +271,7 @@ def test_any_policy_is_held_to_over_the_wire(
 
 def test_without_a_policy_whoever_is_known_may_do_everything(models: Models, tmp_path: Path) -> None:
     tokens = Tokens(tmp_path / "tokens")
-    with models.behind(Sources(tokens=tokens.path)) as at:
+    with models.behind(AccessSources(tokens=tokens.path)) as at:
         with Caller(at, None, Shown(tokens.add("somebody"))) as known:
             assert {known.call(str(verb), "cars") for verb in Verb} == {OK}
         with Caller(at, None, Shown()) as stranger:
@@ -281,7 +281,7 @@ def test_without_a_policy_whoever_is_known_may_do_everything(models: Models, tmp
 
 
 def test_without_anything_everybody_may_do_everything(models: Models) -> None:
-    with models.behind(Sources()) as at, Caller(at, None, Shown("whatever")) as caller:
+    with models.behind(AccessSources()) as at, Caller(at, None, Shown("whatever")) as caller:
         assert {caller.call(str(verb), "cars") for verb in Verb} == {OK}
 
 
@@ -349,7 +349,7 @@ def test_a_header_that_is_no_bearer_token(models: Models, tmp_path: Path) -> Non
         [("authorization", f"Bearer {good}x")],
         [("authorization", "")],
     ]
-    with models.behind(Sources(tokens=tokens.path)) as at, Caller(at, None, Shown()) as caller:
+    with models.behind(AccessSources(tokens=tokens.path)) as at, Caller(at, None, Shown()) as caller:
         for metadata in odd:
             caller._metadata = metadata
             assert caller.call("detect", "cars") == REFUSED, metadata
@@ -365,7 +365,7 @@ def test_nothing_of_a_request_is_waited_for_before_its_caller_is_known(models: M
         sent.wait(60)
         yield from ()
 
-    with models.behind(Sources(tokens=tokens.path)) as at, grpc.insecure_channel(at.address) as channel:
+    with models.behind(AccessSources(tokens=tokens.path)) as at, grpc.insecure_channel(at.address) as channel:
         for method in ("Detect", "Diagnose", "ListModels", "GetModel"):
             call = channel.stream_unary(f"/{guard.SERVICE}/{method}")
             with pytest.raises(grpc.RpcError) as caught:
@@ -375,7 +375,7 @@ def test_nothing_of_a_request_is_waited_for_before_its_caller_is_known(models: M
 
 
 def test_a_call_without_a_request_is_told_so(models: Models) -> None:
-    with models.behind(Sources()) as at, grpc.insecure_channel(at.address) as channel:
+    with models.behind(AccessSources()) as at, grpc.insecure_channel(at.address) as channel:
         with pytest.raises(grpc.RpcError) as caught:
             channel.stream_unary(f"/{guard.SERVICE}/Detect")(iter([]), timeout=30)
         assert reason_of(caught.value) == "REQUEST_UNREADABLE"
@@ -383,7 +383,7 @@ def test_a_call_without_a_request_is_told_so(models: Models) -> None:
 
 def test_a_header_of_any_bytes_is_no_bug(models: Models, tmp_path: Path) -> None:
     tokens = Tokens(tmp_path / "tokens")
-    with models.behind(Sources(tokens=tokens.path)) as at:
+    with models.behind(AccessSources(tokens=tokens.path)) as at:
         host, _, port = at.http.removeprefix("http://").partition(":")
         for value in (b"Bearer \xff\xfe", b"\xff", b"Bearer " + b"A" * 8_000, b"Bearer a.b.\xed\xa0\x80"):
             with socket.create_connection((host, int(port)), 30) as connection:
@@ -398,7 +398,7 @@ def test_a_revoked_token_is_refused_from_the_next_call_on(models: Models, tmp_pa
     tokens = Tokens(tmp_path / "tokens")
     first, second = tokens.add("first"), tokens.add("second")
     with (
-        models.behind(Sources(tokens=tokens.path)) as at,
+        models.behind(AccessSources(tokens=tokens.path)) as at,
         Caller(at, None, Shown(first)) as revoked,
         Caller(at, None, Shown(second)) as honest,
     ):
@@ -587,7 +587,7 @@ def test_files_that_are_none_are_named_at_once(given: Any, said: str) -> None:
 
 def test_tls_and_its_absence_are_told_apart(models: Models, office: Office, tmp_path: Path) -> None:
     other = Authority(tmp_path / "other")
-    with models.behind(office.sources) as at, models.behind(Sources()) as plain:
+    with models.behind(office.sources) as at, models.behind(AccessSources()) as plain:
         for address, tls, said in (
             (at.address, other.tls(), "does not prove to be that server"),
             (plain.address, office.authority.tls(), "does not speak TLS"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 
 from tests.guarded import AUDIENCE, ISSUER, Caller, Issuer, Models, Shown, Tokens, reason_of
 
@@ -34,7 +34,7 @@ class Office:
         self.issuer = Issuer(folder / "jwks.json")
         self.policy = folder / "policy.toml"
         self.policy.write_text(RULES)
-        self.sources = Sources(
+        self.sources = AccessSources(
             tokens=self.tokens.path,
             jwks=self.issuer.path,
             jwt_issuer=ISSUER,
@@ -96,7 +96,7 @@ def counted(models: Models, reason: str) -> float:
 def test_a_stream_too_many_is_counted(models: Models) -> None:
     over, before = threading.Event(), counted(models, "TOO_MANY_STREAMS")
     with contextlib.ExitStack() as stack:
-        at = stack.enter_context(models.behind(Sources()))
+        at = stack.enter_context(models.behind(AccessSources()))
         caller = stack.enter_context(Caller(at, None, Shown()))
         for _ in range(8):
             next(stack.enter_context(caller.stream("cars", over)))

@@ -16,13 +16,15 @@ from vedette_server.addresses import Tcp
 from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
 from vedette_server.repository.baseline import read as read_baseline
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.http import HttpServer
 from vedette_server.settings import BUNDLED_REPOSITORY
+from vedette_server.watch.probe import Probe
 
 from tests import invariants, running
 from tests.bench import labelled
@@ -131,9 +133,15 @@ class Replica:
     def __init__(self, model: ModelVersion) -> None:
         metrics = Metrics()
         settings = PoolSettings(
-            "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+            factory="tests.integration.test_probe:world",
+            workers=1,
+            threads=1,
+            devices=("cpu",),
+            max_queued=64,
+            max_queued_bytes=10_000_000,
+            violated=invariants.note,
         )
-        self._engine = Engine(settings, metrics, max_seconds=60)
+        self._engine = Engine(settings, metrics, Probe(metrics), max_seconds=60)
         self._http = HttpServer(metrics, lambda: True)
         self._model = model
         self._address = ""
@@ -141,7 +149,7 @@ class Replica:
     async def start(self) -> str:
         self._address = await self._http.start(Tcp("127.0.0.1", 0))
         served = self._engine.load(self._model)
-        while served.state is not State.READY:
+        while served.standing.state is not State.READY:
             self._engine.changed.clear()
             await self._engine.changed.wait()
         return self._address

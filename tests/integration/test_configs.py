@@ -13,7 +13,7 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.config.compat import downgrade_config
 from vedette_server.contract.loading import Check, LoadRefusedError
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor.config import plain, resolve
 
 from tests.families import CLASSES, PLUGINS, config
@@ -90,7 +90,7 @@ def test_a_saved_lazy_config_is_read_as_the_program(tmp_path: Path) -> None:
     assert "!!python/object" in (tmp_path / "config.yaml").read_text()
     assert resolve(str(tmp_path / "config.yaml")) == resolve(str(LAZY), run=True)
     torch.save({"model": instantiate(program.model).state_dict()}, tmp_path / "m.pth")
-    source = Source(str(tmp_path / "config.yaml"), tmp_path / "m.pth", classes=CLASSES)
+    source = ModelSource(str(tmp_path / "config.yaml"), tmp_path / "m.pth", classes=CLASSES)
     assert import_model(tmp_path / "repository", "lazy", source).is_dir()
 
 

@@ -22,8 +22,9 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Monitor, Outcome, Query
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.served import PoolSettings, State
-from vedette_server.engine.stream import Fate, Frame, Policy, Stream, StreamSettings
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
+from vedette_server.engine.stream import DropPolicy, Fate, Frame, Stream, StreamSettings
 from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
@@ -31,6 +32,7 @@ from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.repository.shelf import RefusedVersion
+from vedette_server.watch.probe import Probe
 
 from tests import invariants, running
 from tests.unit.test_contract import contract
@@ -150,10 +152,10 @@ class Silent:
 
 MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
 SETTINGS = PoolSettings(
-    "tests.integration.test_engine:scripted",
-    2,
-    1,
-    ("cpu",),
+    factory="tests.integration.test_engine:scripted",
+    workers=2,
+    threads=1,
+    devices=("cpu",),
     max_queued=4,
     max_queued_bytes=10_000_000,
     violated=invariants.note,
@@ -163,13 +165,15 @@ SETTINGS = PoolSettings(
 def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     data = bytes([first]) + bytes([7]) * (size - 1)
     width = min(size // 3, 1000)
-    return Query("", "", RawImage(PixelFormat.BGR8, size // 3 // width, width), data, Asked(), seconds)
+    image = RawImage(PixelFormat.BGR8, size // 3 // width, width)
+    return Query(model="", version="", image=image, data=data, asked=Asked(), seconds=seconds)
 
 
 async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
-    engine = Engine(settings, monitor or Silent(), max_seconds=60)
+    monitor = monitor or Silent()
+    engine = Engine(settings, monitor, Probe(monitor), max_seconds=60)
     engine.load(MODEL)
-    while engine.served[0].state is not until:
+    while engine.served[0].standing.state is not until:
         engine.changed.clear()
         await engine.changed.wait()
     return engine
@@ -241,13 +245,13 @@ async def test_a_version_is_not_ready_while_no_worker_answers_anything() -> None
     await asyncio.sleep(0)
     for _ in range(3):
         await engine.detect(query(0))
-        served.look()
+        served.standing.look()
         assert engine.ready, "the other worker answers what comes"
     os.kill(second, signal.SIGSTOP)
     held.append(asyncio.create_task(engine.detect(query(0))))
     while engine.ready:  # as long as it takes to begin
         await asyncio.sleep(0.01)
-        served.look()
+        served.standing.look()
     for pid in (first, second):
         os.kill(pid, signal.SIGCONT)
     await asyncio.gather(*held)
@@ -264,9 +268,9 @@ async def test_callers_that_give_up_do_not_make_it_ready() -> None:
     for _ in range(3 * DEPTH):  # they have some, and some wait
         with pytest.raises(Refused):
             await engine.detect(query(0, seconds=0.05))
-        since.add(engine.served[0]._owes_since)
+        since.add(engine.served[0].standing._owes_since)
     assert len(since - {None}) == 1
-    engine.served[0].look()
+    engine.served[0].standing.look()
     assert not engine.ready
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
@@ -311,7 +315,7 @@ async def test_what_has_time_waits_for_workers_that_were_lost(engine: Engine) ->
         while served.pids:
             engine.changed.clear()
             await engine.changed.wait()
-        assert served.state is State.UNAVAILABLE
+        assert served.standing.state is State.UNAVAILABLE
         with pytest.raises(Refused) as caught:
             await engine.detect(query(0, seconds=0.0001))
         assert caught.value.reason is Reason.MODEL_NOT_READY
@@ -392,7 +396,7 @@ async def test_an_estimate_that_is_wrong_refuses_nothing_for_ever(engine: Engine
         engine.changed.clear()
         await engine.changed.wait()
     for _ in range(20):
-        served._estimate.learn((1, 100), 60.0)
+        served.scheduler._estimate.learn((1, 100), 60.0)
     for _ in range(3):
         assert (await engine.detect(query(0, seconds=5.0))).answer.evidence.best_score == 7 * 299
     busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(SETTINGS.workers)]
@@ -446,7 +450,7 @@ def starved(**_start: object) -> Scripted:
 async def test_what_a_model_fails_for_want_of_memory_is_that_and_no_fault_of_its_own() -> None:
     starving = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:starved")
     engine = await started(starving, State.UNAVAILABLE)
-    assert engine.served[0].state_reason.startswith("OUT_OF_MEMORY: ")
+    assert engine.served[0].standing.reason.startswith("OUT_OF_MEMORY: ")
     await engine.stop()
 
 
@@ -466,7 +470,7 @@ async def test_a_version_need_not_take_what_the_one_before_took(engine: Engine) 
     before, after = dataclasses.replace(MODEL, golden=tuple(pictures)), dataclasses.replace(MODEL, version=2)
     engine.served[0].model = before
     newest = engine.load(after)
-    while newest.state is not State.READY:
+    while newest.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     assert (await engine.detect(query(0))).model is after
@@ -484,7 +488,7 @@ async def test_a_version_that_comes_back_before_it_has_gone_is_loaded_after_it()
     await asyncio.gather(slow, going)
     engine.replace([MODEL])
     (back,) = engine.served
-    while back.state is not State.READY:
+    while back.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     await engine.detect(query(0))
@@ -493,7 +497,14 @@ async def test_a_version_that_comes_back_before_it_has_gone_is_loaded_after_it()
 
 
 async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine) -> None:
-    settings = StreamSettings("", "", Policy.LATEST, Priority.NORMAL, "camera", max_in_flight=1)
+    settings = StreamSettings(
+        model="",
+        version="",
+        policy=DropPolicy.LATEST,
+        priority=Priority.NORMAL,
+        name="camera",
+        max_in_flight=1,
+    )
     with Stream(engine, settings, Asked()) as stream:
         for frame_id, first in enumerate((SLEEP, 0, 0)):
             sent = query(first)
@@ -512,7 +523,14 @@ async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room
     sent = query(SLEEP, roomy // 3 - roomy // 3 % 3_000)
 
     async def fates() -> list[Fate]:
-        settings = StreamSettings("", "", Policy.LOSSLESS, Priority.NORMAL, "", max_in_flight=4)
+        settings = StreamSettings(
+            model="",
+            version="",
+            policy=DropPolicy.LOSSLESS,
+            priority=Priority.NORMAL,
+            name="",
+            max_in_flight=4,
+        )
         with Stream(engine, settings, Asked()) as stream:
             for frame_id in range(4):
                 await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))

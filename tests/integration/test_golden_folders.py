@@ -10,7 +10,7 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.naming import clean, is_model_name
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 from vedette_server.settings import BUNDLED_REPOSITORY
@@ -23,7 +23,7 @@ SIGNS = ("stop", "yield", "warning", "parking", "mandatory", "speed_limit")
 
 
 def bring_in(folder: Path, golden: Path | None, **told: Any) -> Path:
-    source = Source(str(BUNDLED / "config.yaml"), BUNDLED / "model.safetensors", classes=SIGNS)
+    source = ModelSource(str(BUNDLED / "config.yaml"), BUNDLED / "model.safetensors", classes=SIGNS)
     return import_model(folder / "repository", "signs", source, golden, **told)
 
 
@@ -114,7 +114,7 @@ def test_names_are_trimmed_and_each_is_one(tmp_path: Path) -> None:
 def test_a_models_name_is_one_part_of_a_path(name: str, tmp_path: Path) -> None:
     assert not is_model_name(name)
     with pytest.raises(RepositoryError, match="a model cannot be called"):
-        import_model(tmp_path / "repository", name, Source(str(write_config(tmp_path)), tmp_path / "m.pth"))
+        import_model(tmp_path / "repository", name, ModelSource(str(write_config(tmp_path)), tmp_path / "m.pth"))
     assert not (tmp_path / "repository").exists()
 
 

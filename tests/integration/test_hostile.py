@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Input, Limits
+from vedette_server.contract.contract import ImageLimits, Input
 from vedette_server.contract.image import (
     ChannelOrder,
     EncodedImage,
@@ -33,7 +33,7 @@ from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 EXAMPLES = 20_000
-LIMITS = Limits(max_bytes=20_000, max_pixels=4_000, max_edge=120)
+LIMITS = ImageLimits(max_bytes=20_000, max_pixels=4_000, max_edge=120)
 MEMORY = 3_000_000  # bytes: some dozens of times the largest image within the limits
 
 SIZES = st.one_of(st.integers(1, 70), st.sampled_from([-1, 0, 1, 2, 120, 121, 2**31 - 1]))

@@ -22,7 +22,7 @@ from vedette_client import Client
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import load
 from vedette_server.predictor.reference import default_predictor
@@ -61,7 +61,9 @@ def import_here(
     """What the command does, in this process."""
     path = cfg or write_config(folder)
     names = classes.split(",") if classes is not None else None
-    return import_model(folder / "repository", "model", Source(str(path), weights, classes=names, **options), golden)
+    return import_model(
+        folder / "repository", "model", ModelSource(str(path), weights, classes=names, **options), golden
+    )
 
 
 def assert_refused(check: Check, folder: Path, weights: Path, **options: Any) -> None:

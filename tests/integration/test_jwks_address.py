@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from vedette_server.access import fetched
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 
 from tests import running
 from tests.authority import Authority
@@ -101,7 +101,9 @@ class Office:
         self.tokens = Tokens(folder / "tokens")
         self.somebody = Shown(self.tokens.add("somebody"))
         self.keys = Keys(authority, self.issuer.jwks)
-        self.sources = Sources(tokens=self.tokens.path, jwks=self.keys.url, jwt_issuer=ISSUER, jwt_audience=AUDIENCE)
+        self.sources = AccessSources(
+            tokens=self.tokens.path, jwks=self.keys.url, jwt_issuer=ISSUER, jwt_audience=AUDIENCE
+        )
 
     def auditor(self, at: Guarded) -> str:
         return self.call(at, Shown(self.issuer.token("auditor")))

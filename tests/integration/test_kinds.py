@@ -23,7 +23,7 @@ from vedette_server.contract.contract import Output
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Asked, resolve
-from vedette_server.importer import Source, import_model
+from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import plugins
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import Predictor, load
@@ -310,7 +310,7 @@ def test_a_model_that_needs_proposals_from_outside_is_refused_by_name(tmp_path: 
     (tmp_path / "fast.yaml").write_text(yaml.safe_dump(plain(cfg)))
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "fast.pth")
     with pytest.raises(LoadRefusedError, match=r"MODEL\.PROPOSAL_GENERATOR\.NAME is Precomputed") as caught:
-        import_model(tmp_path / "r", "fast", Source(str(tmp_path / "fast.yaml"), tmp_path / "fast.pth"))
+        import_model(tmp_path / "r", "fast", ModelSource(str(tmp_path / "fast.yaml"), tmp_path / "fast.pth"))
     assert caught.value.check is Check.PROPOSALS_EXTERNAL
 
 
@@ -323,7 +323,7 @@ def odd(
     cfg.DATASETS.TRAIN = ()
     (folder / "odd.yaml").write_text(yaml.safe_dump(plain(cfg)))
     torch.save(torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 1)}).state_dict(), folder / "odd.pth")
-    source = Source(
+    source = ModelSource(
         str(folder / "odd.yaml"), folder / "odd.pth", classes=classes, stuff=stuff, plugins=("tests.plugins.odd",)
     )
     return import_model(folder / "repository", "odd", source)

@@ -9,14 +9,14 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
-from vedette_server.contract.contract import Limits
+from vedette_server.contract.contract import ImageLimits
 
 from tests import raw_frames, running
 
 SERVICE = "/vedette.v1.DetectionService/"
 GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"  # a length-delimited field that promises far more than there is
 TINY_FIELDS = b"\x80\x7d\x01" * 5_000_000  # field 2000, value 1: unknown to every method
-OVER = Limits().max_bytes + 1
+OVER = ImageLimits().max_bytes + 1
 DETECT = pb.DetectRequest(image=image_pb2.Image(encoded=image_pb2.EncodedImage(data=bytes(OVER)))).SerializeToString()
 
 

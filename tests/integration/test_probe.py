@@ -14,12 +14,13 @@ from vedette_server.contract.answer import Answer, Detections, Evidence, PixelSt
 from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.options import Asked, Options
-from vedette_server.engine import probe
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.explain.findings import Code
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch import probe
 
 from tests import invariants
 from tests.integration.test_engine import Silent
@@ -76,11 +77,17 @@ def ear() -> Ear:
 async def engine(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     monkeypatch.setattr(probe, "_HOLD_SECONDS", 0.0)  # what was found is looked into again at once
     settings = PoolSettings(
-        "tests.integration.test_probe:world", 1, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+        factory="tests.integration.test_probe:world",
+        workers=1,
+        threads=1,
+        devices=("cpu",),
+        max_queued=64,
+        max_queued_bytes=10_000_000,
+        violated=invariants.note,
     )
-    engine = Engine(settings, ear, max_seconds=60, diagnose_share=1.0)
+    engine = Engine(settings, ear, probe.Probe(ear, share=1.0), max_seconds=60)
     served = engine.load(ModelVersion("test", 1, Path(), "", contract(), ()))
-    while served.state is not State.READY:
+    while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()
     yield engine
@@ -100,7 +107,9 @@ class Camera:
             self._count += 1
             data = bytes([kind, self._count * 37 % 256]) + bytes(298)
             spec = RawImage(PixelFormat.BGR8, 10, 10)
-            outcome = await self._engine.detect(Query("", "", spec, data, Asked(), None, source=self._name))
+            outcome = await self._engine.detect(
+                Query(model="", version="", image=spec, data=data, asked=Asked(), seconds=None, source=self._name)
+            )
             reasons.append(None if len(outcome.answer.detections) else outcome.findings[0].code)
             await asyncio.sleep(0.03)
         return reasons

@@ -18,9 +18,11 @@ from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.addresses import Tcp
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.served import PoolSettings, State
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests.integration import test_bad_input as bad_input
 from tests.integration.test_engine import EXHAUST, KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
@@ -55,12 +57,12 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     async def start(
         settings: PoolSettings = SETTINGS, until: State = State.READY, max_seconds: float = 60.0
     ) -> Running:
-        engine = Engine(settings, Silent(), max_seconds=max_seconds)
+        engine = Engine(settings, Silent(), Probe(Silent()), max_seconds=max_seconds)
         server = RpcServer(engine, 1_000_000, 1)
         address = await server.start(Tcp("127.0.0.1", 0))
         for model in (MODEL, OTHER):
             engine.load(model)
-        while any(served.state is not until for served in engine.served):
+        while any(served.standing.state is not until for served in engine.served):
             engine.changed.clear()
             await engine.changed.wait()
         channel = grpc.aio.insecure_channel(address)

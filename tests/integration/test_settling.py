@@ -26,13 +26,15 @@ from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine import engine as engine_module
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Item
-from vedette_server.engine.served import PoolSettings, ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State
 from vedette_server.pool.process import Worker
 from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
 
 from tests import invariants
 from tests.integration.test_engine import MODEL, Scripted, Silent, query
@@ -40,7 +42,13 @@ from tests.integration.test_engine import MODEL, Scripted, Silent, query
 GOOD, MARKED = 0, 100
 PREPARE, INFER, ENCODE, UNSENDABLE, UNREADABLE = 101, 102, 103, 104, 105  # marks that the worker itself heeds
 SETTINGS = PoolSettings(
-    "tests.integration.test_settling:faulty", 2, 1, ("cpu",), 64, 10_000_000, violated=invariants.note
+    factory="tests.integration.test_settling:faulty",
+    workers=2,
+    threads=1,
+    devices=("cpu",),
+    max_queued=64,
+    max_queued_bytes=10_000_000,
+    violated=invariants.note,
 )
 
 
@@ -142,12 +150,12 @@ def after_marked(
 
 PLACES = [
     Place("check", raising(lambda _served: engine_module.convert, "check")),
-    Place("room", raising(lambda served: served, "put")),
+    Place("room", raising(lambda served: served.scheduler, "put")),
     Place("admission", raising(lambda served: served._ledger, "admit")),
     Place("queue", raising(lambda served: served._ledger.queue, "push")),
     Place("turn", raising(lambda served: served._ledger.queue, "_turn")),
-    Place("dispatch", raising(lambda served: served, "_serve")),
-    Place("batch", raising(lambda served: served, "_batch")),
+    Place("dispatch", raising(lambda served: served.scheduler, "_serve")),
+    Place("batch", raising(lambda served: served.scheduler, "_batch")),
     Place("shared memory", raising(lambda _served: Worker, "_job")),
     Place("message", after_marked(lambda _served: Worker, "_send")),
     Place("run", raising(lambda served: served._ledger, "run")),
@@ -156,8 +164,8 @@ PLACES = [
     Place("worker's encode", mark=ENCODE),
     Place("worker's reply cannot be sent", mark=UNSENDABLE),
     Place("worker's reply cannot be read", mark=UNREADABLE),
-    Place("reply's callback", after_marked(lambda served: served, "_conclude")),
-    Place("learning", raising(lambda served: served, "_learn"), fails=False),
+    Place("reply's callback", after_marked(lambda served: served.scheduler, "_conclude")),
+    Place("learning", raising(lambda served: served.scheduler._estimate, "learn_from"), fails=False),
     Place("findings", raising(lambda _served: Probe, "see")),
     Place("conversion", raising(lambda _served: convert, "answer")),
 ]
@@ -177,7 +185,7 @@ class Running:
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    engine = Engine(SETTINGS, Silent(), max_seconds=20)
+    engine = Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20)
     server = RpcServer(engine, 1_000_000, 4)
     address = await server.start(Tcp("127.0.0.1", 0))
     engine.load(MODEL)
@@ -242,7 +250,7 @@ async def stream(
         yield pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=policy, stream_id="camera"))
         for number, mark in enumerate(marks):
             await told.acquire()
-            while running.served.state is not State.READY:  # a worker may have been lost to the frame before
+            while running.served.standing.state is not State.READY:  # a worker may have been lost to the frame before
                 running.engine.changed.clear()
                 await running.engine.changed.wait()
             yield pb.StreamDetectRequest(frame=pb.Frame(frame_id=number, image=image(mark)))
@@ -290,7 +298,7 @@ async def test_a_message_too_large_for_a_worker_is_not_sent_by_half(running: Run
     before = set(running.served.pids)
     served, item = running.engine.item(query(GOOD), deadline=math.inf)
     item.options = msgspec.structs.replace(item.options, outputs=item.options.outputs * 60_000)
-    served.put(item)
+    served.scheduler.put(item)
     with pytest.raises(Refused) as caught:
         await item.answer
     assert caught.value.reason is Reason.INTERNAL
@@ -317,7 +325,7 @@ async def test_a_stream_that_sends_nothing_is_told_what_is_missing(
 
 
 async def test_who_no_longer_waits_for_the_end_of_grpc_does_not_keep_it_from_ending() -> None:
-    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20), 1_000_000, 4)
     await server.start(Tcp("127.0.0.1", 0))
     ended = asyncio.create_task(server.ended())
     await asyncio.sleep(0)  # it waits
@@ -328,7 +336,7 @@ async def test_who_no_longer_waits_for_the_end_of_grpc_does_not_keep_it_from_end
 
 async def test_the_end_of_grpc_ends_the_server() -> None:
     """A process that nobody can reach any more is replaced by whoever runs it, if it ends."""
-    server = RpcServer(Engine(SETTINGS, Silent(), max_seconds=20), 1_000_000, 4)
+    server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=20), 1_000_000, 4)
     await server.start(Tcp("127.0.0.1", 0))
     ended = asyncio.create_task(server.ended())
     await server._server.stop(0)

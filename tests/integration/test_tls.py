@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import trustme
 from vedette_client import Client, Frame, NoConnection, Unavailable
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 
 from tests.authority import Authority, Pair
 from tests.bench import rotations
@@ -35,15 +35,15 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "ours")
 
 
-def mutual(authority: Authority, pair: Pair, policy: Path | None = None) -> Sources:
-    return Sources(tls_cert=pair.cert, tls_key=pair.key, tls_client_ca=authority.path, policy=policy)
+def mutual(authority: Authority, pair: Pair, policy: Path | None = None) -> AccessSources:
+    return AccessSources(tls_cert=pair.cert, tls_key=pair.key, tls_client_ca=authority.path, policy=policy)
 
 
 def test_certificates_are_replaced_under_load_without_losing_a_call(models: Models, authority: Authority) -> None:
     """`python -m tests.bench.rotations` does the same to a server of the bundled model."""
     pair = authority.server()
     frame = Frame(np.zeros((10, 10, 3), np.uint8), pixel_format="BGR8")
-    with models.behind(Sources(tls_cert=pair.cert, tls_key=pair.key)) as at:
+    with models.behind(AccessSources(tls_cert=pair.cert, tls_key=pair.key)) as at:
         seen = rotations.rotate(rotations.Target(at.address, at.http, frame, "cars"), authority, pair, 20)
     assert (seen.rotations, seen.failed, seen.stale) == (20, [], 0)
 
@@ -102,7 +102,7 @@ def test_an_authority_that_is_replaced_vouches_for_nobody(models: Models, author
     trusted = tmp_path / "clients.pem"
     trusted.write_bytes(authority.path.read_bytes())
     pair = authority.server()
-    sources = Sources(tls_cert=pair.cert, tls_key=pair.key, tls_client_ca=trusted)
+    sources = AccessSources(tls_cert=pair.cert, tls_key=pair.key, tls_client_ca=trusted)
     before, after = authority.client("gate"), later.client("gate")
 
     def detects(own: Pair) -> bool:
@@ -139,7 +139,7 @@ def test_whoever_reads_the_metrics_sees_when_certificates_end(models: Models, au
 def test_a_client_takes_no_server_for_another(models: Models, authority: Authority) -> None:
     late = authority.server("late", expired=True)
     with (
-        models.behind(Sources(tls_cert=late.cert, tls_key=late.key)) as at,
+        models.behind(AccessSources(tls_cert=late.cert, tls_key=late.key)) as at,
         Client(at.address, tls=authority.tls(), timeout=10) as client,
         pytest.raises(NoConnection, match="does not prove"),
     ):
@@ -198,7 +198,7 @@ def test_versions_and_ciphers(models: Models, tmp_path: Path, kind: trustme.KeyT
     known = [str(cipher["name"]) for cipher in lax(ssl.TLSVersion.TLSv1_2).get_ciphers()]
     older = [name for name in known if not name.startswith("TLS_")]
     assert len(older) > 50, "this OpenSSL knows weak ciphers to offer"
-    with models.behind(Sources(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")) as at:
+    with models.behind(AccessSources(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")) as at:
         for url in (at.address, at.http):
             assert (speaks(url, lax(ssl.TLSVersion.TLSv1_3)) or ("",))[0] == "TLSv1.3"
             for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):

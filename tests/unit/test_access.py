@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from vedette_server import addresses
 from vedette_server.access import exposure, jwts, policy, tokens
-from vedette_server.access.access import Access, Call, Caller, Credentials, Sources
+from vedette_server.access.access import Access, AccessSources, Call, Caller, Credentials
 from vedette_server.access.certificates import read as read_certificates
 from vedette_server.access.files import AccessError, Kept
-from vedette_server.access.limits import Limits
+from vedette_server.access.limits import Quotas
 from vedette_server.access.policy import Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.settings import Settings, load
@@ -191,7 +191,7 @@ def test_what_is_kept_is_read_when_it_changes_and_only_then(tmp_path: Path) -> N
 
 def test_a_call_that_goes_on_outlives_its_jwt_and_not_its_key(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
-    access = Access(Sources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE))
+    access = Access(AccessSources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE))
     call = access.begin(shown(issuer.token("auditor")), Verb.STREAM)
     old = shown(issuer.token("auditor", exp=1_000_000_000))
     access.again(call, old)
@@ -237,7 +237,7 @@ may = ["describe"]
 def test_the_groups_of_a_jwt_are_names_of_the_policy(tmp_path: Path, claim: Any, may: set[str]) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
     (tmp_path / "policy.toml").write_text(GROUPED)
-    sources = Sources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "roles", tmp_path / "policy.toml")
+    sources = AccessSources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "roles", tmp_path / "policy.toml")
     access, who = Access(sources), shown(issuer.token("somebody", roles=claim, groups=["viewers"]))
     for verb in (Verb.DESCRIBE, Verb.DIAGNOSE):
         with contextlib.nullcontext() if verb in may else pytest.raises(Refused, match="NOT_PERMITTED"):
@@ -249,7 +249,7 @@ def test_the_groups_of_a_jwt_are_names_of_the_policy(tmp_path: Path, claim: Any,
 )
 def test_groups_that_are_none_are_refused(tmp_path: Path, claim: Any) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
-    access = Access(Sources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_groups="roles"))
+    access = Access(AccessSources(jwks=issuer.path, jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_groups="roles"))
     with pytest.raises(Refused) as caught:
         access.begin(shown(issuer.token("somebody", roles=claim)), Verb.DETECT)
     assert "its roles is not a list" in str(caught.value.facts["why"])
@@ -259,7 +259,7 @@ def test_a_policy_with_groups_that_no_claim_has_is_refused(tmp_path: Path) -> No
     issuer = Issuer(tmp_path / "jwks.json")
     (tmp_path / "policy.toml").write_text(GROUPED)
     with pytest.raises(AccessError, match="name it with --jwt-groups"):
-        Access(Sources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "", tmp_path / "policy.toml"))
+        Access(AccessSources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "", tmp_path / "policy.toml"))
 
 
 # Limits.
@@ -268,7 +268,7 @@ def test_a_policy_with_groups_that_no_claim_has_is_refused(tmp_path: Path) -> No
 def test_a_rate_is_given_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now)
-    limits, rule = Limits(), Rule(who=("*",), may=(Verb.DETECT,), rate=2)
+    limits, rule = Quotas(), Rule(who=("*",), may=(Verb.DETECT,), rate=2)
 
     told: list[Refused] = []
 
@@ -293,7 +293,7 @@ def test_a_rate_is_given_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None
 def test_accounts_that_are_as_new_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now)
-    limits, rule = Limits(), Rule(who=("*",), may=tuple(Verb), rate=1)
+    limits, rule = Quotas(), Rule(who=("*",), may=tuple(Verb), rate=1)
     limits.open("stays", "stays", rule)
     for number in range(20_000):
         limits.request("anonymous", f"anonymous {number}", rule)
@@ -312,7 +312,7 @@ def test_strangers_are_told_apart_by_their_hosts() -> None:
 
 def test_nobody_reads_the_names_of_models_that_it_may_not_ask() -> None:
     rules = Policy(rules=(Rule(who=("*",), may=(Verb.DETECT,), models=("cars", "lorries")),))
-    call = Call(Caller("token:gate"), Verb.DETECT, rules, Limits(), identities=True)
+    call = Call(Caller("token:gate"), Verb.DETECT, rules, Quotas(), identities=True)
     with pytest.raises(Refused) as caught:
         call.choose("lorries", ["cars", "secret"])
     assert (caught.value.reason, caught.value.facts["served"]) == (Reason.MODEL_NOT_FOUND, "cars")
@@ -324,7 +324,7 @@ def test_nobody_reads_the_names_of_models_that_it_may_not_ask() -> None:
 
 def test_what_cannot_be_served_is_known_to_those_who_may_ask() -> None:
     rules = Policy(rules=(Rule(who=("*",), may=(Verb.DESCRIBE,), models=("cars", "broken")),))
-    call = Call(Caller("token:gate"), Verb.DESCRIBE, rules, Limits(), identities=True)
+    call = Call(Caller("token:gate"), Verb.DESCRIBE, rules, Quotas(), identities=True)
     assert call.choose("broken", ["cars", "secret"], ["broken", "hidden"]) == "broken"
     with pytest.raises(Refused) as caught:
         call.choose("hidden", ["cars", "secret"], ["broken", "hidden"])
@@ -333,23 +333,23 @@ def test_what_cannot_be_served_is_known_to_those_who_may_ask() -> None:
 
 # Where a server is open to others.
 
-TLS = Sources(tls_cert=Path("cert"), tls_key=Path("key"))
-KNOWN = Sources(tokens=Path("tokens"))
-BOTH = Sources(tls_cert=Path("cert"), tls_key=Path("key"), tokens=Path("tokens"))
+TLS = AccessSources(tls_cert=Path("cert"), tls_key=Path("key"))
+KNOWN = AccessSources(tokens=Path("tokens"))
+BOTH = AccessSources(tls_cert=Path("cert"), tls_key=Path("key"), tokens=Path("tokens"))
 
 
 @pytest.mark.parametrize(("listen", "sources", "lacks"), [
-    ("127.0.0.1:1", Sources(), ()),
-    ("[::1]:1", Sources(), ()),
-    ("localhost:1", Sources(), ()),
-    ("unix:/run/x.sock", Sources(), ()),
-    ("0.0.0.0:1", Sources(), ("--tls-cert", "--tokens")),
+    ("127.0.0.1:1", AccessSources(), ()),
+    ("[::1]:1", AccessSources(), ()),
+    ("localhost:1", AccessSources(), ()),
+    ("unix:/run/x.sock", AccessSources(), ()),
+    ("0.0.0.0:1", AccessSources(), ("--tls-cert", "--tokens")),
     ("[::]:1", TLS, ("--tokens",)),
     ("vedette.test:1", KNOWN, ("--tls-cert",)),
     ("10.0.0.1:1", BOTH, ()),
-    ("10.0.0.1:1", Sources(tls_cert=Path("c"), tls_key=Path("k"), tls_client_ca=Path("ca")), ()),
+    ("10.0.0.1:1", AccessSources(tls_cert=Path("c"), tls_key=Path("k"), tls_client_ca=Path("ca")), ()),
 ])  # fmt: skip
-def test_where_a_server_is_open(listen: str, sources: Sources, lacks: tuple[str, ...]) -> None:
+def test_where_a_server_is_open(listen: str, sources: AccessSources, lacks: tuple[str, ...]) -> None:
     for addressed in (
         (addresses.grpc(listen), addresses.tcp("127.0.0.1:2")),
         (addresses.grpc("127.0.0.1:2"), addresses.grpc(listen)),

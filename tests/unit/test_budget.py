@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from vedette_server.engine.budget import Budget
+from vedette_server.watch.budget import Budget
 
 
 @dataclass

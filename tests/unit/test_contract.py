@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from vedette_server.contract.contract import Input, InputContract, Limits, Names, Output, ResizeRule
+from vedette_server.contract.contract import ImageLimits, Input, InputContract, Names, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
 from vedette_server.contract.declared import Count, declared
 from vedette_server.contract.derive import derive
@@ -42,7 +42,7 @@ def contract(**changes: Any) -> InputContract:
     return derive(config(), Names("ab"), **{"source_digest": "1", **changes})
 
 
-LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
+LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
 SMALL = contract(limits=LIMITS)
 
 

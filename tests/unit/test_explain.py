@@ -16,7 +16,7 @@ from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, summary
 from vedette_server.explain.explain import FROZEN_FRAMES, Context, explain, find, values
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence
 from vedette_server.explain.page import page
-from vedette_server.explain.trial import Trial, Verdict
+from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.predictor.look import look
 
 from tests.unit.test_contract import contract
@@ -177,10 +177,10 @@ def test_an_answer_that_was_not_observed_is_explained_by_its_scores() -> None:
     assert codes(bare) == [Code.CLASS_FILTER]
 
 
-def verdict(outcomes: str) -> Verdict:
+def verdict(outcomes: str) -> TrialVerdict:
     trial = Trial()
     for outcome in outcomes:
-        assert trial.verdict is Verdict.OPEN
+        assert trial.verdict is TrialVerdict.OPEN
         trial.count(gained=outcome == "+")
     return trial.verdict
 
@@ -188,34 +188,34 @@ def verdict(outcomes: str) -> Verdict:
 @pytest.mark.parametrize(
     ("outcomes", "wanted"),
     [
-        ("+" * 11, Verdict.OPEN),
-        ("+" * 12, Verdict.FAULTY),
-        ("---", Verdict.HONEST),
-        ("+--", Verdict.OPEN),
-        ("+---", Verdict.HONEST),
-        ("+++++-++++++++++", Verdict.FAULTY),
-        ("+-" * 3, Verdict.OPEN),
-        ("+-" * 4, Verdict.HONEST),
+        ("+" * 11, TrialVerdict.OPEN),
+        ("+" * 12, TrialVerdict.FAULTY),
+        ("---", TrialVerdict.HONEST),
+        ("+--", TrialVerdict.OPEN),
+        ("+---", TrialVerdict.HONEST),
+        ("+++++-++++++++++", TrialVerdict.FAULTY),
+        ("+-" * 3, TrialVerdict.OPEN),
+        ("+-" * 4, TrialVerdict.HONEST),
     ],
 )
-def test_a_trial_ends_as_soon_as_it_can(outcomes: str, wanted: Verdict) -> None:
+def test_a_trial_ends_as_soon_as_it_can(outcomes: str, wanted: TrialVerdict) -> None:
     assert verdict(outcomes) is wanted
 
 
 def test_a_trial_seldom_errs() -> None:
     """Simulated: frames that gain by chance, as often as the trial takes for honest; and those of a faulty feed."""
 
-    def share(gain: float, wanted: Verdict) -> float:
+    def share(gain: float, wanted: TrialVerdict) -> float:
         ended = 0
         for _ in range(4_000):
             trial = Trial()
-            while trial.verdict is Verdict.OPEN:
+            while trial.verdict is TrialVerdict.OPEN:
                 trial.count(gained=RNG.random() < gain)
             ended += trial.verdict is wanted
         return ended / 4_000
 
-    assert share(0.5, Verdict.FAULTY) <= 0.003
-    assert share(0.9, Verdict.HONEST) <= 0.03
+    assert share(0.5, TrialVerdict.FAULTY) <= 0.003
+    assert share(0.9, TrialVerdict.HONEST) <= 0.03
 
 
 def candidate(mistake: Mistake, *scores: float) -> Candidate:

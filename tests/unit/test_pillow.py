@@ -17,7 +17,7 @@ from vedette.v1 import image_pb2
 from vedette_client import LocalError
 from vedette_client.images import Beside, message
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Input, Limits, ResizeRule
+from vedette_server.contract.contract import ImageLimits, Input, ResizeRule
 from vedette_server.contract.image import EncodedImage, Orientation, PixelFormat, RawImage
 from vedette_server.contract.refusal import Refused
 
@@ -35,7 +35,7 @@ class Contract:
     """As much of a contract as `convert.check` asks for."""
 
     inputs = tuple(Input)
-    limits = Limits()
+    limits = ImageLimits()
     resize = ResizeRule(0, 0)
 
 

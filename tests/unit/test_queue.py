@@ -21,7 +21,16 @@ def item(
     cost: float = 1.0,
     data: bytes = b"x",
 ) -> Item:
-    return Item(EncodedImage(), data, OPTIONS, (10, 10), flow, priority, deadline, cost=cost)
+    return Item(
+        spec=EncodedImage(),
+        data=data,
+        options=OPTIONS,
+        size=(10, 10),
+        flow=flow,
+        priority=priority,
+        deadline=deadline,
+        cost=cost,
+    )
 
 
 def served(queue: Queue) -> list[Item]:

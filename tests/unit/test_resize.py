@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vedette_server.contract.answer import Detections
-from vedette_server.contract.contract import Limits, ResizeRule
+from vedette_server.contract.contract import ImageLimits, ResizeRule
 from vedette_server.contract.convert import check
 from vedette_server.contract.image import PixelFormat, RawImage
 from vedette_server.contract.mistakes import applicable, undo
@@ -23,7 +23,7 @@ from vedette_server.predictor.look import look
 
 from tests.unit.test_contract import contract
 
-EDGES = st.integers(1, Limits.max_edge) | st.integers(1, 64)
+EDGES = st.integers(1, ImageLimits.max_edge) | st.integers(1, 64)
 RULES = st.builds(ResizeRule, st.integers(1, 2000), st.integers(1, 4000) | st.just(2**31 - 1))
 
 
@@ -78,7 +78,7 @@ def test_the_smallest_and_longest_can_be_drawn_and_every_mistake_undone(size: tu
 
 def send(size: tuple[int, int], rule: ResizeRule) -> None:
     spec = RawImage(PixelFormat.BGR8, *size)
-    under = dataclasses.replace(contract(limits=Limits(max_pixels=1_000_000)), resize=rule)
+    under = dataclasses.replace(contract(limits=ImageLimits(max_pixels=1_000_000)), resize=rule)
     check(spec, bytes(3 * size[0] * size[1]), under)
 
 

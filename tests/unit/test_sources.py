@@ -6,9 +6,9 @@ import numpy as np
 from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
-from vedette_server.engine.diagnostician import Sample
-from vedette_server.engine.sources import Key, Source, Sources
 from vedette_server.explain.findings import Code, Confidence, Finding
+from vedette_server.watch.diagnostician import AskedImage
+from vedette_server.watch.sources import Key, SourceRecord, Sources
 
 from tests.unit.test_explain import CONTRACT, PICTURE, PIXELS, answer
 
@@ -17,12 +17,12 @@ def key(name: str) -> Key:
     return Key("model", 1, name)
 
 
-def sample(size: int) -> Sample:
-    return Sample(EncodedImage(), bytes(size), defaults(CONTRACT))
+def sample(size: int) -> AskedImage:
+    return AskedImage(EncodedImage(), bytes(size), defaults(CONTRACT))
 
 
 def test_a_new_source_that_gives_nothing_is_restless_and_a_usual_one_is_not() -> None:
-    source = Source(key("camera"))
+    source = SourceRecord(key("camera"))
     for _ in range(2):
         source.see(answer())
         assert not source.restless
@@ -39,7 +39,7 @@ def test_a_new_source_that_gives_nothing_is_restless_and_a_usual_one_is_not() ->
 
 
 def test_what_was_usual_once_is_accepted_again() -> None:
-    source = Source(key("camera"))
+    source = SourceRecord(key("camera"))
     for _ in range(100):
         source.see(answer())
     source.accept()
@@ -52,7 +52,7 @@ def test_what_was_usual_once_is_accepted_again() -> None:
 
 
 def test_what_is_suspected_does_not_become_usual() -> None:
-    source = Source(key("camera"))
+    source = SourceRecord(key("camera"))
     source.suspicion = Finding(Code.CHANNELS_SWAPPED, Confidence.SUSPECTED, "", "")
     for _ in range(2_000):
         source.see(answer())
@@ -61,7 +61,7 @@ def test_what_is_suspected_does_not_become_usual() -> None:
 
 
 def test_one_empty_frame_among_many_is_nothing() -> None:
-    source = Source(key("camera"))
+    source = SourceRecord(key("camera"))
     for number in range(200):
         source.see(answer(scores=(0.9,) if number % 10 else ()))
         assert not source.restless
@@ -69,7 +69,7 @@ def test_one_empty_frame_among_many_is_nothing() -> None:
 
 def test_the_same_pixels_again_are_counted_on_feeds_alone() -> None:
     other: UInt8Array = np.ascontiguousarray(PICTURE[::-1])
-    camera, single = Source(key("camera")), Source(key(""))
+    camera, single = SourceRecord(key("camera")), SourceRecord(key(""))
     counts = []
     for pixels in (PICTURE, PICTURE, PICTURE, other, PICTURE):
         for source in (camera, single):
@@ -79,14 +79,14 @@ def test_the_same_pixels_again_are_counted_on_feeds_alone() -> None:
 
 
 def test_an_answer_that_was_not_observed_is_no_repetition() -> None:
-    source = Source(key("camera"))
+    source = SourceRecord(key("camera"))
     for _ in range(3):
         source.see(dataclasses.replace(answer(), pixels=None))
         assert source.identical == 1
 
 
 def test_what_values_are_made_of_is_remembered() -> None:
-    source = Source(key(""))
+    source = SourceRecord(key(""))
     for name, wanted in (("VALUES_IN_UNIT_RANGE", Code.VALUES_IN_UNIT_RANGE), ("GREY_FOR_COLOUR", None)):
         source.see(answer(PIXELS[name]))
         assert source.values is wanted

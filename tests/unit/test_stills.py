@@ -18,7 +18,7 @@ from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from vedette_server.contract import avif, convert
-from vedette_server.contract.contract import Limits, possible
+from vedette_server.contract.contract import ImageLimits, possible
 from vedette_server.contract.image import ChannelOrder, EncodedImage, Orientation
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
@@ -26,7 +26,7 @@ from vedette_server.demo import scenes
 
 from tests.unit.test_contract import contract
 
-LIMITS = Limits(max_pixels=1_000_000)
+LIMITS = ImageLimits(max_pixels=1_000_000)
 TERMS = contract(inputs=possible(ChannelOrder.BGR), limits=LIMITS)
 RGB = scenes.draw(scenes.describe(3_000_001)).pixels[240:301, 120:203].copy()  # where there is something to see
 HEIGHT, WIDTH = RGB.shape[:2]

@@ -14,7 +14,7 @@ from vedette_server.access.certificates import Certificates
 from vedette_server.access.fetched import Fetched
 from vedette_server.access.files import Kept, Told
 from vedette_server.access.jwts import Issuer, JwtRefusedError, KeyUnknownError
-from vedette_server.access.limits import Limits
+from vedette_server.access.limits import Quotas
 from vedette_server.access.policy import ANONYMOUS, JWT_GROUP, Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
 
@@ -23,7 +23,7 @@ _REVOKED = "it is unknown, or was revoked"
 
 
 @dataclass(frozen=True)
-class Sources:
+class AccessSources:
     """The files that say who may call. Without any, everybody may do everything."""
 
     tls_cert: Path | None = None
@@ -78,7 +78,7 @@ class Caller:
 class Call:
     """One call that is under way. Its limits are those of the policy of its beginning."""
 
-    def __init__(self, caller: Caller, verb: Verb, by: Policy, limits: Limits, *, identities: bool) -> None:
+    def __init__(self, caller: Caller, verb: Verb, by: Policy, limits: Quotas, *, identities: bool) -> None:
         self.caller = caller
         self._model: str | None = None  # that it was admitted about
         self._verb = verb
@@ -144,11 +144,11 @@ class Call:
 class Access:
     """Tells who calls and begins their calls. What the files say is looked up at each."""
 
-    def __init__(self, sources: Sources | None = None, told: Told = lambda _file, _taken: None) -> None:
+    def __init__(self, sources: AccessSources | None = None, told: Told = lambda _file, _taken: None) -> None:
         """Read the files; raises `AccessError`. `told` hears when one was read again."""
-        given = sources or Sources()
+        given = sources or AccessSources()
         self._identities = given.identities
-        self._limits = Limits()
+        self._limits = Quotas()
         self.certificates: Kept[Certificates] | None = None
         self._tokens: Kept[Mapping[str, str]] | None = None
         self._issuer: Kept[Issuer] | Fetched | None = None

@@ -2,11 +2,11 @@
 
 import ipaddress
 
-from vedette_server.access.access import Sources
+from vedette_server.access.access import AccessSources
 from vedette_server.addresses import Tcp, Unix
 
 
-def problem(listening: tuple[Tcp | Unix, ...], sources: Sources) -> str:
+def problem(listening: tuple[Tcp | Unix, ...], sources: AccessSources) -> str:
     """What is wrong with listening there, and what to do; empty: nothing."""
     beyond = [str(address) for address in listening if not _here(address)]
     lacking = []

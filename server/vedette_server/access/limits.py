@@ -18,7 +18,7 @@ class _Account:
     streams: int = 0
 
 
-class Limits:
+class Quotas:
     """Counts by caller and rule."""
 
     def __init__(self) -> None:

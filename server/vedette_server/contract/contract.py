@@ -61,7 +61,7 @@ class ResizeRule:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """What an operator lets callers send."""
 
     max_bytes: int = 32 * 2**20
@@ -98,7 +98,7 @@ class InputContract:
     panoptic_threshold: float | None = None  # score that a thing needs to enter the map; None: not a panoptic model
     plugins: tuple[str, ...] = ()  # modules of the model's project, imported before it is built
     inputs: tuple[Input, ...] = default_inputs(ChannelOrder.BGR)  # what the operator lets callers send
-    limits: Limits = field(default_factory=Limits)
+    limits: ImageLimits = field(default_factory=ImageLimits)
     waivers: tuple[Check, ...] = ()  # checks that the operator has switched off
     own_threshold: bool = False  # whether the model drops what lies below a threshold of its own, seen by nobody
 

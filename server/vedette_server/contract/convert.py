@@ -9,13 +9,13 @@ other number of channels what callers send, in the model's own order.
 import numpy as np
 
 from vedette_server.contract import encoded, raw, tensor
-from vedette_server.contract.contract import Input, InputContract, Limits
+from vedette_server.contract.contract import ImageLimits, Input, InputContract
 from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, RawImage, TensorImage
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.resize import output_shape
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_MOST_RESIZED = Limits.max_pixels  # of an image that is resized, even if callers may send but smaller ones
+_MOST_RESIZED = ImageLimits.max_pixels  # of an image that is resized, even if callers may send but smaller ones
 
 
 def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
@@ -58,7 +58,7 @@ def _kind(spec: ImageSpec) -> Input:
             return Input.TENSOR
 
 
-def _check_size(height: int, width: int, limits: Limits) -> None:
+def _check_size(height: int, width: int, limits: ImageLimits) -> None:
     if height <= 0 or width <= 0:
         raise Refused(Reason.SIZE_INVALID, height=height, width=width)
     if height * width > limits.max_pixels or max(height, width) > limits.max_edge:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vedette_server.contract import bounds
-from vedette_server.contract.contract import Input, InputContract, Limits, Names, default_inputs, possible
+from vedette_server.contract.contract import ImageLimits, Input, InputContract, Names, default_inputs, possible
 from vedette_server.contract.declaration import Count, Declared, Produced
 from vedette_server.contract.declared import declared
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
@@ -22,7 +22,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
     threshold: float | None = None,
     plugins: Sequence[str] = (),
     inputs: Sequence[Input] | None = None,
-    limits: Limits | None = None,
+    limits: ImageLimits | None = None,
     waivers: Sequence[Check] = (),
     source_digest: str,
 ) -> InputContract:
@@ -62,7 +62,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
         panoptic_threshold=model.panoptic_threshold,
         plugins=tuple(plugins),
         inputs=default_inputs(model.channel_order) if inputs is None else tuple(inputs),
-        limits=limits or Limits(),
+        limits=limits or ImageLimits(),
         waivers=tuple(waivers),
         own_threshold=model.own_threshold,
     )

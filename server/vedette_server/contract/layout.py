@@ -20,7 +20,7 @@ _SIZES = {  # bytes of a number
 }
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _TensorHeader(msgspec.Struct, frozen=True):
     dtype: str
     shape: tuple[int, ...]
     data_offsets: tuple[int, int]
@@ -41,7 +41,7 @@ def check(path: Path, within: Path | None = None) -> None:
     try:
         entries = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
         entries.pop("__metadata__", None)
-        tensors = {name: msgspec.json.decode(raw, type=_Entry) for name, raw in entries.items()}
+        tensors = {name: msgspec.json.decode(raw, type=_TensorHeader) for name, raw in entries.items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse(path, f"has a header that cannot be read ({error})")
     end = 0
@@ -52,7 +52,7 @@ def check(path: Path, within: Path | None = None) -> None:
         _refuse(path, f"says that its tensors have {end} bytes, and they have {size - _LENGTH - length}")
 
 
-def _check(path: Path, name: str, tensor: _Entry, begin: int) -> None:
+def _check(path: Path, name: str, tensor: _TensorHeader, begin: int) -> None:
     each = _SIZES.get(tensor.dtype)
     if each is None:
         _refuse(path, f"has the tensor {name[:100]!r} of {tensor.dtype[:20]!r}, which is no dtype that is read")

@@ -39,7 +39,7 @@ _OTHER_COLOURS = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10
 
 
 @dataclass(frozen=True)
-class _Page:
+class _TiffPage:
     tags: Mapping[int, Sequence[int]]  # of those that are read here
     following: int  # offset of the next page; 0: none
 
@@ -47,7 +47,7 @@ class _Page:
         return self.tags[tag][0] if self.tags.get(tag) else default
 
 
-class _File:
+class _TiffFile:
     """The structure of a file; what lies beyond its end raises `struct.error`."""
 
     def __init__(self, data: Buffer) -> None:
@@ -63,7 +63,7 @@ class _File:
         values: tuple[int, ...] = struct.unpack_from(self._order + layout, self._data, offset)
         return values
 
-    def page(self, offset: int, wanted: Sequence[int] = _READ) -> _Page:
+    def page(self, offset: int, wanted: Sequence[int] = _READ) -> _TiffPage:
         (count,) = self._unpack(self._count, offset)
         at = offset + struct.calcsize(self._order + self._count)
         size = struct.calcsize(self._order + self._entry + self._word)
@@ -77,7 +77,7 @@ class _File:
                 msg = f"that has its tag {tag} twice, or not as whole numbers"
                 raise _unreadable(msg)
             tags[tag] = self._values(entry, kind, number)
-        return _Page(tags, following)
+        return _TiffPage(tags, following)
 
     def _values(self, entry: int, kind: int, number: int) -> Sequence[int]:
         if number > _MOST_VALUES:
@@ -88,7 +88,7 @@ class _File:
             (at,) = self._unpack(self._word, at)
         return self._unpack(f"{number}{_TYPES[kind]}", at)
 
-    def pages(self, first: _Page) -> Iterator[_Page]:
+    def pages(self, first: _TiffPage) -> Iterator[_TiffPage]:
         """The pages that are no smaller copies of others, as many as are counted."""
         page = first
         for _ in range(_MOST_PAGES):
@@ -105,7 +105,7 @@ def size(data: Buffer) -> tuple[int, int]:
     Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_ANIMATED.
     """
     try:
-        file = _File(data)
+        file = _TiffFile(data)
         page = file.page(file.first)
         _check_samples(page)
         pages = sum(1 for _ in file.pages(page))
@@ -119,7 +119,7 @@ def size(data: Buffer) -> tuple[int, int]:
 
 def orientation(data: Buffer) -> int:
     """As EXIF counts it, of a file that `size` has passed. Pillow turns a TIFF by itself, and forgets that it has."""
-    file = _File(data)
+    file = _TiffFile(data)
     return file.page(file.first, (_ORIENTATION,)).one(_ORIENTATION, 1)
 
 
@@ -127,7 +127,7 @@ def _unreadable(seen: str, remedy: str = "save it as a plain RGB TIFF of 8 bits,
     return Refused(Reason.IMAGE_UNREADABLE, seen=f"it is a TIFF {seen}", remedy=remedy)
 
 
-def _check_samples(page: _Page) -> None:
+def _check_samples(page: _TiffPage) -> None:
     """Refuse samples that are no 8-bit levels of grey or of colours that Pillow converts rightly."""
     photometric, compression = page.one(_PHOTOMETRIC, _WHITE_IS_ZERO), page.one(_COMPRESSION, _PLAIN)
     bits, samples = page.tags.get(_BITS) or (1,), page.one(_SAMPLES, 1)
@@ -158,7 +158,7 @@ def _check_samples(page: _Page) -> None:
         raise _unreadable(msg)
 
 
-def _check_layout(page: _Page, length: int) -> None:
+def _check_layout(page: _TiffPage, length: int) -> None:
     """Refuse strips or tiles that are missing, lie beyond the end of the file or are out of proportion."""
     width, height, samples = page.one(_WIDTH, 0), page.one(_LENGTH, 0), page.one(_SAMPLES, 1)
     planes = samples if page.one(_PLANAR, 1) == 2 else 1

@@ -10,14 +10,14 @@ from typing import TypeVar
 import structlog
 
 from vedette_server.contract import convert
-from vedette_server.contract.contract import Output
-from vedette_server.contract.options import require, resolve
+from vedette_server.contract.options import resolve
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.engine.diagnostician import Diagnostician, Sample
-from vedette_server.engine.probe import Probe
 from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
-from vedette_server.engine.served import PoolSettings, ServedVersion, State, why
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.settings import PoolSettings
+from vedette_server.engine.standing import State, why
+from vedette_server.engine.watcher import Watcher
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.pool import OVERSLEPT_SECONDS
@@ -32,19 +32,18 @@ _LINGER_SECONDS = 0.3  # without a new request, after which nobody seems to come
 
 
 class Engine:
-    """Finds the version that answers a query, and tells the monitor what became of each."""
+    """Finds the version that answers a query, and tells the monitor what became of each.
 
-    def __init__(
-        self, settings: PoolSettings, monitor: Monitor, max_seconds: float, diagnose_share: float = 0.0
-    ) -> None:
-        """`diagnose_share` of the workers' time is for diagnoses beside traffic; 0 switches them off."""
+    It is long because it is the one way in: what comes and goes, who is found and what is drained are of one list.
+    """
+
+    def __init__(self, settings: PoolSettings, monitor: Monitor, watcher: Watcher, max_seconds: float) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self.max_seconds = max_seconds  # that a request may take
         self.monitor = unfailing(monitor)
         self._settings = settings
         self._forkserver = Forkserver(settings.factory, settings.memory_bytes)
-        self._diagnostician = Diagnostician(diagnose_share) if diagnose_share else None
-        self.probe = Probe(self.monitor, self._diagnostician)
+        self._watcher = watcher
         self._served: list[ServedVersion] = []
         self.refused: Sequence[RefusedVersion] = ()
         self._going: list[ServedVersion] = []  # being unloaded
@@ -81,7 +80,7 @@ class Engine:
         answering = {
             one.model.name
             for one in self._served
-            if (one.model.name, one.model.version) in wanted and one.state is State.READY
+            if (one.model.name, one.model.version) in wanted and one.standing.state is State.READY
         }
         gone = [one for one in self._served if (one.model.name, one.model.version) not in wanted]
         return [one for one in gone if one.model.name in answering or one.model.name not in names]
@@ -90,7 +89,7 @@ class Engine:
         """Stop serving a version: nothing new reaches it, what it was given is answered, then its processes end."""
         self._served.remove(served)
         self._going.append(served)
-        self.probe.unloaded(served.model)
+        self._watcher.unloaded(served.model)
         self.changed.set()
         await served.drain()
         await served.stop()
@@ -110,7 +109,11 @@ class Engine:
     @property
     def held_bytes(self) -> int:
         """The bytes of the images that wait or run, or are held by their streams."""
-        return self.held + sum(held() for held in self.holders) + sum(version.held_bytes for version in self._served)
+        return (
+            self.held
+            + sum(held() for held in self.holders)
+            + sum(version.scheduler.held_bytes for version in self._served)
+        )
 
     @contextlib.contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -127,8 +130,10 @@ class Engine:
 
         One that does not pass a check is not waited for, as long as another model answers.
         """
-        models = {version.model.name for version in self._served if not version.refused}
-        answering = {one.model.name for one in self._served if one.state is State.READY and not one.stuck}
+        models = {version.model.name for version in self._served if not version.standing.refused}
+        answering = {
+            one.model.name for one in self._served if one.standing.state is State.READY and not one.standing.stuck
+        }
         return bool(models) and models == answering and not self.draining
 
     @property
@@ -143,7 +148,7 @@ class Engine:
             await asyncio.sleep(_LOOK_SECONDS)
             overslept = time.monotonic() > due + OVERSLEPT_SECONDS
             for served in self._served:
-                served.excuse() if overslept else served.look()
+                served.standing.excuse() if overslept else served.standing.look()
 
     def look_up(self, model: str, version: str) -> ServedVersion | RefusedVersion:
         """The same as `find`, or the version that cannot be served. Raises `Refused`, but for MODEL_NOT_READY."""
@@ -181,7 +186,7 @@ class Engine:
                     return served
             numbers = ", ".join(str(served.model.version) for served in versions)
             raise Refused(Reason.MODEL_VERSION_NOT_FOUND, model=versions[0].model.name, version=version, served=numbers)
-        ready = [served for served in versions if served.state is State.READY]
+        ready = [served for served in versions if served.standing.state is State.READY]
         return (ready or versions)[-1]
 
     async def detect(self, query: Query) -> Outcome:
@@ -193,7 +198,7 @@ class Engine:
         with self.underway(query.model, query.version):
             seconds = self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
             served, item = self.item(query, started + seconds)
-            served.admit(item)
+            served.scheduler.admit(item)
             return await self.outcome(served, item, started)
 
     @contextlib.contextmanager
@@ -222,23 +227,24 @@ class Engine:
         served = self.find(query.model, query.version)
         if self.draining:
             raise Refused(Reason.SHUTTING_DOWN)
-        if not served.takes_queries:
-            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
+        if not served.standing.takes_queries:
+            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
         contract = served.model.contract
         options = resolve(query.asked, contract)
         size = convert.check(query.image, query.data, contract)
+        callers = query.seconds is not None and query.seconds < self.max_seconds
         item = Item(
-            query.image,
-            query.data,
-            options,
-            size,
-            query.flow,
-            query.priority,
-            deadline,
-            query.source,
-            query.request_id,
-            query.captured,
-            CALLERS_LIMIT if query.seconds is not None and query.seconds < self.max_seconds else SERVERS_LIMIT,
+            spec=query.image,
+            data=query.data,
+            options=options,
+            size=size,
+            flow=query.flow,
+            priority=query.priority,
+            deadline=deadline,
+            source=query.source,
+            request_id=query.request_id,
+            captured=query.captured,
+            limit=CALLERS_LIMIT if callers else SERVERS_LIMIT,
         )
         return served, item
 
@@ -250,7 +256,7 @@ class Engine:
         except TimeoutError:
             raise item.late() from None
         now = time.monotonic()
-        findings = self.probe.see(served, item, answer)
+        findings = self._watcher.see(served, item, answer)
         outcome = Outcome(
             answer,
             served.model,
@@ -283,21 +289,9 @@ class Engine:
         return True
 
     async def diagnose(self, query: Query, *, sampled: bool) -> tuple[Diagnosis, ModelVersion]:
-        """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
-
-        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
-        finds no objects, and SAMPLE_MISSING.
-        """
+        """Have it found out why a query's image gives nothing, as `Watcher.diagnose` says. Raises `Refused`."""
         served = self.find(query.model, query.version)
-        if self._diagnostician is None:
-            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
-        require(Output.BOXES, served.model.contract)
-        sample: Sample | None = Sample(query.image, query.data, resolve(query.asked, served.model.contract))
-        if sampled:
-            sample = self.probe.sample(served, query.source)
-        if sample is None:
-            raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
-        return await self._unless_stopping(self._diagnostician.diagnose(served, sample, thumbnails=True)), served.model
+        return await self._unless_stopping(self._watcher.diagnose(served, query, sampled=sampled)), served.model
 
     async def _unless_stopping(self, work: Coroutine[None, None, T]) -> T:
         """Wait for what may take longer than a drain. Raises `Refused`: SHUTTING_DOWN."""
@@ -318,6 +312,6 @@ class Engine:
 
     async def stop(self) -> None:
         """End every worker."""
-        await self.probe.stop()
+        await self._watcher.stop()
         await asyncio.gather(*(version.stop() for version in self._served))
         await self._forkserver.stop()

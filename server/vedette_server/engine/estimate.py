@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import ResizeRule
 from vedette_server.contract.resize import output_shape
 
@@ -40,6 +41,12 @@ class Estimate:
         self._seconds.move_to_end(shape)
         if len(self._seconds) > _MOST_SIZES:
             self._seconds.popitem(last=False)
+
+    def learn_from(self, answer: Answer) -> None:
+        """Take note of what the image took that has this answer."""
+        times = answer.times
+        seconds = times.decode + times.preprocess + times.forward + times.postprocess
+        self.learn((answer.height, answer.width), seconds)
 
 
 def _averaged(old: float | None, new: float) -> float:

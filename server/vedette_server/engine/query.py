@@ -22,7 +22,7 @@ CALLERS_LIMIT = "the deadline of the call"
 SERVERS_LIMIT = "max_request_seconds of the server"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Query:
     """One image and what is asked about it."""
 

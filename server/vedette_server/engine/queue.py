@@ -46,7 +46,7 @@ class Flow:
 _numbers = itertools.count()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Item:
     """One image that waits, or is being answered."""
 

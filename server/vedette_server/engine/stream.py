@@ -25,7 +25,8 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Flow, Item, Priority
-from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State
 
 log = structlog.get_logger()
 
@@ -39,7 +40,7 @@ _TURN_SECONDS = 0.05  # for a frame to come once it is its stream's turn; a stre
 T = TypeVar("T")
 
 
-class Policy(StrEnum):
+class DropPolicy(StrEnum):
     """What happens to a frame that arrives while others wait."""
 
     LATEST = "LATEST"
@@ -53,13 +54,13 @@ class DropReason(StrEnum):
     EXPIRED = "EXPIRED"  # it could not have been answered in time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamSettings:
     """What holds for a whole stream."""
 
     model: str
     version: str
-    policy: Policy
+    policy: DropPolicy
     priority: Priority
     name: str  # the caller's name for it, such as a camera's
     max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
@@ -88,8 +89,8 @@ class Told:
     fate: Fate
 
 
-@dataclass(eq=False)
-class _Entry:
+@dataclass(eq=False, kw_only=True)
+class _FrameUnderway:
     """A frame on its way through a stream."""
 
     frame: Frame
@@ -111,7 +112,8 @@ class _Entry:
 class Stream:
     """One stream. `put` takes its frames, `told` gives what became of them; each in a task of its own.
 
-    A context manager: on leaving it, everything that is still under way is given up at once.
+    A context manager: on leaving it, everything that is still under way is given up at once. It is long because both
+    policies share the frames that are under way: to take one, to drop one and to end one are steps of the same course.
     """
 
     def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked, owner: Flow | None = None) -> None:
@@ -121,11 +123,11 @@ class Stream:
         self.asked = asked  # of the frames from now on
         self._flow = Flow(owner=owner)
         self._name = settings.name or f"#{next(_unnamed)}"
-        self._told: asyncio.Queue[_Entry | None] = asyncio.Queue(_MOST_UNTOLD)
-        self._underway: set[_Entry] = set()  # given to the engine, not settled
-        self._newest: _Entry | None = None  # LATEST: what has not been given to a worker
+        self._told: asyncio.Queue[_FrameUnderway | None] = asyncio.Queue(_MOST_UNTOLD)
+        self._underway: set[_FrameUnderway] = set()  # given to the engine, not settled
+        self._newest: _FrameUnderway | None = None  # LATEST: what has not been given to a worker
         self._room = asyncio.Event()
-        self._lossless = settings.policy is Policy.LOSSLESS
+        self._lossless = settings.policy is DropPolicy.LOSSLESS
         self._size = 0  # bytes of the last frame: the next one is likely to have as many
 
     def __enter__(self) -> Self:
@@ -155,7 +157,7 @@ class Stream:
         """
         if self._engine.draining:
             raise Refused(Reason.SHUTTING_DOWN)
-        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = self._entry(frame)
         if self._lossless:
             self._size = len(frame.data)
             with self._engine.holding(self._size):
@@ -164,8 +166,12 @@ class Stream:
         with self._guarded(entry):
             (self._start if self._lossless else self._supersede)(entry)
 
+    def _entry(self, frame: Frame) -> _FrameUnderway:
+        fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        return _FrameUnderway(frame=frame, asked=self.asked, arrived=time.monotonic(), fate=fate)
+
     @contextlib.contextmanager
-    def _guarded(self, entry: _Entry) -> Iterator[None]:
+    def _guarded(self, entry: _FrameUnderway) -> Iterator[None]:
         """Settle a frame as INTERNAL if the block raises, and log why under the stream's request id."""
         try:
             yield
@@ -176,7 +182,7 @@ class Stream:
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
         frame = Frame(frame_id, time.time_ns(), EncodedImage(), b"")
-        entry = _Entry(frame, self.asked, time.monotonic(), asyncio.get_running_loop().create_future())
+        entry = self._entry(frame)
         entry.settle(refusal)
         await self._told.put(entry)
 
@@ -207,8 +213,8 @@ class Stream:
             await self._until_few()
             with contextlib.suppress(Refused):
                 served = self._find()
-                if served.crowded or self._engine.held:
-                    async with served.turn:
+                if served.scheduler.crowded or self._engine.held:
+                    async with served.scheduler.turn:
                         yield True
                         return
         yield False
@@ -226,7 +232,7 @@ class Stream:
         while time.monotonic() < patience and not self._engine.draining:
             try:
                 served = self._find()
-                if served.state is State.READY and served.takes(size, streamed=True):
+                if served.standing.state is State.READY and served.scheduler.takes(size, streamed=True):
                     return
             except Refused:
                 return  # it is this frame's fate
@@ -240,12 +246,12 @@ class Stream:
         if self._settings.max_in_flight is not None:
             return self._settings.max_in_flight
         try:
-            workers = self._find().workers
+            workers = self._find().scheduler.workers
         except Refused:
             workers = 1
-        return workers if self._settings.policy is Policy.LATEST else 2 * workers
+        return workers if self._settings.policy is DropPolicy.LATEST else 2 * workers
 
-    def _supersede(self, entry: _Entry) -> None:
+    def _supersede(self, entry: _FrameUnderway) -> None:
         """Put a frame into the place of the one that waits, if one does."""
         old = self._newest
         if old is not None and (old.item is None or old.item.started is None) and not old.fate.done():
@@ -256,7 +262,7 @@ class Stream:
         if len(self._underway) < self._most:
             self._start(entry)
 
-    def _drop(self, entry: _Entry, reason: DropReason) -> None:
+    def _drop(self, entry: _FrameUnderway, reason: DropReason) -> None:
         self._underway.discard(entry)
         try:
             model = (entry.served or self._find()).model
@@ -265,28 +271,28 @@ class Stream:
             self._engine.monitor.dropped("", "", self._name, reason)
         entry.settle(reason)
 
-    def _start(self, entry: _Entry) -> None:
+    def _start(self, entry: _FrameUnderway) -> None:
         """Give a frame to the engine."""
         self._underway.add(entry)
         entry.task = asyncio.create_task(self._answer(entry))
         entry.task.add_done_callback(lambda task: self._ended(entry, task))
 
-    async def _answer(self, entry: _Entry) -> None:
+    async def _answer(self, entry: _FrameUnderway) -> None:
         if entry.fate.done():  # superseded before it began
             return
         frame, settings = entry.frame, self._settings
         query = Query(
-            settings.model,
-            settings.version,
-            frame.image,
-            frame.data,
-            entry.asked,
-            None,
-            self._flow,
-            settings.priority,
-            self._name,
-            settings.request_id,
-            frame.captured,
+            model=settings.model,
+            version=settings.version,
+            image=frame.image,
+            data=frame.data,
+            asked=entry.asked,
+            seconds=None,
+            flow=self._flow,
+            priority=settings.priority,
+            source=self._name,
+            request_id=settings.request_id,
+            captured=frame.captured,
         )
         deadline = math.inf if self._lossless else entry.arrived + self._engine.max_seconds
         try:
@@ -294,7 +300,7 @@ class Stream:
                 entry.served, entry.item = self._engine.item(query, deadline)
                 if self._lossless:
                     await self._until_taken(entry, entry.served)
-                entry.served.put(entry.item)
+                entry.served.scheduler.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
             if refusal.reason is Reason.DEADLINE_EXCEEDED:
@@ -304,14 +310,14 @@ class Stream:
         except asyncio.CancelledError:  # of the item's answer; what was superseded or given up is settled by then
             entry.settle(Refused(Reason.INTERNAL))
 
-    async def _until_taken(self, entry: _Entry, served: ServedVersion) -> None:
+    async def _until_taken(self, entry: _FrameUnderway, served: ServedVersion) -> None:
         """Wait for the room that other streams' frames have taken since this one was read."""
         size = len(entry.frame.data)
         with self._engine.holding(size):
-            while not served.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
+            while not served.scheduler.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
                 await asyncio.sleep(_READY_SECONDS)
 
-    def _ended(self, entry: _Entry, task: asyncio.Task[None]) -> None:
+    def _ended(self, entry: _FrameUnderway, task: asyncio.Task[None]) -> None:
         with self._guarded(entry):
             if not task.cancelled():
                 task.result()

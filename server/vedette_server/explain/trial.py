@@ -15,7 +15,7 @@ _UPPER = math.log((1 - _MISS) / _FALSE_ALARM)
 _LOWER = math.log(_MISS / (1 - _FALSE_ALARM))
 
 
-class Verdict(StrEnum):
+class TrialVerdict(StrEnum):
     """What a trial has come to."""
 
     OPEN = "OPEN"
@@ -37,11 +37,11 @@ class Trial:
         self.gains += gained
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TrialVerdict:
         """What the frames so far say."""
         gain = math.log(_FAULTY_GAIN / _HONEST_GAIN)
         loss = math.log((1 - _FAULTY_GAIN) / (1 - _HONEST_GAIN))
         ratio = self.gains * gain + (self.frames - self.gains) * loss
         if ratio >= _UPPER:
-            return Verdict.FAULTY
-        return Verdict.HONEST if ratio <= _LOWER else Verdict.OPEN
+            return TrialVerdict.FAULTY
+        return TrialVerdict.HONEST if ratio <= _LOWER else TrialVerdict.OPEN

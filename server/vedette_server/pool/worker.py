@@ -34,7 +34,7 @@ Inferred = TypeVar("Inferred")
 Result = TypeVar("Result")
 
 
-class Predictor(Protocol[Prepared, Inferred]):
+class StagedPredictor(Protocol[Prepared, Inferred]):
     """What a worker needs of a model: an answer in three stages, each on a thread of its own."""
 
     max_batch: int  # images that it is worth while to infer at once; 1: never more than one
@@ -52,11 +52,11 @@ class Predictor(Protocol[Prepared, Inferred]):
 class Factory(Protocol):
     """What makes a predictor."""
 
-    def __call__(self, folder: Path, contract: InputContract, device: str, threads: int) -> Predictor[Any, Any]:
+    def __call__(self, folder: Path, contract: InputContract, device: str, threads: int) -> StagedPredictor[Any, Any]:
         """Load it."""
 
 
-def _load(start: Start) -> Predictor[Any, Any]:
+def _load(start: Start) -> StagedPredictor[Any, Any]:
     module, _, name = start.factory.partition(":")
     factory: Factory = getattr(importlib.import_module(module), name)
     return factory(folder=Path(start.folder), contract=start.contract, device=start.device, threads=start.threads)
@@ -65,7 +65,7 @@ def _load(start: Start) -> Predictor[Any, Any]:
 class _Pipeline(Generic[Prepared, Inferred]):
     """The three stages and what passes between them."""
 
-    def __init__(self, channel: WorkerEnd, predictor: Predictor[Prepared, Inferred]) -> None:
+    def __init__(self, channel: WorkerEnd, predictor: StagedPredictor[Prepared, Inferred]) -> None:
         self._channel = channel
         self._predictor = predictor
         self._slots: dict[int, memoryview] = {}

@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Entry:
+class CheckpointTensor:
     """A tensor of a checkpoint, and where it is."""
 
     within: str  # the containers around it, with dots
@@ -43,17 +43,17 @@ class Entry:
 class Content:
     """All tensors of a checkpoint, and what is in it beside them."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[CheckpointTensor, ...]
     others: Mapping[str, str] = field(default_factory=dict)  # kinds of objects that are no tensors, by their paths
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TensorSet:
     """A set of tensors that could be the model's: those whose paths begin with `prefix`."""
 
     prefix: str
     within: str | None  # the one container that they are in; None: they are in several
-    given: Mapping[str, Entry]  # by the model's names for them
+    given: Mapping[str, CheckpointTensor]  # by the model's names for them
     fit: int  # how many of those the model has, in the same shape
     known: int  # how many the model has, in whatever shape
     missing: int
@@ -98,7 +98,7 @@ def leaves(content: object, path: Path) -> Content:
         if isinstance(leaf, Inert):
             others[".".join(keys)] = leaf.name
         else:
-            entries.append(Entry(".".join(keys[:-1]), keys[-1] if keys else "", leaf))
+            entries.append(CheckpointTensor(".".join(keys[:-1]), keys[-1] if keys else "", leaf))
     return Content(tuple(entries), others)
 
 
@@ -203,7 +203,7 @@ def choose(
 _GIVE_THIS = "give the checkpoint of this very config"
 
 
-def _asked(content: Content, key: str | None, prefixes: Sequence[str], path: Path) -> list[Entry]:
+def _asked(content: Content, key: str | None, prefixes: Sequence[str], path: Path) -> list[CheckpointTensor]:
     """The tensors that were asked for, as if there were no others."""
     entries = list(content.entries)
     if not entries:
@@ -233,24 +233,26 @@ def _with(flags: tuple[str, ...], key: str | None, prefixes: Sequence[str]) -> t
     return (*(("--weights-key", whole) if whole else ()), *_repeated(strip))
 
 
-def _under(entry: Entry, start: str) -> Entry:
+def _under(entry: CheckpointTensor, start: str) -> CheckpointTensor:
     """The same, as seen from within."""
     rest = entry.path.removeprefix(start)
     within = entry.within.removeprefix(start) if entry.within.startswith(start) else ""
-    return Entry(within, rest.removeprefix(f"{within}.") if within else rest, entry.stored)
+    return CheckpointTensor(within, rest.removeprefix(f"{within}.") if within else rest, entry.stored)
 
 
-def _stripped(entry: Entry, prefixes: Sequence[str]) -> Entry | None:
+def _stripped(entry: CheckpointTensor, prefixes: Sequence[str]) -> CheckpointTensor | None:
     """The same without what its name begins with, however often; None if it does not."""
     name = entry.name
     while start := next((prefix for prefix in prefixes if prefix and name.startswith(prefix)), ""):
         name = name.removeprefix(start)
-    return Entry(entry.within, name, entry.stored) if name and name != entry.name else None
+    return CheckpointTensor(entry.within, name, entry.stored) if name and name != entry.name else None
 
 
-def _candidates(entries: Sequence[Entry], wanted: Mapping[str, Shape], derived: Callable[[str], bool]) -> list[Wanted]:
+def _candidates(
+    entries: Sequence[CheckpointTensor], wanted: Mapping[str, Shape], derived: Callable[[str], bool]
+) -> list[TensorSet]:
     """Every beginning of paths under which the model's names are found; in the order of the file."""
-    found: dict[str, dict[str, Entry]] = defaultdict(dict)
+    found: dict[str, dict[str, CheckpointTensor]] = defaultdict(dict)
     for entry in entries:
         path = entry.path
         for start in _starts(path):
@@ -273,11 +275,11 @@ def _starts(path: str) -> Iterator[int]:
 
 def _candidate(
     prefix: str,
-    found: Mapping[str, Entry],
-    entries: Sequence[Entry],
+    found: Mapping[str, CheckpointTensor],
+    entries: Sequence[CheckpointTensor],
     wanted: Mapping[str, Shape],
     derived: Callable[[str], bool],
-) -> Wanted:
+) -> TensorSet:
     containers = {entry.within for entry in found.values()}
     within = containers.pop() if len(containers) == 1 else None
     parts = {name.partition(".")[0] for name in found}
@@ -290,7 +292,7 @@ def _candidate(
     }
     extra = [name for name in given if name not in wanted and not derived(name)]
     fit = sum(tuple(found[name].stored.shape) == shape for name, shape in wanted.items() if name in found)
-    return Wanted(prefix, within, given, fit, len(found), len(wanted) - len(found), len(extra))
+    return TensorSet(prefix, within, given, fit, len(found), len(wanted) - len(found), len(extra))
 
 
 def _check_held(content: Content, wanted: Mapping[str, Shape], path: Path) -> None:
@@ -302,7 +304,7 @@ def _check_held(content: Content, wanted: Mapping[str, Shape], path: Path) -> No
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, seen, "save them as whole, dense tensors of floats")
 
 
-def _strangers(entries: Sequence[Entry], wanted: Mapping[str, Shape], path: Path) -> str:
+def _strangers(entries: Sequence[CheckpointTensor], wanted: Mapping[str, Shape], path: Path) -> str:
     names = ", ".join(entry.path for entry in entries[:3])
     return (
         f"none of the {len(wanted)} tensors of the model is in {path}, whose {len(entries)} are called {names} "
@@ -310,14 +312,14 @@ def _strangers(entries: Sequence[Entry], wanted: Mapping[str, Shape], path: Path
     )
 
 
-def _listed(sets: Sequence[Wanted], wanted: Mapping[str, Shape]) -> str:
+def _listed(sets: Sequence[TensorSet], wanted: Mapping[str, Shape]) -> str:
     """The sets, each with its place and how much of it fits."""
     told = [f"{len(one.given)} tensors under {one.prefix!r} ({one.fit} of {len(wanted)} fit)" for one in sets[:_SHOWN]]
     more = f" and {len(sets) - _SHOWN} more sets" if len(sets) > _SHOWN else ""
     return " and ".join(told) + more
 
 
-def _note(taken: Wanted, others: Sequence[Wanted], wanted: Mapping[str, Shape], *, explicit: bool) -> str:
+def _note(taken: TensorSet, others: Sequence[TensorSet], wanted: Mapping[str, Shape], *, explicit: bool) -> str:
     plain = taken.usual and not taken.prefix.removeprefix(f"{_DETECTRON2}.")
     if plain and not others:
         return ""

@@ -40,7 +40,7 @@ _PLAIN_EDGE = 800  # pixels, for a model that does not resize
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """An image as the model takes it: its own channel order, resized, CHW, float32, 0 to 255."""
 
     tensor: torch.Tensor
@@ -54,9 +54,9 @@ class Prepared:
     preprocess_seconds: float
 
 
-def prepared(tensor: torch.Tensor, size: tuple[int, int], options: Options) -> Prepared:
+def prepared(tensor: torch.Tensor, size: tuple[int, int], options: Options) -> PreparedImage:
     """A picture that is at hand as the model takes it, and taken for one of `size` (height, width)."""
-    return Prepared(tensor, *size, options, None, None, None, 0.0, 0.0)
+    return PreparedImage(tensor, *size, options, None, None, None, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Inferred:
 
     output: dict[str, Any]
     evidence: Evidence
-    prepared: Prepared
+    prepared: PreparedImage
     forward_seconds: float
 
 
@@ -102,7 +102,7 @@ class Predictor:
         (inferred,) = self.infer([self.prepare(image, data, options)])
         return self.encode(inferred)
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Prepared:
+    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> PreparedImage:
         """Decode and resize one image. Raises `Refused` if decoding it fails."""
         started = time.perf_counter()
         pixels = self._pixels(image, data, options)
@@ -113,7 +113,7 @@ class Predictor:
         ready = time.perf_counter()
         height, width = pixels.shape[:2]
         shown = self._picture(resized) if options.thumbnail else None
-        return Prepared(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
+        return PreparedImage(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
 
     def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
         """HWC, uint8, of three channels BGR. Raises `Refused` if decoding fails."""
@@ -122,7 +122,7 @@ class Predictor:
         return undo(options.undo, read(image, data, self._contract.channels), self._contract)
 
     @torch.inference_mode()
-    def infer(self, images: Sequence[Prepared]) -> list[Inferred]:
+    def infer(self, images: Sequence[PreparedImage]) -> list[Inferred]:
         """Run the model on a batch, whose images must have the same panoptic threshold."""
         started = time.perf_counter()
         self._set([image.options for image in images])
@@ -136,7 +136,7 @@ class Predictor:
             for output, evidence, image in zip(outputs, seen, images, strict=True)
         ]
 
-    def _forward(self, images: Sequence[Prepared]) -> list[dict[str, Any]]:
+    def _forward(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
         batch = [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
         try:
             outputs: list[dict[str, Any]] = self._model(batch)

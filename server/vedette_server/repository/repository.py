@@ -23,7 +23,7 @@ import msgspec
 import yaml
 
 from vedette_server.contract import disk, layout, markup, naming
-from vedette_server.contract.contract import Input, InputContract, Limits, Names
+from vedette_server.contract.contract import ImageLimits, Input, InputContract, Names
 from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
 from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError, refuse
@@ -61,9 +61,9 @@ class VersionError(RepositoryError):
 class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[limits]` of model.toml."""
 
-    max_bytes: int = Limits.max_bytes
-    max_pixels: int = Limits.max_pixels
-    max_edge: int = Limits.max_edge
+    max_bytes: int = ImageLimits.max_bytes
+    max_pixels: int = ImageLimits.max_pixels
+    max_edge: int = ImageLimits.max_edge
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,7 +191,7 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
         produced=manifest.produced,
         threshold=settings.threshold,
         inputs=settings.inputs,
-        limits=Limits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
+        limits=ImageLimits(settings.limits.max_bytes, settings.limits.max_pixels, settings.limits.max_edge),
         plugins=manifest.plugins,
         waivers=settings.waivers,
         source_digest=" ".join(checksums[name] for name in MODEL_FILES),

@@ -30,8 +30,9 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.tensor import orders
 from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.served import ServedVersion, State, why
-from vedette_server.engine.stream import MOST_IN_FLIGHT, DropReason, Frame, Policy, StreamSettings, Told
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State, why
+from vedette_server.engine.stream import MOST_IN_FLIGHT, DropPolicy, DropReason, Frame, StreamSettings, Told
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, sheet, summary
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Finding
 from vedette_server.repository.repository import ModelVersion
@@ -153,7 +154,7 @@ def priority(options: detection_service_pb2.DetectOptions) -> Priority:
 
 def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str) -> StreamSettings:
     """What holds for a whole stream. Raises `Refused`: STREAM_NOT_CONFIGURED."""
-    policy = _named(Policy, config, "drop_policy")
+    policy = _named(DropPolicy, config, "drop_policy")
     most = config.max_in_flight if config.HasField("max_in_flight") else None
     if policy is None:
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="drop_policy", seen=config.drop_policy, most=MOST_IN_FLIGHT)
@@ -163,7 +164,13 @@ def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str)
         length = f"{len(config.stream_id)} characters"
         raise Refused(Reason.STREAM_NOT_CONFIGURED, field="stream_id", seen=length, most=MOST_IN_FLIGHT)
     return StreamSettings(
-        config.model_name, config.model_version, policy, priority(config.options), config.stream_id, most, request_id
+        model=config.model_name,
+        version=config.model_version,
+        policy=policy,
+        priority=priority(config.options),
+        name=config.stream_id,
+        max_in_flight=most,
+        request_id=request_id,
     )
 
 
@@ -348,8 +355,8 @@ def model(served: ServedVersion) -> model_pb2.Model:
         name=served.model.name,
         version=str(served.model.version),
         description=served.model.description,
-        state=_STATES[served.state],
-        state_reason=served.state_reason,
+        state=_STATES[served.standing.state],
+        state_reason=served.standing.reason,
         contract=_contract(served.model.contract),
         waivers=served.model.contract.waivers,
     )

@@ -192,7 +192,15 @@ class DetectionService(DetectionServiceServicer):
             sampled = not message.HasField("image")
             spec, data = (EncodedImage(), b"") if sampled else convert.image(message.image, None)
             asked, source = convert.asked(message.options), message.stream_id
-            query = Query(name, message.model_version, spec, data, asked, None, source=source)
+            query = Query(
+                model=name,
+                version=message.model_version,
+                image=spec,
+                data=data,
+                asked=asked,
+                seconds=None,
+                source=source,
+            )
             given, model = await self._engine.diagnose(query, sampled=sampled)
             cause = given.cause.mistake if given.cause else None
             log.info("diagnosed", request_id=request_id, model=model.name, version=model.version, cause=cause)

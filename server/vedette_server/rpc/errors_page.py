@@ -3,7 +3,7 @@
 import re
 
 from vedette_server.contract.loading import CHECKS, Check
-from vedette_server.rpc.errors import DOMAIN, TABLE, Row
+from vedette_server.rpc.errors import DOMAIN, TABLE, ErrorRow
 
 _HEAD = f"""\
 # Errors
@@ -41,7 +41,7 @@ def _check(check: Check) -> str:
     return f"\n## {check}\n\n{row.meaning} Remedy: {row.remedy}.{waivable}\n"
 
 
-def _section(reason: str, row: Row) -> str:
+def _section(reason: str, row: ErrorRow) -> str:
     facts = [f"code `{row.code.name}` ({row.code.value[0]})"]
     if row.field:
         facts.append(f"field `{_readable(row.field)}`")

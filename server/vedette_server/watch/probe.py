@@ -11,18 +11,20 @@ from dataclasses import dataclass
 import structlog
 
 from vedette_server.contract.answer import Answer
+from vedette_server.contract.contract import Output
 from vedette_server.contract.mistakes import Mistake
-from vedette_server.contract.refusal import Refused
-from vedette_server.engine.diagnostician import Diagnostician, Sample
-from vedette_server.engine.query import Monitor
+from vedette_server.contract.options import require, resolve
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.query import Monitor, Query, unfailing
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import ServedVersion
-from vedette_server.engine.sources import Key, Source, Sources
-from vedette_server.explain.diagnosis import Candidate
+from vedette_server.explain.diagnosis import Candidate, Diagnosis
 from vedette_server.explain.explain import Context, explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
-from vedette_server.explain.trial import Trial, Verdict
+from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.repository.repository import ModelVersion
+from vedette_server.watch.diagnostician import AskedImage, Diagnostician
+from vedette_server.watch.sources import Key, SourceRecord, Sources
 
 log = structlog.get_logger()
 
@@ -40,7 +42,7 @@ _UNEXPLAINED = {Code.QUIET_SCENE, Code.NO_PROPOSALS}
 class _Frame:
     """A frame of a source, and what it gave as sent."""
 
-    sample: Sample
+    sample: AskedImage
     answer: Answer
     seen: float  # on the monotonic clock
 
@@ -53,14 +55,17 @@ class _Frame:
 class Probe:
     """Sees every answer, explains it, and looks into sources that have gone empty, one at a time."""
 
-    def __init__(self, monitor: Monitor, diagnostician: Diagnostician | None) -> None:
-        """Without a diagnostician it explains from what the answers themselves tell."""
-        self._monitor = monitor
-        self._diagnostician = diagnostician
+    def __init__(self, monitor: Monitor, share: float = 0.0) -> None:
+        """`share` of the workers' time is for diagnoses beside traffic.
+
+        0 switches them off: it explains from what the answers themselves tell.
+        """
+        self._monitor = unfailing(monitor)
+        self._diagnostician = Diagnostician(share) if share else None
         self._sources = Sources()
-        self._suspects: dict[Source, ModelVersion] = {}
+        self._suspects: dict[SourceRecord, ModelVersion] = {}
         self._task: asyncio.Task[None] | None = None
-        self._on_trial: Source | None = None
+        self._on_trial: SourceRecord | None = None
         self._last: _Frame | None = None  # that counted
         self._next: asyncio.Future[_Frame] | None = None  # waited for
 
@@ -75,11 +80,11 @@ class Probe:
             source.identical,
             source.values,
             source.suspicion,
-            served.usual,
+            served.proofs.usual,
             item.source,
         )
         findings = explain(answer, served.model.contract, context)
-        frame = _Frame(Sample(item.spec, item.data, item.options), answer, time.monotonic())
+        frame = _Frame(AskedImage(item.spec, item.data, item.options), answer, time.monotonic())
         self._look_into(served, source, frame, findings)
         self._forget_gone(frame.seen)
         return findings
@@ -96,11 +101,25 @@ class Probe:
             if now > source.seen + _GONE_SECONDS:
                 self._tell(model, source, None)
 
-    def sample(self, served: ServedVersion, name: str) -> Sample | None:
-        """The empty frame of a source that was diagnosed last, if there is one."""
-        return self._sources.sample(_key(served, name))
+    async def diagnose(self, served: ServedVersion, query: Query, *, sampled: bool) -> Diagnosis:
+        """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
 
-    def _look_into(self, served: ServedVersion, source: Source, frame: _Frame, findings: tuple[Finding, ...]) -> None:
+        Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
+        finds no objects, and SAMPLE_MISSING.
+        """
+        if self._diagnostician is None:
+            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+        require(Output.BOXES, served.model.contract)
+        sample: AskedImage | None = AskedImage(query.image, query.data, resolve(query.asked, served.model.contract))
+        if sampled:
+            sample = self._sources.sample(_key(served, query.source))
+        if sample is None:
+            raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
+        return await self._diagnostician.diagnose(served, sample, thumbnails=True)
+
+    def _look_into(
+        self, served: ServedVersion, source: SourceRecord, frame: _Frame, findings: tuple[Finding, ...]
+    ) -> None:
         if self._diagnostician is None:
             return
         if self._on_trial is source:
@@ -127,7 +146,7 @@ class Probe:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame) -> None:
+    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame) -> None:
         try:
             suspicion = await self._investigate(doctor, served, source, frame)
         except (Refused, TimeoutError) as error:  # the version has gone, or the source has
@@ -136,7 +155,7 @@ class Probe:
             return
         self._conclude(served, source, suspicion)
 
-    def _conclude(self, served: ServedVersion, source: Source, suspicion: Finding | None) -> None:
+    def _conclude(self, served: ServedVersion, source: SourceRecord, suspicion: Finding | None) -> None:
         now = time.monotonic()
         if suspicion:
             source.fruitless, source.quiet_until = 0, now + _HOLD_SECONDS
@@ -148,7 +167,7 @@ class Probe:
             log.info("no_cause_found", **_names(source.key))
         self._tell(served.model, source, suspicion)
 
-    def _tell(self, model: ModelVersion, source: Source, suspicion: Finding | None) -> None:
+    def _tell(self, model: ModelVersion, source: SourceRecord, suspicion: Finding | None) -> None:
         source.suspicion = suspicion
         self._suspects.pop(source, None)
         if suspicion:
@@ -156,7 +175,7 @@ class Probe:
         self._monitor.suspected(model, source.key.name, suspicion.code if suspicion else None)
 
     async def _investigate(
-        self, doctor: Diagnostician, served: ServedVersion, source: Source, frame: _Frame
+        self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame
     ) -> Finding | None:
         """Diagnose empty frames until one tells something, then put that on trial."""
         for _ in range(_TRIES):
@@ -192,9 +211,9 @@ class Probe:
                 gained = undone.gains_on(as_sent)
                 if gained or as_sent.gains_on(undone) or not undone.detections:  # else both found as much
                     trial.count(gained=gained)
-                if trial.verdict is Verdict.FAULTY:
+                if trial.verdict is TrialVerdict.FAULTY:
                     return _suspicion(mistake, trial)
-                if trial.verdict is Verdict.HONEST:
+                if trial.verdict is TrialVerdict.HONEST:
                     del trials[mistake]
         return None
 

@@ -9,7 +9,7 @@ _DESERTED_SECONDS = 2.0  # without traffic, after which a version's workers are 
 
 
 class Spent(Protocol):
-    """The version whose workers' time is spent."""
+    """Tells of a version whose workers' time is spent."""
 
     @property
     def workers(self) -> int:
@@ -29,16 +29,16 @@ class Budget:
         self._now = now
         self._next = 0.0  # when the next one may begin beside traffic
 
-    async def turn(self, served: Spent) -> None:
+    async def turn(self, version: Spent) -> None:
         """Wait until another inference may begin."""
-        while (wait := self.wait(served)) > 0:  # noqa: ASYNC110  it is time that is waited for
+        while (wait := self.wait(version)) > 0:  # noqa: ASYNC110  it is time that is waited for
             await asyncio.sleep(wait)
 
-    def wait(self, served: Spent) -> float:
+    def wait(self, version: Spent) -> float:
         """Seconds until another inference may begin; 0 or less: now."""
         now = self._now()
-        return min(self._next - now, served.last_traffic + _DESERTED_SECONDS - now)
+        return min(self._next - now, version.last_traffic + _DESERTED_SECONDS - now)
 
-    def spend(self, served: Spent, seconds: float) -> None:
+    def spend(self, version: Spent, seconds: float) -> None:
         """Tell what an inference took of a worker's time."""
-        self._next = max(self._next, self._now()) + seconds / (self._share * max(1, served.workers))
+        self._next = max(self._next, self._now()) + seconds / (self._share * max(1, version.workers))

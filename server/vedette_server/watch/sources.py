@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, PixelStatistics
-from vedette_server.engine.diagnostician import Sample
 from vedette_server.explain.explain import values
 from vedette_server.explain.findings import Code, Finding
+from vedette_server.watch.diagnostician import AskedImage
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
 _MOST_SAMPLES, _MOST_SAMPLED_BYTES = 8, 64 * 2**20  # frames that are kept, and their bytes, but for the newest
@@ -24,7 +24,7 @@ class Key:
     name: str  # the stream's id; empty: images that come one by one
 
 
-class Source:
+class SourceRecord:
     """One source of images, as its frames have shown it."""
 
     def __init__(self, key: Key) -> None:
@@ -81,18 +81,18 @@ class Sources:
     """All sources, the longest unseen forgotten first."""
 
     def __init__(self) -> None:
-        self._sources: collections.OrderedDict[Key, Source] = collections.OrderedDict()
-        self._samples: dict[Key, Sample] = {}
+        self._sources: collections.OrderedDict[Key, SourceRecord] = collections.OrderedDict()
+        self._samples: dict[Key, AskedImage] = {}
 
-    def of(self, key: Key) -> Source:
+    def of(self, key: Key) -> SourceRecord:
         """The source of that key."""
-        source = self._sources.setdefault(key, Source(key))
+        source = self._sources.setdefault(key, SourceRecord(key))
         self._sources.move_to_end(key)
         if len(self._sources) > _MOST_SOURCES:
             self._sources.popitem(last=False)
         return source
 
-    def keep(self, key: Key, sample: Sample) -> None:
+    def keep(self, key: Key, sample: AskedImage) -> None:
         """Keep the empty frame of a source that is looked into, and let go of the oldest others."""
         self._samples.pop(key, None)
         self._samples[key] = sample
@@ -102,6 +102,6 @@ class Sources:
         ):
             del self._samples[next(iter(self._samples))]
 
-    def sample(self, key: Key) -> Sample | None:
+    def sample(self, key: Key) -> AskedImage | None:
         """The empty frame of a source that was looked into last, if it is still kept."""
         return self._samples.get(key)

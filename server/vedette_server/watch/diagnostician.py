@@ -12,19 +12,20 @@ from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.mistakes import Mistake, applicable
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.engine.budget import Budget
 from vedette_server.engine.query import CALLERS_LIMIT
 from vedette_server.engine.queue import Flow, Item, Priority
-from vedette_server.engine.served import ServedVersion, State
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank
 from vedette_server.explain.explain import Context, explain, values
+from vedette_server.watch.budget import Budget
 
 _OUTPUTS = Output.BOXES, Output.ROTATED_BOXES  # all that a diagnosis looks at
 _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn
 
 
 @dataclass(frozen=True)
-class Sample:
+class AskedImage:
     """An image and what was asked about it."""
 
     spec: ImageSpec
@@ -41,7 +42,7 @@ class Diagnostician:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def diagnose(self, served: ServedVersion, sample: Sample, *, thumbnails: bool) -> Diagnosis:
+    async def diagnose(self, served: ServedVersion, sample: AskedImage, *, thumbnails: bool) -> Diagnosis:
         """Try everything that can have gone wrong with an image.
 
         Raises `Refused` for what `convert.check` and decoding find, MODEL_NOT_READY, OVERLOADED.
@@ -63,29 +64,37 @@ class Diagnostician:
         finally:
             self._waiting -= 1
 
-    async def _diagnose(self, served: ServedVersion, sample: Sample, *, thumbnails: bool) -> Diagnosis:
+    async def _diagnose(self, served: ServedVersion, sample: AskedImage, *, thumbnails: bool) -> Diagnosis:
         as_sent = await self.try_one(served, sample, Mistake.NONE, thumbnail=thumbnails)
         contract, answer = served.model.contract, as_sent.answer
         assert answer.pixels is not None  # noqa: S101  workers observe
         mistakes = applicable(answer.pixels, (answer.height, answer.width), contract, sample.options.threshold)
         tried = [await self.try_one(served, sample, mistake, thumbnail=thumbnails) for mistake in mistakes]
-        context = Context(served.golden_failing, values=values(answer.pixels, None), usual=served.usual)
+        context = Context(served.golden_failing, values=values(answer.pixels, None), usual=served.proofs.usual)
         findings = explain(answer, contract, context)
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 
     async def try_one(
-        self, served: ServedVersion, sample: Sample, mistake: Mistake, *, thumbnail: bool = False
+        self, served: ServedVersion, sample: AskedImage, mistake: Mistake, *, thumbnail: bool = False
     ) -> Candidate:
         """Infer an image with one mistake undone, when the budget allows it. Raises `Refused`."""
         options = msgspec.structs.replace(sample.options, outputs=_OUTPUTS, undo=mistake, thumbnail=thumbnail)
         if mistake is Mistake.THRESHOLD:
             options = msgspec.structs.replace(options, threshold=served.model.contract.floor)
         size = convert.check(sample.spec, sample.data, served.model.contract)
-        await self._budget.turn(served)
-        if served.state is not State.READY:
-            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.state_reason)
-        item = Item(sample.spec, sample.data, options, size, self._flow, Priority.LOW, deadline=float("inf"))
-        served.put(item)
+        await self._budget.turn(served.scheduler)
+        if served.standing.state is not State.READY:
+            raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
+        item = Item(
+            spec=sample.spec,
+            data=sample.data,
+            options=options,
+            size=size,
+            flow=self._flow,
+            priority=Priority.LOW,
+            deadline=float("inf"),
+        )
+        served.scheduler.put(item)
         answer = await item.answer
-        self._budget.spend(served, time.monotonic() - (item.started or time.monotonic()))
+        self._budget.spend(served.scheduler, time.monotonic() - (item.started or time.monotonic()))
         return Candidate(mistake, answer)
