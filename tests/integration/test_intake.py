@@ -32,6 +32,9 @@ def server() -> Iterator[running.Server]:
 SLICE: dict[str, Callable[[running.Server], object]] = attacks.ATTACKS | {
     "calls a byte short": functools.partial(attacks.a_byte_short, calls=40),
     "streams whose answers are unread": functools.partial(attacks.unread_streams, streams=20),
+    "compressed calls that inflate": functools.partial(attacks.inflating, calls=100),
+    "calls that send nothing": functools.partial(attacks.silent_calls, calls=2_000),
+    "answers that nobody takes": functools.partial(attacks.unread_answers, calls=2_000),
 }
 
 
