@@ -388,7 +388,7 @@ ROWS = (
         "cut.flv",
         "FLV that breaks off",
         _cut(_encoded(*_H264, "-bf", "0", seconds="3")),
-        "breaks off after .* header says",
+        "breaks off after .* header declares",
     ),
     Row(
         "cut.mjpeg",

@@ -1,6 +1,6 @@
-"""Where a server is: one reading of every way to write that, so that gRPC is given nothing that it would guess about.
+"""Server addresses, parsed the same way in every notation, so that gRPC has nothing to guess.
 
-Left to itself, gRPC takes port 99999 for 34463, the host `8001` for 0.0.31.65, and `http` for the name of a host.
+On its own, gRPC takes port 99999 for 34463, the host `8001` for 0.0.31.65, and `http` for a host name.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from vedette_client.errors import LocalError
 DEFAULT_PORT = 8001
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 _LARGEST_PORT = 65535
-_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
 _LONGEST_HOST, _LONGEST_LABEL = 253, 63
 _SCHEME = re.compile(
     r"([a-z][a-z0-9+.-]*)://|(unix):|(dns|ipv4|ipv6|xds|vsock|unix-abstract):(?![0-9]+$)", re.IGNORECASE
@@ -25,21 +25,21 @@ _SCHEME = re.compile(
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _SECURE = "grpcs://", "https://"
-_PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # the first that is set is gRPC's
+_PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # gRPC uses the first that is set
 
 
 @dataclass(frozen=True)
 class Address:
-    """A server's address, as it is shown and as gRPC takes it."""
+    """A server's address, as shown to users and as passed to gRPC."""
 
     text: str  # HOST:PORT, grpcs://HOST:PORT, or unix:PATH
-    target: str  # gRPC's name for it
-    host: str = ""  # without brackets; empty: a Unix socket
-    secure: bool = False  # it asks for TLS
+    target: str  # gRPC target
+    host: str = ""  # without brackets; empty for a Unix socket
+    secure: bool = False  # requires TLS
 
     @property
     def local(self) -> bool:
-        """Whether it is on this machine, so that no proxy stands between."""
+        """True if it is on this machine, so that no proxy is used."""
         if not self.host or self.host == "localhost" or self.host.endswith(".localhost"):
             return True
         try:
@@ -51,7 +51,7 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether what is sent there surely stays on this machine: no name is looked up but localhost."""
+        """True if traffic certainly stays on this machine: the only trusted name is localhost."""
         if not self.host or self.host == "localhost":
             return True
         try:
@@ -62,27 +62,27 @@ class Address:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy that the environment asks for."""
+    """A proxy from the environment."""
 
     variable: str
     url: str
 
     def __str__(self) -> str:
-        """Which it is and who asked for it, without a password."""
+        """Name the proxy and its variable, without a password."""
         parts = urlsplit(self.url)
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         return f"the proxy {shown} of the variable {self.variable}"
 
 
 def parse(text: str) -> Address:
-    """Read HOST:PORT, HOST, [IPV6]:PORT, or unix:PATH. Raises `LocalError`.
+    """Parse HOST:PORT, HOST, [IPV6]:PORT, or unix:PATH. Raises `LocalError`.
 
-    Before a host may stand grpc://, http:// or dns:///, and grpcs:// or https:// where TLS is spoken.
+    The host may have the prefix grpc://, http:// or dns:///, or grpcs:// or https:// for TLS.
     """
     if not text:
         _refuse(text, "it is empty")
     if any(letter.isspace() or not letter.isprintable() for letter in text):
-        _refuse(text, "it holds a space or a character that cannot be printed")
+        _refuse(text, "it contains a space or a non-printable character")
     if (match := _SCHEME.match(text)) and match[2]:
         return _socket(text, text[match.end() :], slashes=False)
     if text.lower().startswith("unix://"):
@@ -90,58 +90,58 @@ def parse(text: str) -> Address:
     rest, port = _without_scheme(text, match) if match else (text, str(DEFAULT_PORT))
     secure = match is not None and text.lower().startswith(_SECURE)
     if "/" in rest or "?" in rest or "#" in rest:
-        _refuse(text, "it has a path, which a gRPC server has not")
+        _refuse(text, "it has a path, but gRPC servers have none")
     if "@" in rest:
-        _refuse(text, "it holds a user's name, and nobody is asked for one")
+        _refuse(text, "it contains a user name, which is not supported")
     host, port = _split(text, rest, port)
     found = _host_and_port(text, host, port)
     return dataclasses.replace(found, text=f"grpcs://{found.text}", secure=True) if secure else found
 
 
 def _without_scheme(text: str, match: re.Match[str]) -> tuple[str, str]:
-    """What follows the scheme, and the port that it has where none is given."""
+    """Return the rest after the scheme, and the scheme's default port."""
     scheme, slashes, rest = match[match.lastindex or 0].lower(), match[1] is not None, text[match.end() :]
     if slashes and scheme in ("grpc", "grpcs", "http", "https"):
-        default = str(DEFAULT_PORT) if scheme.startswith("grpc") else ""  # 80 is surely not meant
+        default = str(DEFAULT_PORT) if scheme.startswith("grpc") else ""  # 80 is certainly not intended
         return rest.removesuffix("/"), default
     if scheme == "dns" and (not slashes or rest.startswith("/")):
         return rest.removeprefix("/"), str(DEFAULT_PORT)
     if scheme not in ("ipv4", "ipv6") or slashes:
-        _refuse(text, f"{match[0]} is not known here")
+        _refuse(text, f"{match[0]} is not supported")
     return rest, str(DEFAULT_PORT)
 
 
 def _refuse(text: str, why: str) -> NoReturn:
     shown = text if len(text) <= 100 else f"{text[:99]}…"
-    msg = f"{shown!r} is not a server's address: {why}; such as {DEFAULT_ADDRESS}, [::1]:8001 or unix:/run/vedette.sock"
+    msg = f"{shown!r} is not a server's address: {why}; try {DEFAULT_ADDRESS}, [::1]:8001 or unix:/run/vedette.sock"
     raise LocalError(msg)
 
 
 def _socket(text: str, path: str, *, slashes: bool) -> Address:
     if not path:
-        _refuse(text, "it names no file")
+        _refuse(text, "it does not name a file")
     if slashes and not path.startswith("/"):
-        _refuse(text, "unix:// is followed by a path from the root, as in unix:///run/vedette.sock")
+        _refuse(text, "unix:// requires an absolute path, as in unix:///run/vedette.sock")
     try:
         size = len(os.fsencode(path))
     except UnicodeEncodeError:
-        _refuse(text, "its path cannot be a file's")
+        _refuse(text, "its path is not a valid file name")
     if size > _LONGEST_SOCKET:
-        _refuse(text, f"its path has {size} bytes, and a Unix socket's at most {_LONGEST_SOCKET}")
-    return Address(f"unix:{path}", f"unix:{path.replace('%', '%25')}")  # which gRPC decodes
+        _refuse(text, f"its path has {size} bytes, but a Unix socket's may have at most {_LONGEST_SOCKET}")
+    return Address(f"unix:{path}", f"unix:{path.replace('%', '%25')}")  # gRPC decodes it
 
 
 def _split(text: str, rest: str, port: str) -> tuple[str, str]:
-    """The host, without brackets, and the port or the default."""
+    """Return the host, without brackets, and the port or the default."""
     if rest.startswith("["):
         host, closed, after = rest[1:].partition("]")
         if not closed or (after and not after.startswith(":")):
-            _refuse(text, "after the brackets of an IPv6 address stands :PORT or nothing")
+            _refuse(text, "the brackets of an IPv6 address must be followed by :PORT or nothing")
         if ":" not in host:
             _refuse(text, "brackets are for an IPv6 address")
         given, port = bool(after), after[1:] if after else port
     elif rest.count(":") > 1:
-        _refuse(text, "an IPv6 address stands in brackets, as in [::1]:8001")
+        _refuse(text, "an IPv6 address needs brackets, as in [::1]:8001")
     else:
         host, colon, after = rest.partition(":")
         given, port = bool(colon), after if colon else port
@@ -172,22 +172,22 @@ def _host_and_port(text: str, host: str, port: str) -> Address:
 
 
 def _name(text: str, host: str) -> str:
-    """A host's name or an IPv4 address."""
+    """Return a host name or an IPv4 address."""
     if not host.isascii():
-        _refuse(text, f"{host!r} is not ASCII: write it as DNS has it, xn--…")
+        _refuse(text, f"{host!r} is not ASCII: use its DNS form, xn--…")
     labels = host.removesuffix(".").split(".")
-    if _NUMBER.fullmatch(labels[-1]):  # so it is read as an address, by old rules that take 127.1 for one
+    if _NUMBER.fullmatch(labels[-1]):  # then it is an address: legacy rules accept 127.1
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
             _refuse(text, f"{host!r} is not an IPv4 address")
     if len(host) > _LONGEST_HOST or not all(_LABEL.fullmatch(one) and len(one) <= _LONGEST_LABEL for one in labels):
-        _refuse(text, f"{host!r} is not a host's name")
+        _refuse(text, f"{host!r} is not a host name")
     return host.lower()
 
 
 def proxy(address: Address, environment: Mapping[str, str] = os.environ) -> Proxy | None:
-    """The proxy through which a server is reached; None for a server of this machine, and those in no_proxy."""
+    """Return the proxy for a server; None for servers on this machine and those in no_proxy."""
     if address.local:
         return None
     named = ((variable, environment.get(variable, "")) for variable in _PROXIES)
@@ -200,11 +200,11 @@ def proxy(address: Address, environment: Mapping[str, str] = os.environ) -> Prox
         usable = parts.scheme == "http" and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    return Proxy(variable, url) if usable else None  # gRPC does without one that it cannot speak to
+    return Proxy(variable, url) if usable else None  # gRPC ignores proxies that it cannot use
 
 
 def _exempt(host: str, environment: Mapping[str, str]) -> bool:
-    """Whether no_grpc_proxy or no_proxy names a host, its domain or its network."""
+    """Return whether no_grpc_proxy or no_proxy names a host, its domain or its network."""
     for entry in (environment.get("no_grpc_proxy") or environment.get("no_proxy") or "").split(","):
         one = entry.strip().lower()
         if not one:

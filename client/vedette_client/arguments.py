@@ -1,8 +1,8 @@
-"""What callers give, checked before anything is made of it: each function has one rule, and names what breaks it.
+"""Validation of callers' arguments before use: each function has one rule, and its error names the argument.
 
-A name that is not known is a `TypeError`, as it is everywhere in Python. A value is a `LocalError`: it may come from a
-camera, a file or a form, and one frame's ends no stream. Numbers are Python's and NumPy's; neither booleans nor strings
-are numbers, and 1.0 is not a whole one.
+An unknown name is a `TypeError`, as usual in Python. An invalid value is a `LocalError`: it may come from a camera, a
+file or a form, and a single bad frame does not end a stream. Numbers may be Python's or NumPy's. Booleans and strings
+are not numbers, and 1.0 is not an integer.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from vedette_client.errors import LocalError
 
 LARGEST_INT32 = 2**31 - 1
 LARGEST_INT64 = 2**63 - 1
-_SHOWN = 60  # characters of a value
+_SHOWN = 60  # characters of a value shown in messages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,43 +28,43 @@ C = TypeVar("C", bound=type)
 
 _ELSEWHERE = {
     "timeout": "it belongs to the client: Client(address, timeout=seconds)",
-    "request_id": "the server makes one; detect alone takes yours",
+    "request_id": "the server generates one; only detect accepts yours",
 }
 
 
 def shown(value: object) -> str:
-    """A value and its type, as a message can hold them."""
+    """Return a short representation of a value for messages."""
     try:
         text = reprlib.repr(value[:_SHOWN] if isinstance(value, str | bytes | bytearray) else value)
-    except Exception:  # noqa: BLE001  a value's own code, and Python's limit on the digits of integers
+    except Exception:  # noqa: BLE001  the value's own code, or Python's limit on the digits of integers
         text = "a value"
     text = " ".join(text.split())
     return f"{text[: _SHOWN - 1]}…" if len(text) > _SHOWN else text
 
 
 def wrong(name: str, value: object, wanted: str, reason: str = "") -> LocalError:
-    """The error for a value that is not what is wanted; `reason` is the server's own for it, if it has one."""
+    """Return the error for an invalid value; `reason` is the server's reason for it, if it has one."""
     kind = type(value).__name__
     seen = "None" if value is None else f"{shown(value)} ({kind})"
     return LocalError(f"{name} is {seen}: it must be {wanted}", reason)
 
 
 def text(value: object, name: str) -> str:
-    """A string that can be sent."""
+    """Validate a string that can be sent."""
     if not isinstance(value, str):
         raise wrong(name, value, "a string")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise wrong(name, value, "text, and half a character is none") from error
+        raise wrong(name, value, "valid text, without surrogates") from error
     return str(value)
 
 
 def whole(
     value: object, name: str, least: int = -LARGEST_INT32 - 1, most: int = LARGEST_INT32, reason: str = ""
 ) -> int:
-    """A whole number."""
-    wanted = f"a whole number from {least} to {most}"
+    """Validate an integer."""
+    wanted = f"an integer from {least} to {most}"
     if not isinstance(value, int | np.integer) or isinstance(value, bool | np.timedelta64):
         raise wrong(name, value, wanted)
     if not least <= (given := int(value)) <= most:
@@ -73,25 +73,25 @@ def whole(
 
 
 def number(value: object, name: str, least: float, most: float, reason: str = "") -> float:
-    """A finite number."""
+    """Validate a finite number."""
     wanted = f"a number from {least:.15g} to {most:.15g}"
     if isinstance(value, bool | np.timedelta64) or not isinstance(value, numbers.Real):
         raise wrong(name, value, wanted)
-    with contextlib.suppress(OverflowError):  # of what no float holds
-        if least <= (given := float(value)) <= most:  # which a NaN is not
+    with contextlib.suppress(OverflowError):  # too large for a float
+        if least <= (given := float(value)) <= most:  # false for NaN
             return given
     raise wrong(name, value, wanted, reason)
 
 
 def flag(value: object, name: str) -> bool:
-    """True or False."""
+    """Validate True or False."""
     if not isinstance(value, bool | np.bool_):
         raise wrong(name, value, "True or False")
     return bool(value)
 
 
 def one_of(value: object, name: str, allowed: Collection[str]) -> str:
-    """One of a few names."""
+    """Validate one of a few names."""
     if isinstance(value, str) and value in allowed:
         return str(value)
     listed = ", ".join(map(repr, allowed))
@@ -100,12 +100,12 @@ def one_of(value: object, name: str, allowed: Collection[str]) -> str:
 
 
 def optional(value: object, name: str, allowed: Collection[str]) -> str | None:
-    """One of a few names, or None."""
+    """Validate one of a few names, or None."""
     return None if value is None else one_of(value, name, allowed)
 
 
 def several(value: object, name: str, example: str) -> tuple[object, ...]:
-    """The items of a list, a tuple, a set or an array; a string is not the list of its letters."""
+    """Return the items of a list, a tuple, a set or an array; a string does not count as a list of letters."""
     single = isinstance(value, str | bytes | bytearray | memoryview | Mapping) or not isinstance(value, Collection)
     if single or (isinstance(value, np.ndarray) and value.ndim != 1):
         raise wrong(name, value, f"a list, such as {example}")
@@ -113,14 +113,14 @@ def several(value: object, name: str, example: str) -> tuple[object, ...]:
 
 
 def nearest(given: str, names: Collection[str]) -> str | None:
-    """The name that somebody meant, whatever its case; None: nothing is near."""
+    """Return the most similar name, ignoring case; None if none is similar."""
     folded = {name.casefold(): name for name in names}
     near = difflib.get_close_matches(given.casefold(), folded, 1)
     return folded[near[0]] if near else None
 
 
 def unknown(given: str, names: Collection[str], of: str) -> TypeError:
-    """The error for a name that is not known."""
+    """Return the error for an unknown name."""
     msg = f"{of} got an unexpected keyword argument {given!r}"
     if given in _ELSEWHERE:
         return TypeError(f"{msg}: {_ELSEWHERE[given]}")
@@ -131,7 +131,7 @@ def unknown(given: str, names: Collection[str], of: str) -> TypeError:
 
 
 def named(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function name the nearest of its keywords where one is not known, those of its `Unpack` too."""
+    """Make a function suggest the nearest keyword for an unknown one, including those from `Unpack`."""
     parameters = inspect.signature(function).parameters
     names = {name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD and name != "self"}
     for one in parameters.values():
@@ -146,7 +146,7 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
-        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  what the function's own gives
+        async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401  the function's own result
             check(kwargs)
             return await function(*args, **kwargs)
 
@@ -161,6 +161,6 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def named_fields(kind: C) -> C:
-    """The same for the fields of a dataclass."""
-    setattr(kind, "__init__", named(getattr(kind, "__init__")))  # noqa: B009, B010  as dataclasses do it themselves
+    """Make a dataclass suggest the nearest field for an unknown one."""
+    setattr(kind, "__init__", named(getattr(kind, "__init__")))  # noqa: B009, B010  as dataclasses do themselves
     return kind

@@ -1,4 +1,4 @@
-"""Arrays and buffers of any kind, as the bytes that they hold."""
+"""Arrays and buffers of any kind, converted to bytes."""
 
 from typing import Any, cast
 
@@ -9,41 +9,41 @@ from PIL import Image
 from vedette_client import arguments
 from vedette_client.errors import LocalError
 
-_TORCH = "of torch's, give tensor.detach().cpu().numpy()"
+_TORCH = "for torch, give tensor.detach().cpu().numpy()"
 
 
 def is_array(image: object) -> bool:
-    """Whether something holds an array's values; single numbers of NumPy do, and are none."""
+    """Return whether an object is an array; NumPy scalars have the same attributes, but are not."""
     if isinstance(image, type | Image.Image | np.generic):
         return False
     return any(hasattr(image, name) for name in ("__array__", "__array_interface__", "__dlpack__"))
 
 
 def array(given: object, name: str) -> NDArray[Any]:
-    """An array of NumPy's own, without a copy where that can be."""
+    """Return a NumPy array, without copying if possible."""
     if isinstance(given, np.ma.MaskedArray):
-        msg = f"{name} is a masked array, and a model sees no masks: fill it first, as array.filled(0) does"
+        msg = f"{name} is a masked array, but models ignore masks: fill it first, for example with array.filled(0)"
         raise LocalError(msg)
     try:
         dlpack = hasattr(given, "__dlpack__") and not hasattr(given, "__array__")
         return np.from_dlpack(cast("Any", given)) if dlpack else np.asarray(given)
-    except Exception as error:  # whatever the object's own code raises
+    except Exception as error:  # the object's code may raise anything
         kind = type(given).__name__
         msg = f"{name} is a {kind} that NumPy cannot read ({error}); {_TORCH}"
         raise LocalError(msg) from error
 
 
 def packed(values: NDArray[Any]) -> memoryview:
-    """An array's bytes, row by row; copied only if they do not lie so."""
+    """Return an array's bytes, row by row; copied only if they are not contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
 def octets(data: object, name: str) -> memoryview:
-    """The bytes of any buffer; copied only if they do not lie one after the other."""
+    """Return the bytes of any buffer; copied only if they are not contiguous."""
     try:
         view = memoryview(cast("bytes", data))
         if "O" in view.format:
-            raise arguments.wrong(name, data, "a buffer of bytes, and objects are none")
+            raise arguments.wrong(name, data, "a buffer of bytes, not of objects")
         if not view.c_contiguous:
             return memoryview(view.tobytes())
         return np.frombuffer(view, np.uint8).data if view.nbytes else memoryview(b"")

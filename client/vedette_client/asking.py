@@ -1,4 +1,4 @@
-"""What can be asked about an image, and the request that asks it."""
+"""The options of a request, and the requests built from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
@@ -18,33 +18,33 @@ Priority: TypeAlias = Literal["LOW", "NORMAL", "HIGH"]
 
 
 class Options(TypedDict, total=False):
-    """What is asked about an image, or anew within a stream; what is left out takes the model's own value."""
+    """Options for an image, or for the next frames of a stream; omitted ones take the model's own values."""
 
     threshold: float | None  # operating score, 0 to 1
-    outputs: Sequence[OutputKind]  # left out or empty: everything that the model produces
-    mask_format: MaskFormat  # left out: COCO_RLE
-    classes: Sequence[str | int]  # strings are names, integers are ids, NumPy's too; left out or empty: all
+    outputs: Sequence[OutputKind]  # omitted or empty: everything that the model produces
+    mask_format: MaskFormat  # default: COCO_RLE
+    classes: Sequence[str | int]  # strings are names, integers (also NumPy's) are ids; omitted or empty: all
     max_detections: int | None  # from 1
-    panoptic_threshold: float | None  # score that a thing needs to enter the panoptic map, 0 to 1
-    contract: str  # refuse to be answered under any other contract than the one with this fingerprint
+    panoptic_threshold: float | None  # minimum score of a thing in the panoptic map, 0 to 1
+    contract: str  # refuse any contract other than the one with this fingerprint
 
 
 class StreamAsk(Options, total=False):
-    """What `stream` and `diagnose` take beside the images."""
+    """Keywords of `stream` and `diagnose` besides the images."""
 
-    model: str  # left out: the only one that is served
-    version: str  # left out: the newest that is ready
-    priority: Priority  # what goes first where workers are scarce
+    model: str  # default: the only model served
+    version: str  # default: the newest that is ready
+    priority: Priority  # order of service when workers are scarce
 
 
 class Ask(StreamAsk, total=False):
-    """What `detect` takes beside the image."""
+    """Keywords of `detect` besides the image."""
 
     request_id: str  # for the server's log
 
 
 def request(image: object, beside: Beside, ask: Mapping[str, Any], known: Limits) -> Outgoing:
-    """The request. Raises `LocalError` for an image that cannot be sent, or a value that cannot be asked."""
+    """Build a request. Raises `LocalError` for an image that cannot be sent, or an invalid option."""
     model, version = target(ask)
     request_id = arguments.text(ask.get("request_id", ""), "request_id")
     message = pb.DetectRequest(model_name=model, model_version=version, options=options(ask), request_id=request_id)
@@ -56,7 +56,7 @@ def request(image: object, beside: Beside, ask: Mapping[str, Any], known: Limits
 def diagnosis(
     image: object, beside: Beside, stream_id: object, ask: Mapping[str, Any], known: Limits
 ) -> pb.DiagnoseRequest:
-    """The request to diagnose an image, or else a stream's last empty frame. Raises `LocalError`."""
+    """Build a request to diagnose an image, or a stream's last empty frame. Raises `LocalError`."""
     model, version = target(ask)
     stream = arguments.text(stream_id, "stream_id")
     message = pb.DiagnoseRequest(model_name=model, model_version=version, options=options(ask), stream_id=stream)
@@ -64,7 +64,7 @@ def diagnosis(
         images.check_beside(None, beside)
         return message
     if message.stream_id:
-        msg = "image and stream_id were both given: one says what to diagnose"
+        msg = "image and stream_id were both given: give only one"
         raise LocalError(msg)
     declared, data = images.message(image, beside, known)
     message.image.CopyFrom(declared)
@@ -74,17 +74,17 @@ def diagnosis(
 
 
 def about_model(name: object, version: object) -> pb.GetModelRequest:
-    """The request to describe a model. Raises `LocalError`."""
+    """Build a request to describe a model. Raises `LocalError`."""
     return pb.GetModelRequest(model_name=arguments.text(name, "name"), model_version=arguments.text(version, "version"))
 
 
 def target(ask: Mapping[str, Any]) -> tuple[str, str]:
-    """The model and the version that are asked. Raises `LocalError`."""
+    """Return the requested model and version. Raises `LocalError`."""
     return arguments.text(ask.get("model", ""), "model"), arguments.text(ask.get("version", ""), "version")
 
 
 def options(ask: Mapping[str, Any]) -> pb.DetectOptions:
-    """What is asked about an image, or about every frame of a stream. Raises `LocalError`."""
+    """Build the options for an image, or for every frame of a stream. Raises `LocalError`."""
     outputs = arguments.several(ask.get("outputs", ()), "outputs", "['masks']")
     kinds = [arguments.one_of(kind, "outputs", get_args(OutputKind)).upper() for kind in outputs]
     mask_format = arguments.one_of(ask.get("mask_format", "COCO_RLE"), "mask_format", get_args(MaskFormat))
@@ -107,7 +107,7 @@ def options(ask: Mapping[str, Any]) -> pb.DetectOptions:
 
 
 def check_names(given: object) -> None:
-    """Refuse what cannot change within a stream. Raises `TypeError` and `LocalError`."""
+    """Refuse options that cannot change within a stream. Raises `TypeError` and `LocalError`."""
     if not isinstance(given, Mapping):
         raise arguments.wrong("ask", given, "a dictionary, such as {'threshold': 0.5}")
     for name in map(str, given):
@@ -125,7 +125,7 @@ def _score(ask: Mapping[str, Any], name: str) -> float | None:
 
 
 def _classes(given: object) -> tuple[list[str], list[int]]:
-    """Names and ids: a string is a name, whatever it says, and an integer is an id."""
+    """Split classes into names and ids: any string is a name, and any integer is an id."""
     names, numbers = [], []
     for item in arguments.several(given, "classes", "['dog'] or [16]"):
         if isinstance(item, str):

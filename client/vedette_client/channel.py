@@ -1,4 +1,4 @@
-"""Connections to a server: how they are opened, kept alive and described when they fail."""
+"""Connections to a server: their options, keepalive, and description in errors."""
 
 import json
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from vedette_client.address import Address, Proxy, parse, proxy
 from vedette_client.security import Security, Tls
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
-KEEPALIVE_SECONDS = 20.0  # between two signs of life that a call asks of its server
-_PATIENCE = 0.5  # of that, for the server to give one
-_LONGEST_BACKOFF = 5.0  # seconds between two tries to connect; gRPC's own two minutes outlast most restarts
+KEEPALIVE_SECONDS = 20.0  # between keepalive pings during a call
+_PATIENCE = 0.5  # of that, for the server's reply
+_LONGEST_BACKOFF = 5.0  # seconds between attempts to connect; gRPC's default of two minutes outlasts most restarts
 
-# What a server refused for now is tried again by gRPC itself, when the server says (its RetryInfo comes along as
-# grpc-retry-pushback-ms) or else soon; asking about an image changes nothing, so that it is safe.
+# gRPC itself retries calls that a server refused temporarily, after the delay that the server gives (its RetryInfo is
+# also sent as grpc-retry-pushback-ms), or soon. Detection has no side effects, so retrying is safe.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -36,11 +36,11 @@ _SERVICE_CONFIG = {
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server, and how it is reached."""
+    """A server, and the settings to reach it."""
 
     address: Address
     proxy: Proxy | None
-    keepalive_seconds: float | None  # None: a connection that says nothing is believed for ever
+    keepalive_seconds: float | None  # None: a silent connection is trusted forever
     security: Security
 
     @classmethod
@@ -51,18 +51,18 @@ class Endpoint:
         tls: Tls | None = None,
         token: str | None = None,
     ) -> "Endpoint":
-        """Read an address, and the environment for a proxy and for what is shown. Raises `LocalError`."""
+        """Parse an address, and read the proxy and credentials from the environment. Raises `LocalError`."""
         parsed = parse(address)
         return cls(parsed, proxy(parsed), keepalive_seconds, Security.of(parsed, tls, token))
 
     def __str__(self) -> str:
-        """The address, for messages; and the proxy, where it is to blame as well."""
+        """The address for messages, with the proxy if one is involved."""
         return f"{self.address.text} through {self.proxy}" if self.proxy else self.address.text
 
     def options(self, *, alone: bool = False) -> Sequence[tuple[str, str | int]]:
-        """What gRPC is told; `alone`: share no connection with other channels."""
+        """Return gRPC's options; `alone`: do not share a connection with other channels."""
         options: list[tuple[str, str | int]] = [
-            # One answer with many masks, or one raw image, is larger than gRPC's default of 4 MiB.
+            # A single answer with many masks, or a raw image, exceeds gRPC's default of 4 MiB.
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.per_rpc_retry_buffer_size", 256 * 2**20),
@@ -87,14 +87,14 @@ class Endpoint:
         return options
 
     def open(self, *, alone: bool = False) -> grpc.Channel:
-        """A channel for calls that block; nothing is connected yet."""
+        """Return a blocking channel, not yet connected."""
         target, options, credentials = self.address.target, self.options(alone=alone), self.security.credentials
         if credentials is not None:
             return grpc.secure_channel(target, credentials, options)
         return grpc.insecure_channel(target, options)
 
     def open_async(self, *, alone: bool = False) -> grpc.aio.Channel:
-        """A channel for the event loop that runs; nothing is connected yet."""
+        """Return a channel for the running event loop, not yet connected."""
         target, options, credentials = self.address.target, self.options(alone=alone), self.security.credentials
         if credentials is not None:
             return grpc.aio.secure_channel(target, credentials, options)

@@ -1,8 +1,8 @@
 """The `vedette` command. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call; of several failures, the first's.
-`compare` exits with 0 if all is the same and with 1 if anything differs; `health` with 1 if a model does not answer.
-130 is Ctrl-C, 143 SIGTERM, and 141 that whoever read the results has gone, as `head` does.
+Exit codes: 0 success, 1 local failure, 2 usage, 64 + the gRPC code for a failed call; with several failures, the first
+one's. `compare` exits with 0 if everything is the same and with 1 if anything differs; `health` with 1 if a model does
+not answer. 130 means Ctrl-C, 143 SIGTERM, and 141 that the reader of the results is gone, as with `head`.
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ _OUTPUTS = get_args(OutputKind)
 
 class _Vedette(Program):
     def status(self, error: Exception) -> int | None:
-        """What a `VedetteError` is told by."""
+        """Return the exit status of a `VedetteError`."""
         return _status(error) if isinstance(error, VedetteError) else super().status(error)
 
 
 def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
-    """Several options, in the order in which the help shows them."""
+    """Combine several options, in the order of the help."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in reversed(options):
@@ -59,14 +59,14 @@ _server = _options(
         show_default=True,
         envvar="VEDETTE_SERVER",
         type=_WORDS,
-        help="The server; grpcs://HOST:PORT by TLS.",
+        help="The server; grpcs://HOST:PORT uses TLS.",
     ),
     shown.options,
 )
 
 
 def _client(server: str, timeout: float = DEFAULT_TIMEOUT) -> Client:
-    """A client as `_server` has asked for."""
+    """Make a client from the options of `_server`."""
     told = shown.current()
     tls = Tls(told.ca, told.cert, told.key) if told.ca or told.cert or told.key else None
     return Client(server, timeout=timeout, tls=tls, token=told.token)
@@ -78,10 +78,12 @@ _timeout = click.option(
     type=kinds.Number(above=0, most=86_400),
     default=DEFAULT_TIMEOUT,
     show_default=True,
-    help="How long an answer may take.",
+    help="Maximum time for an answer.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-_model = click.option("--model", default="", type=_WORDS, help="Name of the model; not needed where one is served.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+_model = click.option(
+    "--model", default="", type=_WORDS, help="Name of the model; optional if the server has only one."
+)
 _threshold = click.option(
     "--threshold", type=kinds.Number(), help="Operating score, 0 to 1.  [default: the model's own]"
 )
@@ -90,12 +92,12 @@ _what = _options(
     _model,
     _version,
     _threshold,
-    click.option("--classes", type=kinds.Listed(), metavar="A,B", help="Their names or ids.  [default: all]"),
+    click.option("--classes", type=kinds.Listed(), metavar="A,B", help="Names or ids of classes.  [default: all]"),
     click.option(
         "--max-detections",
         type=click.IntRange(1, kinds.MOST),
         metavar="N",
-        help="The best N alone.  [default: the model's own]",
+        help="Only the best N.  [default: the model's own]",
     ),
     click.option(
         "--outputs",
@@ -106,30 +108,30 @@ _what = _options(
 )
 _ask = _options(
     _what,
-    click.option("--drop-alpha", is_flag=True, help="Ignore what is transparent: take the colours beneath."),
+    click.option("--drop-alpha", is_flag=True, help="Ignore transparency, and use the colours beneath."),
     click.option(
         "--orientation",
         type=click.Choice(["apply", "refuse", "ignore"]),
         default="apply",
         show_default=True,
-        help="What is done about a picture whose EXIF data says that it does not lie upright.",
+        help="Handling of pictures that are not upright according to EXIF data.",
     ),
 )
 
 
 def _tell(line: str) -> None:
-    """What goes well, beside the results."""
+    """Report success, beside the results."""
     click.echo(text.line(line), err=True)
 
 
-def _sending(timeout: float, *, drop_alpha: bool, orientation: str, **ask: Any) -> Sending:  # noqa: ANN401  the options, by name
-    """What `_ask` has gathered."""
+def _sending(timeout: float, *, drop_alpha: bool, orientation: str, **ask: Any) -> Sending:  # noqa: ANN401  the options
+    """Collect the options of `_ask`."""
     way: dict[str, Literal["APPLY", "REFUSE", "IGNORE"]] = {"apply": "APPLY", "refuse": "REFUSE", "ignore": "IGNORE"}
     return Sending(_asked(**ask), way[orientation], drop_alpha, timeout)
 
 
 def _asked(**ask: Any) -> dict[str, Any]:  # noqa: ANN401  the same
-    """What `_what` has gathered."""
+    """Collect the options of `_what`."""
     wanted = {name: value for name, value in ask.items() if value not in (None, "")}
     if "classes" in wanted:
         wanted["classes"] = [int(one) if one.isdecimal() else one for one in wanted["classes"]]
@@ -158,12 +160,12 @@ def detect(
     save: Path | None,
     **ask: Any,  # noqa: ANN401  click passes each option by its name
 ) -> None:
-    """Find objects in IMAGES: files, folders with all that lies below, patterns in quotes, - for standard input.
+    """Detect objects in IMAGES: files, folders including subfolders, quoted patterns, or - for standard input.
 
-    What is found is printed as it comes. One that fails does not keep the others from being looked at.
+    Results are printed as they arrive. A failed picture does not stop the others.
     """
     if images.count(pictures.STANDARD_INPUT) > 1:
-        raise click.UsageError("standard input can be read once")
+        raise click.UsageError("standard input can only be read once")
     given = list(pictures.found(images))
     sending = _sending(timeout, **ask)
     folder = Folder(save, given) if save else None
@@ -179,14 +181,18 @@ def detect(
 @_server
 @_ask
 @click.option(
-    "--stream", "stream_id", default="", type=_WORDS, help="Instead of IMAGE: this stream's last sampled empty frame."
+    "--stream",
+    "stream_id",
+    default="",
+    type=_WORDS,
+    help="Instead of IMAGE: the last sampled empty frame of this stream.",
 )
-@click.option("--save", type=_FILE, metavar="FOLDER", help="Save the candidates side by side in this folder.")
+@click.option("--save", type=_FILE, metavar="FOLDER", help="Save a sheet of all candidates in this folder.")
 @_json
 def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name
-    """Find out why IMAGE gives nothing: it is tried with each known mistake undone. - is standard input.
+    """Find out why IMAGE yields no detections, by undoing each known mistake. - is standard input.
 
-    Without IMAGE, the empty frame that the server itself has looked into last.
+    Without IMAGE, the last empty frame that the server itself examined.
     """
     if image is not None and stream_id:
         raise click.UsageError("give IMAGE or --stream, not both")
@@ -224,7 +230,7 @@ def _sheet_name(picture: pictures.Picture | None, stream_id: str) -> str:
 
 def _patience(_context: click.Context, _option: click.Parameter, value: float) -> float:
     if not value >= 0:
-        msg = f"{value:g} is not a time: give seconds, 0 or more"
+        msg = f"{value:g} is not a valid time: give seconds, 0 or more"
         raise click.BadParameter(msg)
     return value
 
@@ -236,16 +242,16 @@ def _patience(_context: click.Context, _option: click.Parameter, value: float) -
 @click.option(
     "--policy",
     type=click.Choice(["latest", "lossless"]),
-    help="Drop what is too old, or answer every frame.  [default: lossless for a file read as fast as it goes]",
+    help="Drop outdated frames, or answer every frame.  [default: lossless for a file at full speed]",
 )
-@click.option("--jsonl", type=_FILE, help="Write one JSON object for each frame to this file; - prints them.")
-@click.option("--save", type=_FILE, help="Write the frames that are answered to this video, annotated.")
-@click.option("--loop", is_flag=True, help="Begin a file anew at its end.")
+@click.option("--jsonl", type=_FILE, help="Write one JSON object per frame to this file; - prints them.")
+@click.option("--save", type=_FILE, help="Write answered frames to this video, annotated.")
+@click.option("--loop", is_flag=True, help="Restart a file at its end.")
 @click.option(
     "--fps",
     type=kinds.Number(above=0, most=kinds.MOST),
     metavar="N",
-    help="Play a file at this rate, in frames a second.",
+    help="Play a file at this rate, in frames per second.",
 )
 @click.option(
     "--reconnect",
@@ -254,7 +260,7 @@ def _patience(_context: click.Context, _option: click.Parameter, value: float) -
     metavar="SECONDS",
     default=60.0,
     show_default=True,
-    help="How long to try a live source again that has dropped; inf never gives up.",
+    help="Time for reopening a live source that dropped; inf never gives up.",
 )
 def stream(
     source: str,
@@ -268,9 +274,9 @@ def stream(
     loop: bool,
     **ask: Any,  # noqa: ANN401  click passes each option by its name
 ) -> None:
-    """Find objects in the frames of SOURCE: a video file, an address, a camera by its number, or - for a pipe.
+    """Detect objects in the frames of SOURCE: a video file, a URL, a camera number, or - for a pipe.
 
-    Ctrl-C ends it; what was sent is still answered, and what is answered is kept.
+    Ctrl-C ends it; frames already sent are still answered, and answers are kept.
     """
     from vedette_client import stream_command  # PyAV is an optional dependency
 
@@ -292,7 +298,7 @@ def stream(
 @main.command()
 @click.argument("images", nargs=-1, required=True)
 @click.option(
-    "--config", required=True, type=_WORDS, help="Your Detectron2 config in YAML, or a path within its model zoo."
+    "--config", required=True, type=_WORDS, help="Your Detectron2 config in YAML, or a path in its model zoo."
 )
 @click.option("--weights", required=True, type=_FILE, help="A .pth, .pkl or .safetensors file.")
 @click.option(
@@ -301,16 +307,16 @@ def stream(
     multiple=True,
     metavar="MODULE",
     type=kinds.Module(),
-    help="A module of the model's project, run.",
+    help="A module of the model's project, which will be run.",
 )
 @_server
-@click.option("--model", default="", type=_WORDS, help="Name of the served model; not needed where one is served.")
+@click.option("--model", default="", type=_WORDS, help="Name of the served model; optional if the server has only one.")
 @click.option(
     "--threshold", type=kinds.Number(), help="Operating score of both, 0 to 1.  [default: the served model's own]"
 )
 @_timeout
 @_json
-@click.option("--save", type=_FILE, metavar="FOLDER", help="Save each picture, local left, served right, here.")
+@click.option("--save", type=_FILE, metavar="FOLDER", help="Folder for comparisons: local left, served right.")
 def compare(
     images: tuple[str, ...],
     server: str,
@@ -320,15 +326,15 @@ def compare(
     save: Path | None,
     **wanted: Any,  # noqa: ANN401  the same
 ) -> None:
-    """Run Detectron2's DefaultPredictor here, beside the server, on IMAGES, and show where the two differ.
+    """Run Detectron2's DefaultPredictor here and the server on IMAGES, and show the differences.
 
-    IMAGES are files, folders with all that lies below, and patterns in quotes. Scores, boxes and masks are compared.
-    Weights are read as Detectron2 reads them, which can run what a .pkl holds.
+    IMAGES are files, folders including subfolders, and quoted patterns. Scores, boxes and masks are compared.
+    Detectron2 reads the weights, which can run code in a .pkl.
     """
     from vedette_client import compare_command
 
     if pictures.STANDARD_INPUT in images:
-        raise click.UsageError("Detectron2 reads files: standard input cannot be compared")
+        raise click.UsageError("Detectron2 needs files, so standard input cannot be compared")
     given = list(pictures.found(images))
     folder = Folder(save, given) if save else None
     failures: list[VedetteError] = []
@@ -357,7 +363,7 @@ def compare(
 @_timeout
 @_json
 def models(server: str, timeout: float, *, as_json: bool) -> None:
-    """List what is served."""
+    """List the served models."""
     with _client(server, timeout) as client:
         listed = client.models()
     if as_json:
@@ -398,7 +404,7 @@ def _model_record(item: Model) -> dict[str, Any]:
 @_timeout
 @_json
 def contract(model: str, version: str, server: str, timeout: float, *, as_json: bool) -> None:
-    """Print the input contract of MODEL: what it takes and what it gives."""
+    """Print the input contract of MODEL: its inputs and its outputs."""
     with _client(server, timeout) as client:
         found = client.model(model, version)
     terms = {"model": found.name, "version": found.version, **dataclasses.asdict(found.contract)}
@@ -418,7 +424,7 @@ def contract(model: str, version: str, server: str, timeout: float, *, as_json: 
 @_timeout
 @_json
 def health(server: str, timeout: float, *, as_json: bool) -> None:
-    """Say whether every model answers; exits with 1 if not."""
+    """Check that every model answers; exits with 1 if not."""
     with _client(server, timeout) as client:
         healthy = client.healthy()
     status = "SERVING" if healthy else "NOT_SERVING"

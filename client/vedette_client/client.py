@@ -1,4 +1,4 @@
-"""The two clients: `Client` blocks, `AsyncClient` awaits. They share how messages are built and read."""
+"""The two clients: `Client` blocks, `AsyncClient` awaits. They build and read messages in the same way."""
 
 import asyncio
 import functools
@@ -25,9 +25,9 @@ from vedette_client.security import Tls
 from vedette_client.streaming import RESUME_SECONDS, STALL_SECONDS, Event, Policy, Sendable, Session, Waits, frames_of
 
 DEFAULT_TIMEOUT = 30.0  # seconds
-DIAGNOSE_TIMEOUT = 600.0  # seconds; beside traffic the server takes its time
-_CLOSED = "this client was closed: make another"
-_LONGEST_TIMEOUT = 365 * 24 * 3600.0  # seconds; gRPC counts far longer ones as none at all
+DIAGNOSE_TIMEOUT = 600.0  # seconds; the server diagnoses slowly while there is traffic
+_CLOSED = "this client was closed: create another"
+_LONGEST_TIMEOUT = 365 * 24 * 3600.0  # seconds; gRPC treats far longer ones as no timeout
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def _serving(response: health_pb2.HealthCheckResponse) -> bool:
 
 
 class _Caller:
-    """What both clients know: whom they call, how long they wait, and whether they are closed."""
+    """The state of both clients: server, timeout, and whether they are closed."""
 
     def __init__(
         self, address: str, timeout: float, keepalive_seconds: float | None, tls: Tls | None, token: str | None
@@ -51,15 +51,15 @@ class _Caller:
             raise arguments.wrong("timeout", timeout, "more than 0 seconds")
         self._remembered = Remembered()
         self._closed = False
-        self._alone: weakref.WeakSet[Any] = weakref.WeakSet()  # channels of streams whose first one was stuck
+        self._alone: weakref.WeakSet[Any] = weakref.WeakSet()  # separate channels of streams whose first one was stuck
 
     def _check_open(self) -> None:
         if self._closed:
             raise LocalError(_CLOSED)
 
     def _failure(self, error: Exception) -> Exception:
-        """Our error of gRPC's. Of a call that was under way when the client was closed, that."""
-        if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):  # gRPC's own, about a closed channel
+        """Convert gRPC's error. For a call in flight when the client was closed, report that instead."""
+        if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):  # gRPC's own error about a closed channel
             return LocalError(_CLOSED) if self._closed else error
         if self._closed and error.code() is grpc.StatusCode.CANCELLED:
             return LocalError(_CLOSED)
@@ -67,14 +67,14 @@ class _Caller:
 
 
 class Client(_Caller):
-    """Calls a server and waits for its answers. Use it as a context manager, from any number of threads.
+    """A blocking client. Use it as a context manager, from any number of threads.
 
-    `address` is HOST:PORT, grpcs://HOST:PORT or unix:PATH; without a port it is 8001. `timeout` is in seconds. A server
-    that shows no sign of life for `keepalive_seconds`, and half as many more after it was asked for one, is taken for
-    gone; None asks for none. With grpcs:// or `tls` the connection is TLS's. `token` says who calls, and travels by TLS
-    or on this machine alone. Where either is None, the environment is asked: VEDETTE_TOKEN, VEDETTE_TLS_CA,
+    `address` is HOST:PORT, grpcs://HOST:PORT or unix:PATH; the default port is 8001. `timeout` is in seconds. A server
+    without a sign of life for `keepalive_seconds` is pinged, and considered gone after half as many more; None disables
+    that. With grpcs:// or `tls`, the connection uses TLS. `token` identifies the caller, and is sent over TLS or within
+    this machine only. If either is None, the environment applies: VEDETTE_TOKEN, VEDETTE_TLS_CA,
     VEDETTE_TLS_CLIENT_CERT and VEDETTE_TLS_CLIENT_KEY. Every method raises `ServerError` for a failed call, and
-    `LocalError` for what cannot be asked.
+    `LocalError` for an invalid one.
     """
 
     @arguments.named
@@ -96,7 +96,7 @@ class Client(_Caller):
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
-        """Nothing is connected until the first call."""
+        """Return the client, which connects at the first call."""
         return self
 
     def __exit__(
@@ -121,12 +121,12 @@ class Client(_Caller):
         drop_alpha: bool = False,
         **ask: Unpack[Ask],
     ) -> Result:
-        """Find objects in one image.
+        """Detect objects in one image.
 
-        It is a path, a file's bytes, a PIL image, an array with its `pixel_format`, or a `File`, `Raw` or `Tensor`,
-        which say more about it. Files and PIL images are turned upright by their EXIF data, unless `orientation` says
-        otherwise; `drop_alpha` has transparency ignored. `Ask` lists what can be asked. Raises `LocalError` for an
-        image that cannot be sent.
+        `image` is a path, a file's bytes, a PIL image, an array with its `pixel_format`, or a `File`, `Raw` or `Tensor`
+        with further details. Files and PIL images are turned upright by their EXIF data, unless `orientation` says
+        otherwise; `drop_alpha` ignores transparency. See `Ask` for the options. Raises `LocalError` for an image that
+        cannot be sent.
         """
         beside = Beside(pixel_format, orientation, drop_alpha)
         return results.result(self._call(self._detect, asking.request(image, beside, ask, self._limits(ask))))
@@ -146,19 +146,21 @@ class Client(_Caller):
         resume_seconds: float = RESUME_SECONDS,
         **ask: Unpack[StreamAsk],
     ) -> Iterator[Event]:
-        """Send the frames of a video, and yield what became of each, in their order.
+        """Send the frames of a video, and yield an event for each, in order.
 
-        `frames` is read by a thread of its own: images as `detect` takes them, or `Frame`s, and `Reconfigure`s between
-        them; `pixel_format`, `orientation` and `drop_alpha` are those of images that are no `Frame`s. One that cannot
-        be sent is a `Failed` in its turn; what `frames` itself raises is raised after the answers so far. A generator
-        is closed when the stream is left. LATEST is for live video: what is looked at is the newest frame there is,
-        older ones are dropped, and a lost connection is made again. LOSSLESS is for files: every frame is answered,
-        `frames` is read no faster, and what a lost connection has left unanswered is sent again, for as long as the
-        server is not gone for more than `resume_seconds`; with 0 its loss is raised.
+        A separate thread reads `frames`: images as for `detect`, `Frame`s, and `Reconfigure`s between them.
+        `pixel_format`, `orientation` and `drop_alpha` apply to images that are not `Frame`s. A frame that cannot be
+        sent yields `Failed` in its place. An exception of `frames` is raised after the answers so far. A generator is
+        closed when the stream ends.
 
-        A connection on which nothing comes for `stall_seconds`, while frames are under way, is taken for lost; None
-        waits for ever. An error that ends the stream names what was not answered, in `unanswered`. A stream whose very
-        first connection fails is not tried again.
+        LATEST is for live video: the newest frame is processed, older ones are dropped, and a lost connection is
+        restored. LOSSLESS is for files: every frame is answered, and `frames` is read no faster. After a lost
+        connection, unanswered frames are sent again, unless the server is gone for more than `resume_seconds`; with 0,
+        the loss is raised.
+
+        A connection without any message for `stall_seconds`, while frames are in flight, is considered lost; None waits
+        forever. An error that ends the stream lists unanswered frames in `unanswered`. A stream whose first connection
+        fails is not retried.
         """
         self._check_open()
         beside = Beside(pixel_format, orientation, drop_alpha)
@@ -174,12 +176,12 @@ class Client(_Caller):
 
     @arguments.named
     def models(self) -> list[Model]:
-        """Everything that is served."""
+        """Return all served models."""
         return [results.model(item) for item in self._call(self._stub.ListModels, pb.ListModelsRequest()).models]
 
     @arguments.named
     def model(self, name: str = "", version: str = "") -> Model:
-        """One model."""
+        """Return one model."""
         request = asking.about_model(name, version)
         return results.model(self._call(self._stub.GetModel, request).model)
 
@@ -194,22 +196,22 @@ class Client(_Caller):
         drop_alpha: bool = False,
         **ask: Unpack[StreamAsk],
     ) -> Diagnosis:
-        """Find out why an image gives nothing: it is tried with each known mistake undone.
+        """Find out why an image yields no detections, by undoing each known mistake.
 
-        Without an image, the empty frame of `stream_id` that the server itself has looked into last; without a stream
-        either, the last of the images that came one by one. It can take minutes on a busy server. Only boxes are looked
-        at: `outputs`, `mask_format` and `priority` change nothing.
+        Without an image, it uses the last empty frame of `stream_id` that the server itself examined; without a stream,
+        the last empty single image. It can take minutes on a busy server. Only boxes matter: `outputs`, `mask_format`
+        and `priority` have no effect.
         """
         beside = Beside(pixel_format, orientation, drop_alpha)
         request = asking.diagnosis(image, beside, stream_id, ask, self._limits(ask))
         return results.diagnosis(self._call(self._stub.Diagnose, request, DIAGNOSE_TIMEOUT))
 
     def healthy(self) -> bool:
-        """Whether every model answers."""
+        """Return whether every model answers."""
         return _serving(self._call(self._health.Check, health_pb2.HealthCheckRequest()))
 
     def _limits(self, ask: Mapping[str, Any]) -> Limits:
-        """Asks for the contract of the model that is asked, where it is not remembered."""
+        """Return a function that fetches the model's contract, unless it is remembered."""
         return lambda: self._remembered.get(ask, lambda: self.model(*asking.target(ask)).contract)
 
     def _call(self, method: Callable[..., T], request: object, timeout: float | None = None) -> T:
@@ -221,9 +223,9 @@ class Client(_Caller):
 
 
 class AsyncClient(_Caller):
-    """The asynchronous twin of `Client`, for one event loop; the same methods, awaited.
+    """The asynchronous counterpart of `Client`, for one event loop, with the same methods.
 
-    What takes its time before an image is sent (reading a file, decoding, compressing) is done in a thread.
+    Slow preparation of an image (reading a file, decoding, compressing) runs in a thread.
     """
 
     @arguments.named
@@ -241,7 +243,7 @@ class AsyncClient(_Caller):
 
     @functools.cached_property
     def _opened(self) -> grpc.aio.Channel:
-        """Opened within the event loop that uses it."""
+        """The channel, opened in the event loop that uses it."""
         self._loop = asyncio.get_running_loop()
         return self._endpoint.open_async()
 
@@ -250,12 +252,12 @@ class AsyncClient(_Caller):
         self._check_open()
         channel = self._opened
         if self._loop is not asyncio.get_running_loop():
-            msg = "this client belongs to another event loop: make one within each"
+            msg = "this client belongs to another event loop: create one in each"
             raise LocalError(msg)
         return channel
 
     async def __aenter__(self) -> Self:
-        """Nothing is connected until the first call."""
+        """Return the client, which connects at the first call."""
         return self
 
     async def __aexit__(
@@ -280,7 +282,7 @@ class AsyncClient(_Caller):
         drop_alpha: bool = False,
         **ask: Unpack[Ask],
     ) -> Result:
-        """Find objects in one image; see `Client.detect`."""
+        """Detect objects in one image; see `Client.detect`."""
         beside = Beside(pixel_format, orientation, drop_alpha)
         request = await asyncio.to_thread(asking.request, image, beside, ask, self._limits(ask))
         detect: Any = self._channel.unary_unary(f"/{SERVICE}/Detect", wire.serialize, pb.DetectResponse.FromString)
@@ -301,9 +303,9 @@ class AsyncClient(_Caller):
         resume_seconds: float = RESUME_SECONDS,
         **ask: Unpack[StreamAsk],
     ) -> AsyncIterator[Event]:
-        """Send the frames of a video, and yield what became of each; see `Client.stream`.
+        """Send the frames of a video, and yield an event for each; see `Client.stream`.
 
-        An ordinary iterable is read by a thread of its own, so that it may take its time.
+        A separate thread reads ordinary iterables, so they may block.
         """
         self._check_open()
         beside, waits = Beside(pixel_format, orientation, drop_alpha), Waits(stall_seconds, resume_seconds)
@@ -318,13 +320,13 @@ class AsyncClient(_Caller):
 
     @arguments.named
     async def models(self) -> list[Model]:
-        """Everything that is served."""
+        """Return all served models."""
         listed = await self._call(DetectionServiceStub(self._channel).ListModels, pb.ListModelsRequest())
         return [results.model(item) for item in listed.models]
 
     @arguments.named
     async def model(self, name: str = "", version: str = "") -> Model:
-        """One model."""
+        """Return one model."""
         request = asking.about_model(name, version)
         return results.model((await self._call(DetectionServiceStub(self._channel).GetModel, request)).model)
 
@@ -339,14 +341,14 @@ class AsyncClient(_Caller):
         drop_alpha: bool = False,
         **ask: Unpack[StreamAsk],
     ) -> Diagnosis:
-        """Find out why an image gives nothing; see `Client.diagnose`."""
+        """Find out why an image yields no detections; see `Client.diagnose`."""
         beside = Beside(pixel_format, orientation, drop_alpha)
         request = await asyncio.to_thread(asking.diagnosis, image, beside, stream_id, ask, self._limits(ask))
         call = DetectionServiceStub(self._channel).Diagnose
         return results.diagnosis(await self._call(call, request, DIAGNOSE_TIMEOUT))
 
     async def healthy(self) -> bool:
-        """Whether every model answers."""
+        """Return whether every model answers."""
         health = health_pb2_grpc.HealthStub(self._channel)
         return _serving(await self._call(health.Check, health_pb2.HealthCheckRequest()))
 
@@ -365,7 +367,7 @@ class AsyncClient(_Caller):
             raise self._failure(error) from error
 
     def _limits(self, ask: Mapping[str, Any]) -> Limits:
-        """The same as `Client`'s, for a thread that prepares an image meanwhile."""
+        """Return a function that fetches the model's contract, for a thread that prepares an image."""
 
         def contract() -> Contract:
             asked = asyncio.run_coroutine_threadsafe(self.model(*asking.target(ask)), loop)

@@ -1,4 +1,4 @@
-"""`vedette compare`: the same images to Detectron2 in this process and to a server, and where the answers differ."""
+"""`vedette compare`: the same images through Detectron2 in this process and through a server, with the differences."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,19 +22,19 @@ from vedette_client.results import Detection, Model, Result
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be compared, and with what."""
+    """The options of a comparison."""
 
-    config: str  # a file, or a path within the model zoo
+    config: str  # a file, or a path in the model zoo
     weights: Path
     plugins: Sequence[str]
     model: str
     threshold: float | None
-    folder: Folder | None  # where pictures of both are saved
+    folder: Folder | None  # destination of pictures
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One image, and what may explain a difference."""
+    """The comparison of one image, with hints on differences."""
 
     picture: Picture
     served: Result
@@ -48,12 +48,12 @@ def run(
     wanted: Wanted,
     failed: Callable[[str, VedetteError], None],
 ) -> Iterator[Compared]:
-    """Compare every picture; one that fails is told to `failed` and does not keep the others from being looked at.
+    """Compare every picture; a failed one is passed to `failed`, and does not stop the others.
 
-    The server is asked first: it says the threshold that both are held to. Raises `ServerError` if it has no such
+    The server is called first, because its threshold applies to both. Raises `ServerError` if it does not have the
     model, `LocalError` if Detectron2 is missing or cannot load the local one.
     """
-    asking.options({"threshold": wanted.threshold})  # else each picture would be refused for it
+    asking.options({"threshold": wanted.threshold})  # otherwise every picture would be refused for it
     model = client.model(wanted.model)
     answers = list(_answers(client, model, pictures, wanted, failed))
     if not answers:
@@ -79,7 +79,7 @@ def _answers(
         try:
             if isinstance(picture, Missing):
                 raise picture.error
-            yield picture, client.detect(picture.read(), **ask)  # type: ignore[arg-type]  # as Ask has them
+            yield picture, client.detect(picture.read(), **ask)  # type: ignore[arg-type]  # as in Ask
             answered += 1
         except VedetteError as error:
             left = len(pictures) - number
@@ -101,11 +101,11 @@ def _compare(picture: Picture, served: Result, local: compare.Local, model: Mode
 
 
 def table(compared: Iterable[Compared]) -> Table:
-    """One row for each object that either has found."""
+    """Make a table with a row for each object that either has found."""
     shown = text.table("image", "class", "found by", "local score", "served score", "box differs by", "mask IoU")
     for one in compared:
         for match in one.comparison.both:
-            by = "both" if match.same else "both, otherwise"
+            by = "both" if match.same else "both, differently"
             iou = "" if match.mask_iou is None else f"{match.mask_iou:.3f}"
             scores = f"{match.local.score:.4f}", f"{match.served.score:.4f}"
             text.row(
@@ -119,7 +119,7 @@ def table(compared: Iterable[Compared]) -> Table:
 
 
 def verdicts(compared: Iterable[Compared]) -> Iterator[str]:
-    """A line for each image, then each hint once."""
+    """Yield a line for each image, then each hint once."""
     hints: dict[str, None] = {}
     for one in compared:
         yield f"{Path(one.picture.name).name}: {one.comparison.verdict}"
@@ -128,7 +128,7 @@ def verdicts(compared: Iterable[Compared]) -> Iterator[str]:
 
 
 def record(one: Compared) -> str:
-    """One image as a line of JSON."""
+    """Format the comparison of one image as a line of JSON."""
     told = {
         "image": one.picture.name,
         "model": one.served.model,

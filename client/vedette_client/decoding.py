@@ -1,4 +1,4 @@
-"""The frames of an opened source: each with its time, as ffmpeg counts it, and whether its data were whole."""
+"""The frames of an opened source: each with its time, as in ffmpeg, and whether its data was complete."""
 
 import time
 from collections.abc import Iterator
@@ -11,52 +11,52 @@ from vedette_client.errors import LocalError
 from vedette_client.opening import Kind, Opened
 from vedette_client.pyav import ThreadType, av, reason
 
-_GENERATE_TIMES: Final = 1  # AVFMT_FLAG_GENPTS, which PyAV sets: it makes times up where ffmpeg waits for the decoder's
-_UNALIGNED: Final = 1  # AV_CODEC_FLAG_UNALIGNED: crop as the stream says, not as suits the processor
+_GENERATE_TIMES: Final = 1  # AVFMT_FLAG_GENPTS, set by PyAV: it invents times where ffmpeg waits for the decoder's
+_UNALIGNED: Final = 1  # AV_CODEC_FLAG_UNALIGNED: crop exactly as the stream says
 _TIMES_JUMP: Final = 0x200  # AVFMT_TS_DISCONT
-_ARRIVALS: Final = 256  # packets whose arrival is remembered until their frames come
+_ARRIVALS: Final = 256  # packets whose arrival is remembered until their frames appear
 
-_JUMP: Final = Fraction(10)  # seconds that times may run ahead before ffmpeg takes them for another clock's
-_BACK: Final = Fraction(1, 10)  # seconds that they may run back
-_TIMED: Final = ("flv", "nut", "mxf")  # containers whose header says how long they are, and nothing else does
-_TOLERANCE: Final = Fraction(1, 2)  # seconds by which it may be wrong
-_DENSE: Final = ("flv", "matroska", "nut")  # containers that hold little but packets, one after the other
-_HOLE: Final = 4096  # bytes between two packets that are too many there
+_JUMP: Final = Fraction(10)  # seconds ahead from which ffmpeg assumes a different clock
+_BACK: Final = Fraction(1, 10)  # seconds of backward steps that are tolerated
+_TIMED: Final = ("flv", "nut", "mxf")  # containers that declare their length in the header only
+_TOLERANCE: Final = Fraction(1, 2)  # seconds by which that may be wrong
+_DENSE: Final = ("flv", "matroska", "nut")  # containers with nothing but consecutive packets
+_HOLE: Final = 4096  # bytes between two packets that indicate missing data there
 
-_JOINED: Final = ("mpegts", "hls")  # where whole packets are marked too, at seams: the decoder knows better
+_JOINED: Final = ("mpegts", "hls")  # formats that also mark complete packets at seams, so the decoder's verdict counts
 
 _JPEG_END: Final = b"\xff\xd9"
-_JPEG_TAIL: Final = 1024  # bytes in which it lies, as some cameras pad their frames
+_JPEG_TAIL: Final = 1024  # bytes that may contain the marker, because some cameras pad their frames
 
 Packet: TypeAlias = "av.Packet[Any]"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One frame as it comes from the decoder."""
+    """A frame from the decoder."""
 
     frame: "av.VideoFrame"
     time: Fraction  # seconds from the start of the source
-    duration: Fraction  # seconds; a guess where the source does not say
-    damaged: bool  # marked by the decoder, or made of data that are not whole
-    arrived: float  # when its data came, in seconds since the epoch
+    duration: Fraction  # seconds; an estimate if the source does not declare it
+    damaged: bool  # marked by the decoder, or made from incomplete data
+    arrived: float  # arrival of its data, in seconds since the epoch
 
 
 class Clock:
-    """The times of frames, as the ffmpeg command counts them.
+    """The times of frames, as in the ffmpeg command.
 
-    They begin at 0 with whatever begins first in the file. Of a frame's own time and that of its decoding, the one that
-    has been wrong less often counts; where neither is known, a frame follows the one before.
+    They start at 0 with whichever stream starts first in the file. Of a frame's presentation time and its decoding
+    time, the one that was wrong less often counts. If both are unknown, the frame follows the previous one.
     """
 
     def __init__(self, unit: Fraction, start: Fraction, rate: Fraction | None, *, jumps: bool) -> None:
         self._unit = unit
         self._start = round(start / unit)
         self._rate = rate
-        self._jumps = jumps  # whether the format's times may jump, as those of broadcasts do
+        self._jumps = jumps  # the format's times may jump, as in broadcasts
         self._offset = Fraction(0)
-        self._before = Fraction(0)  # when the last packet was to be decoded
-        self._expected: Fraction | None = None  # when the next one is
+        self._before = Fraction(0)  # decoding time of the last packet
+        self._expected: Fraction | None = None  # expected decoding time of the next packet
         self._wrong_shown = self._wrong_decoded = 0
         self._shown: int | None = None
         self._decoded: int | None = None
@@ -64,7 +64,7 @@ class Clock:
         self._step = 0
 
     def straighten(self, packet: Packet) -> None:
-        """Take a jump out of the times of a packet, as out of those after it."""
+        """Remove a jump from the times of this packet and the following ones."""
         if not self._jumps or packet.dts is None:
             return
         due = packet.dts * self._unit + self._offset
@@ -80,11 +80,11 @@ class Clock:
         self._expected = due + (packet.duration or 0) * self._unit
 
     def time(self, frame: "av.VideoFrame") -> tuple[Fraction, Fraction]:
-        """When a frame is shown and for how long, in seconds."""
+        """Return a frame's presentation time and duration, in seconds."""
         shown = self._better(frame.pts, frame.dts)
         now = shown - self._start if shown is not None else 0 if self._last is None else self._last + self._step
         since = now - self._last if self._last is not None else 0
-        guessed = frame.duration == 1 and since > 2  # what libavformat says where it does not know
+        guessed = frame.duration == 1 and since > 2  # libavformat's value for an unknown duration
         if frame.duration > 0 and not guessed:
             self._step = frame.duration
         elif since > 0:
@@ -122,32 +122,32 @@ class Decoding:
         self._container.flags &= ~_GENERATE_TIMES
         context = self._stream.codec_context
         context.flags |= _UNALIGNED
-        context.thread_type = ThreadType.SLICE  # threads for whole frames would hide which packet an error is of
+        context.thread_type = ThreadType.SLICE  # frame threads would hide which packet caused an error
         context.thread_count = 0
         self.unit = self._stream.time_base or Fraction(1, 1000)
         self._begin = Fraction(self._container.start_time or 0, av.time_base)
         jumps = bool(self._container.format.flags & _TIMES_JUMP)
         self._clock = Clock(self.unit, self._begin, self._stream.average_rate, jumps=jumps)
-        self._arrivals: dict[int | None, float] = {}  # by the time at which the frame is shown, in units
-        self._half: set[int] = set()  # the same of packets that are not whole
+        self._arrivals: dict[int | None, float] = {}  # by presentation time, in units
+        self._half: set[int] = set()  # presentation times of incomplete packets
         self._last_is_half = False
         self._jpegs_have_ends = False
-        self._end = Fraction(0)  # of whatever ends last, on the source's own clock
+        self._end = Fraction(0)  # of the stream that ends last, on the source's own clock
         self._longest = Fraction(0)  # seconds from one end to the next
         self._read_until = 0  # bytes
-        self._holes: list[str] = []  # where demuxing went on after something unreadable
+        self._holes: list[str] = []  # places where demuxing resumed after unreadable data
         self._packets = 0
         self._frames_seen = 0
-        self._lost = 0  # packets of which nothing could be made
+        self._lost = 0  # packets that could not be decoded
         self._builds_on_lost = False  # until the next key frame
-        self._hidden = 0  # packets whose frames are not to be shown
+        self._hidden = 0  # packets whose frames are not shown
         self._damaged = 0  # frames
         self.shown = Fraction(0)  # seconds of video so far
-        self.damage = ""  # what is missing of a file that was read to its end, or damaged in it
+        self.damage = ""  # missing or damaged parts of a file that was read to its end
 
     @property
     def promised(self) -> int | None:
-        """How many frames a file says that it shows, if it does."""
+        """The number of frames that a file declares, or None."""
         if self._opened.kind is not Kind.FILE or not self._stream.frames:
             return None
         if "mp4" in self._format:
@@ -155,12 +155,12 @@ class Decoding:
         return self._stream.frames
 
     def __iter__(self) -> Iterator[Decoded]:
-        """The frames. Raises `LocalError` where a source breaks off, be it before the end that a file promises."""
+        """Yield the frames. Raises `LocalError` if the source breaks off, even before a file's declared end."""
         try:
             for packet in self._container.demux():
                 if packet.size:
                     self._see(packet)
-                if packet.stream.index == self._stream.index:  # the last ones, empty, know it by this alone
+                if packet.stream.index == self._stream.index:  # the only property of the last, empty packets
                     yield from self._frames(packet)
         except (OSError, ValueError, av.FFmpegError) as error:
             raise LocalError(self._breaks_off(reason(error))) from error
@@ -168,7 +168,7 @@ class Decoding:
             self._check()
 
     def _see(self, packet: Packet) -> None:
-        """Note how far a source goes, be it in sound, and what was passed over on the way."""
+        """Record the progress of a source, audio included, and the data skipped on the way."""
         position = packet.pos or 0
         times = [moment for moment in (packet.pts, packet.dts) if moment is not None]
         if times and packet.time_base:
@@ -186,7 +186,7 @@ class Decoding:
         at_end = not packet.size and packet.dts is None
         if not at_end:
             self._note(packet, arrived)
-            if not packet.size:  # a frame that is the one before, which decoders would take for the end
+            if not packet.size:  # a repeated frame, which decoders would take for the end
                 self._hidden += 1
                 return
         try:
@@ -220,7 +220,7 @@ class Decoding:
             self._arrivals.pop(next(iter(self._arrivals)))
 
     def _is_half_a_jpeg(self, packet: Packet) -> bool:
-        """Whether a JPEG lacks its end, which its decoder does not mind; some cameras never write one."""
+        """Return whether a JPEG lacks its end, which its decoder tolerates; some cameras never write one."""
         if self._stream.codec_context.name != "mjpeg" or not packet.size:
             return False
         has_end = _JPEG_END in bytes(packet)[-_JPEG_TAIL:]
@@ -232,13 +232,13 @@ class Decoding:
         return f"{name} breaks off after {float(self.shown):.2f} s: {why}" if self._packets else f"{name}: {why}"
 
     def _check(self) -> None:
-        """Hold what was there against what the file says of itself. Raises `LocalError`."""
+        """Compare the frames read to the file's own declarations. Raises `LocalError`."""
         cut = structure.missing_bytes(self._opened.path) if self._opened.path else 0
         expected = self._expected_packets(cut)
         absent = max(expected - self._packets, 0)
         early = self._ends_early()
         lost = self._lost
-        if lost or self._damaged:  # of those that build on them, some decoders give nothing, without an error
+        if lost or self._damaged:  # some decoders silently yield nothing for frames that depend on these
             lost = max(lost, self._packets - self._hidden - self._frames_seen)
         counts = {
             f"{absent} of {expected} frames are missing": absent,
@@ -259,17 +259,17 @@ class Decoding:
 
     def _expected_packets(self, cut: int) -> int:
         indexed = len(self._stream.index_entries)
-        if "mp4" in self._format or ("avi" in self._format and not cut):  # what an AVI's header counts is often wrong
+        if "mp4" in self._format or ("avi" in self._format and not cut):  # an AVI header's count is often wrong
             return indexed
         return max(self._stream.frames, indexed)
 
     def _ends_early(self) -> str:
-        """What tells that a file ends before its end; nothing where nothing does."""
+        """Return the evidence that a file is truncated; empty if there is none."""
         container = self._container
         if self._format[0] == "yuv4mpegpipe":
-            return "its last frame is not whole" if container.size > self._read_until else ""
+            return "its last frame is incomplete" if container.size > self._read_until else ""
         if self._format[0] not in _TIMED or container.duration is None:
             return ""
         promised = Fraction(container.duration, av.time_base)
         ends = max(self._end, self._end - self._begin) + max(_TOLERANCE, self._longest)
-        return f"its header says {float(promised):.2f} s" if ends < promised else ""
+        return f"its header declares {float(promised):.2f} s" if ends < promised else ""

@@ -1,4 +1,4 @@
-"""`vedette detect`: pictures to a server, several at a time, and a row or a line for each as soon as it is its turn."""
+"""`vedette detect`: pictures sent to a server, several in flight, with a row or a line for each, in order."""
 
 import collections
 import contextlib
@@ -32,14 +32,14 @@ from vedette_client.images import File
 from vedette_client.pictures import Missing, Picture
 from vedette_client.results import Detection, Result
 
-_AT_ONCE = 4  # pictures under way: enough to keep a worker or two at work
-_SHARE = 0.25  # of the time-out, that those under way may need together
-_NAME, _CLASS, _BOX = 48, 16, 24  # columns; what is wider stands out
+_AT_ONCE = 4  # pictures in flight: enough to keep a worker or two busy
+_SHARE = 0.25  # of the timeout, which the pictures in flight may need together
+_NAME, _CLASS, _BOX = 48, 16, 24  # column widths; wider values overflow
 
 
 @dataclass(frozen=True)
 class Sending:
-    """How each picture is sent, and what is asked about it."""
+    """Options for sending each picture."""
 
     ask: Mapping[str, Any]
     orientation: Literal["APPLY", "REFUSE", "IGNORE"]
@@ -47,18 +47,18 @@ class Sending:
     timeout: float  # seconds
 
     def file(self, data: bytes) -> File:
-        """A picture, as it is sent."""
+        """Wrap a picture's bytes for sending."""
         return File(data, orientation=self.orientation, drop_alpha=self.drop_alpha)
 
     def drawn(self, data: bytes, result: Result) -> bytes:
-        """A PNG of the picture with what was found. Raises `LocalError`."""
+        """Draw the result into the picture, as PNG. Raises `LocalError`."""
         upright = self.orientation != "IGNORE"
         return drawing.png(drawing.annotate(drawing.opened(data), result, upright=upright))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one picture."""
+    """The outcome of one picture."""
 
     picture: Picture | Missing
     data: bytes = b""
@@ -67,7 +67,10 @@ class Outcome:
 
 
 def outcomes(client: Client, pictures: Sequence[Picture | Missing], sending: Sending) -> Generator[Outcome, None, None]:
-    """What becomes of each, in their order. The first goes alone: it tells whether there is a server, and how fast."""
+    """Yield the outcome of each picture, in order.
+
+    The first goes alone, to find out whether and how fast a server answers.
+    """
     pool = ThreadPoolExecutor(_AT_ONCE)
     under_way: collections.deque[Future[Outcome]] = collections.deque()
     most = 1
@@ -80,11 +83,11 @@ def outcomes(client: Client, pictures: Sequence[Picture | Missing], sending: Sen
         while under_way:
             yield under_way.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # what is under way ends with the client
+        pool.shutdown(wait=False, cancel_futures=True)  # calls in flight end with the client
 
 
 def _at_once(ended: Outcome, timeout: float) -> int:
-    """How many may be under way, so that none waits for the others until it is too late."""
+    """Return how many may be in flight, so that none times out while waiting for others."""
     if ended.result is None:
         return _AT_ONCE if isinstance(ended.error, LocalError) else 1
     alone = ended.result.timings.total - ended.result.timings.queue
@@ -92,7 +95,7 @@ def _at_once(ended: Outcome, timeout: float) -> int:
 
 
 def _started(pool: ThreadPoolExecutor, client: Client, picture: Picture | Missing, sending: Sending) -> Future[Outcome]:
-    """Read a picture here, where a signal can end it, and have it sent."""
+    """Read a picture here, where a signal can interrupt it, and send it in a thread."""
     done: Future[Outcome] = Future()
     if isinstance(picture, Missing):
         done.set_result(Outcome(picture, error=picture.error))
@@ -113,12 +116,12 @@ def _started(pool: ThreadPoolExecutor, client: Client, picture: Picture | Missin
 
 
 def hopeless(error: VedetteError, answered: int) -> bool:
-    """Whether every other picture would fail of it too: it is about the server, or about what is asked."""
+    """Return whether every other picture would fail too, because of the server or the options."""
     match error:
         case Unavailable() | NotFound() | NotServed():
             return True
         case DeadlineExceeded():
-            return not answered and not error.reason  # no server has said so
+            return not answered and not error.reason  # a local timeout, not a server's answer
         case InvalidRequest():
             return bool(error.violations) and not any(one.field.startswith("image") for one in error.violations)
         case ServerError():
@@ -128,10 +131,10 @@ def hopeless(error: VedetteError, answered: int) -> bool:
 
 
 class Printer(Protocol):
-    """Shows what a picture gave."""
+    """Writer of pictures' results."""
 
     def show(self, picture: Picture, result: Result, saved: Path | None) -> None:
-        """At once."""
+        """Print a result immediately."""
 
 
 def run(
@@ -143,12 +146,12 @@ def run(
     say: Callable[[object], None],
     tell: Callable[[str], None],
 ) -> list[VedetteError]:
-    """Show what every picture gives; returns what has failed. What would fail for each alike ends the run.
+    """Print the result of every picture, and return the failures. A failure that affects all pictures ends the run.
 
-    `say` is given what has failed, `tell` what has gone well. Ctrl-C ends it with what is there so far: raises `Ended`,
-    which says how much that is. Raises `LocalError` for what cannot be asked at all.
+    `say` receives failures, `tell` successes. Ctrl-C ends the run with the results so far: raises `Ended`, which says
+    how many there are. Raises `LocalError` for invalid options.
     """
-    asking.options(sending.ask)  # else each picture would be refused for it
+    asking.options(sending.ask)  # otherwise every picture would be refused for it
     failures: list[VedetteError] = []
     told = 0
     try:
@@ -161,7 +164,7 @@ def run(
                 failures.append(error)
                 left = len(pictures) - told
                 if left and hopeless(error, told - len(failures)):
-                    say(f"{error} (the other {left} of {len(pictures)} pictures are left out)")
+                    say(f"{error} (the other {left} of {len(pictures)} pictures are skipped)")
                     break
                 say(f"{outcome.picture.name}: {error}")
     except KeyboardInterrupt as ended:
@@ -172,10 +175,10 @@ def run(
 def _shown(
     outcome: Outcome, sending: Sending, printer: Printer, folder: Folder | None, tell: Callable[[str], None]
 ) -> VedetteError | None:
-    """Save and show an answer; returns what kept it from being saved: the answer is shown all the same."""
+    """Save and print an answer; return the error if saving failed: the answer is printed anyway."""
     picture, result = outcome.picture, outcome.result
-    assert isinstance(picture, Picture)  # noqa: S101  what is missing has no answer
-    assert result is not None  # noqa: S101  nor an error
+    assert isinstance(picture, Picture)  # noqa: S101  a missing picture has no answer
+    assert result is not None  # noqa: S101  without an error there is a result
     saved, failed = None, None
     if folder:
         try:
@@ -189,10 +192,10 @@ def _shown(
 
 
 class Lines:
-    """One JSON object a line."""
+    """Printer of one JSON object per line."""
 
     def show(self, picture: Picture, result: Result, saved: Path | None) -> None:
-        """One picture's."""
+        """Print one picture's result."""
         line = {"image": picture.name, **records.answer(result)}
         if saved:
             line["saved"] = text.name(saved)
@@ -200,11 +203,11 @@ class Lines:
 
 
 class Rows:
-    """A row for each object."""
+    """Printer of a row per object."""
 
     def __init__(self, client: Client, pictures: Sequence[Picture | Missing]) -> None:
         bare = collections.Counter(Path(one.name).name for one in pictures)
-        self._whole = any(count > 1 for count in bare.values())  # the bare names do not tell them apart
+        self._whole = any(count > 1 for count in bare.values())  # base names are ambiguous
         shown = (text.plain(self._name(one)) for one in pictures)
         self._width = min(_NAME, max((cell_len(one) for one in shown), default=0))
         self._client = client
@@ -213,8 +216,8 @@ class Rows:
     def _name(self, picture: Picture | Missing) -> str:
         return picture.name if self._whole else Path(picture.name).name
 
-    def show(self, picture: Picture, result: Result, saved: Path | None) -> None:  # noqa: ARG002  which is said
-        """One picture's."""
+    def show(self, picture: Picture, result: Result, saved: Path | None) -> None:  # noqa: ARG002  reported separately
+        """Print one picture's result."""
         if not self._begun:
             self._row("image", "class", "score", "box (x0, y0, x1, y1)", "mask")
         self._begun = True
@@ -248,7 +251,7 @@ def _parts(item: Detection) -> str:
 
 
 def _areas(client: Client, result: Result) -> Iterator[tuple[str, ...]]:
-    """Stuff of a panoptic answer, or else the classes of a semantic one, with what they cover."""
+    """Yield the stuff of a panoptic answer, or the classes of a semantic one, with their areas."""
     if result.panoptic:
         for segment in result.panoptic.segments:
             if not segment.is_thing:

@@ -1,8 +1,8 @@
-"""Decoded frames as pixels: turned, mirrored and converted by the same filters, in the same order, as ffmpeg's own.
+"""Decoded frames as pixels: rotated, mirrored and converted by ffmpeg's own filters, in ffmpeg's order.
 
-FFmpeg shows a frame by its display matrix (`-autorotate`, its default): right angles and mirrors exactly, any other
-angle with its `rotate` filter, at the frame's size. What a frame says of its colours (matrix, range) counts; what it
-does not say is what swscale takes it for. So pixels here are ffmpeg's, to the last bit where the versions agree.
+FFmpeg applies a frame's display matrix (`-autorotate`, its default): right angles and mirrors exactly, any other angle
+with its `rotate` filter, at the frame's size. A frame's declared colours (matrix, range) apply; swscale's defaults fill
+in the rest. So the pixels here are ffmpeg's, to the last bit if the versions agree.
 """
 
 import math
@@ -15,25 +15,25 @@ from numpy.typing import NDArray
 from vedette_client.pyav import Graph, SideData, av
 from vedette_client.structure import Crop
 
-_Matrix: TypeAlias = tuple[int, ...]  # of 3 x 3 fixed-point numbers, row by row
-_Filter: TypeAlias = tuple[str, str]  # its name and its arguments
+_Matrix: TypeAlias = tuple[int, ...]  # 3 x 3 fixed-point numbers, row by row
+_Filter: TypeAlias = tuple[str, str]  # name and arguments
 
 _NOTHING = Crop()
 
 
 class Display:
-    """Turns frames into BGR8; keeps the filters that it last needed."""
+    """Converter of frames to BGR8; it caches the latest filters."""
 
     def __init__(self, crop: Crop = _NOTHING) -> None:
-        """`crop`: what the container says is not to be shown."""
+        """`crop` is the area that the container hides."""
         self._crop = [] if crop == _NOTHING else [("crop", _cropping(crop))]
-        self._matrix: _Matrix | None = None  # what a frame says holds for those after it that say nothing
+        self._matrix: _Matrix | None = None  # a frame's matrix applies to the following ones without a matrix
         self._graph: Graph | None = None
         self._made_for: tuple[object, ...] = ()
-        self.turned = False  # whether the last frame's width is its height now
+        self.turned = False  # the last frame's width and height are swapped
 
     def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """A frame, upright, of shape (height, width, 3), BGR. Raises av.FFmpegError for what has no conversion."""
+        """Convert a frame, upright: shape (height, width, 3), BGR. Raises av.FFmpegError if no conversion exists."""
         matrix = self._matrix = _matrix(frame) or self._matrix
         wanted = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, matrix)
         if self._graph is None or wanted != self._made_for:
@@ -42,12 +42,12 @@ class Display:
             self._graph, self._made_for = _graph(frame, [*self._crop, *turns]), wanted
         self._graph.push(frame)
         shown = self._graph.pull()
-        assert isinstance(shown, av.VideoFrame)  # noqa: S101  of a graph of video
+        assert isinstance(shown, av.VideoFrame)  # noqa: S101  a video graph yields video
         return np.asarray(shown.to_ndarray(), np.uint8)
 
 
 def _matrix(frame: av.VideoFrame) -> _Matrix | None:
-    sides: Any = frame.side_data  # a mapping by type, whose types are those of a mapping by text
+    sides: Any = frame.side_data  # a mapping by type; PyAV's stubs say by text
     data = sides.get(SideData.DISPLAYMATRIX)
     return struct.unpack("=9i", bytes(data)) if data is not None else None
 
@@ -68,7 +68,7 @@ def _cropping(crop: Crop) -> str:
 
 
 def _turns(matrix: _Matrix) -> list[_Filter]:
-    """The filters by which ffmpeg shows a display matrix."""
+    """Return the filters with which ffmpeg applies a display matrix."""
     match _angle(matrix):
         case 90:
             return [("transpose", "cclock_flip" if matrix[3] > 0 else "clock")]
@@ -78,14 +78,14 @@ def _turns(matrix: _Matrix) -> list[_Filter]:
             return [("transpose", "clock_flip" if matrix[3] < 0 else "cclock")]
         case 0:
             return [("vflip", "")] * (matrix[4] < 0)
-        case None | 1:  # ffmpeg lets a single degree be, though not 359
+        case None | 1:  # ffmpeg ignores one degree, but not 359
             return []
         case angle:
             return [("rotate", f"{angle}*PI/180")]
 
 
 def _angle(matrix: _Matrix) -> int | None:
-    """Degrees, clockwise, from 0 to 359; None for a matrix that flattens the picture."""
+    """Return degrees, clockwise, from 0 to 359; None for a degenerate matrix."""
     a, b, _, c, d = matrix[:5]
     width, height = math.hypot(a, c), math.hypot(b, d)
     if not width or not height:

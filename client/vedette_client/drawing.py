@@ -1,4 +1,4 @@
-"""Draw a result into its picture: detections with supervision's annotators, the rest with NumPy and Pillow."""
+"""Drawing of results into pictures: detections with supervision's annotators, the rest with NumPy and Pillow."""
 
 import colorsys
 import io
@@ -14,10 +14,10 @@ from vedette_client import unpacked
 from vedette_client.errors import LocalError
 from vedette_client.results import Detection, Result
 
-_OVERLAY = 0.45  # how much of a class's or a segment's colour lies over the picture
-_TURN = (math.sqrt(5) - 1) / 2  # between the hues of two neighbours, so that no two of a few are alike
-_SHOWN_POINT = 0.05  # the least score of a keypoint that is drawn, as Detectron2's own visualizer has it
-_POINTS = 17  # of COCO's people, for whom it is known what belongs together
+_OVERLAY = 0.45  # opacity of a class's or a segment's colour
+_TURN = (math.sqrt(5) - 1) / 2  # between the hues of neighbouring numbers, so that a few numbers all differ
+_SHOWN_POINT = 0.05  # minimum score of a drawn keypoint, as in Detectron2's visualizer
+_POINTS = 17  # COCO's keypoints of people, whose connections are known
 _BONES = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
@@ -25,10 +25,10 @@ _BONES = (
 
 
 def annotate(picture: Image.Image, result: Result, *, upright: bool = True) -> Image.Image:
-    """Draw what was found: maps of segments or classes, boxes, masks, class names and scores, keypoints.
+    """Draw the result: maps of segments or classes, boxes, masks, class names and scores, keypoints.
 
-    `picture` is the image as sent; `upright` says whether the server turned it by its EXIF data, as it does unless told
-    otherwise. Raises `LocalError` if there are boxes to draw and the package supervision is missing.
+    `picture` is the image as sent; `upright` says whether the server turned it by its EXIF data, as it does by default.
+    Raises `LocalError` if there are boxes to draw and the package supervision is missing.
     """
     canvas = _eight_bits(ImageOps.exif_transpose(picture) if upright else picture)
     if result.panoptic is not None:
@@ -36,12 +36,12 @@ def annotate(picture: Image.Image, result: Result, *, upright: bool = True) -> I
     elif result.class_map_png is not None:
         canvas = _overlaid(canvas, result.class_map_png)
     if not len(result) and (result.panoptic is not None or result.class_map_png is not None):
-        return canvas  # no boxes were to be found
+        return canvas  # there are no boxes to draw
     return _with_points(_with_boxes(canvas, result), result)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """RGB; of samples with more than 8 bits the upper ones, which Pillow itself would cut off at white."""
+    """Convert to RGB; samples with more than 8 bits keep the upper ones, which Pillow itself would clip to white."""
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return picture.convert("RGB")
@@ -49,7 +49,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 def _with_boxes(canvas: Image.Image, result: Result) -> Image.Image:
     found = result.to_supervision()
-    import supervision  # an optional dependency: to_supervision has said what to do without it
+    import supervision  # an optional dependency: to_supervision has reported it if missing
 
     labels = [f"{item.class_name} {item.score:.2f}" for item in result]
     if found.mask is not None:
@@ -61,7 +61,7 @@ def _with_boxes(canvas: Image.Image, result: Result) -> Image.Image:
 
 
 def _with_points(canvas: Image.Image, result: Result) -> Image.Image:
-    """Each keypoint as a dot, and a person's joined to a figure."""
+    """Draw each keypoint as a dot, and connect those of a person."""
     if not any(item.keypoints for item in result):
         return canvas
     draw = ImageDraw.Draw(canvas)
@@ -84,7 +84,7 @@ def _bones(item: Detection) -> Iterable[tuple[int, int]]:
 
 
 def _overlaid(canvas: Image.Image, png: bytes) -> Image.Image:
-    """Lay each number's colour over the picture where a map has that number; borders are white."""
+    """Blend each number's colour over its pixels in a map; borders are white."""
     shown = numbers(png)
     if shown.shape != (canvas.height, canvas.width):
         msg = f"the answer's map is {shown.shape[1]} x {shown.shape[0]}, the picture {canvas.width} x {canvas.height}"
@@ -96,7 +96,7 @@ def _overlaid(canvas: Image.Image, png: bytes) -> Image.Image:
 
 
 def numbers(png: bytes) -> NDArray[np.int64]:
-    """The number of each pixel of a map: shape (height, width). Raises `InternalError` for what is none."""
+    """Return the number of each pixel of a map: shape (height, width). Raises `InternalError` for an invalid map."""
     return unpacked.png(png).astype(np.int64)
 
 
@@ -113,10 +113,10 @@ def _colour(number: int) -> tuple[int, int, int]:
 
 
 def opened(data: bytes) -> Image.Image:
-    """A file's picture, decoded. Raises `LocalError`."""
+    """Decode a file's picture. Raises `LocalError`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a server has looked at it: it is as large as is meant
+            warnings.simplefilter("ignore")  # the server accepted it, so its size is intended
             picture = Image.open(io.BytesIO(data))
             picture.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -126,14 +126,14 @@ def opened(data: bytes) -> Image.Image:
 
 
 def png(picture: Image.Image) -> bytes:
-    """A picture's file."""
+    """Encode a picture as a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
+    """Place pictures of the same height in a row."""
     sheet = Image.new("RGB", (sum(one.width for one in pictures), max(one.height for one in pictures)))
     left = 0
     for one in pictures:

@@ -1,16 +1,16 @@
-"""What can go wrong when a server is called.
+"""The exceptions of calls to a server.
 
 VedetteError
 ├── LocalError            nothing was sent: an unreadable file, an array without its pixel format, a closed client
 └── ServerError           the call failed, with gRPC code, reason and metadata
-    ├── InvalidRequest    what was sent is wrong; sending it again will not help
+    ├── InvalidRequest    the request is invalid; sending it again does not help
     ├── NotFound          there is no such model or version
-    ├── NotServed         the server cannot do that
-    ├── Unauthenticated   the server does not know who calls
-    ├── NotPermitted      whoever calls may not do that
-    ├── Overloaded        too much is under way; try again after `retry_after` seconds
+    ├── NotServed         the server does not support the call
+    ├── Unauthenticated   the caller is not authenticated
+    ├── NotPermitted      the caller is not allowed to do that
+    ├── Overloaded        too much is in flight; try again after `retry_after` seconds
     ├── DeadlineExceeded  no answer in time
-    ├── Unavailable       the model does not answer now, or
+    ├── Unavailable       the model does not answer at the moment, or
     │   └── NoConnection  the server was not reached, or its connection was lost
     └── InternalError     a bug in the server
 """
@@ -25,11 +25,11 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-_MOST_RANGES = 10  # of the ids of frames, in a message
+_MOST_RANGES = 10  # of frame ids, in a message
 
 
 class VedetteError(Exception):
-    """Everything this package raises."""
+    """Base of all exceptions of this package."""
 
 
 class LocalError(VedetteError):
@@ -38,41 +38,41 @@ class LocalError(VedetteError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.reason = reason  # the server's own, where it would refuse the same for it
+        self.reason = reason  # the server's reason for refusing the same, if it has one
 
     def __str__(self) -> str:
-        """The reason, if there is one, and the message."""
+        """The reason, if any, and the message."""
         return f"{self.reason}: {self.message}" if self.reason else self.message
 
 
 @dataclass(frozen=True)
 class FieldViolation:
-    """What is wrong with one field of the request."""
+    """A fault in one field of the request."""
 
     field: str
     description: str
 
 
-@dataclass(eq=False)  # as every exception, itself and no other
+@dataclass(eq=False)  # exceptions compare by identity
 class ServerError(VedetteError):
     """A call failed."""
 
     message: str
     code: grpc.StatusCode
-    reason: str = ""  # UPPER_SNAKE, from the server's list; empty when it never got that far
+    reason: str = ""  # UPPER_SNAKE, from the server's list; empty if the call never reached it
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_after: float | None = None  # seconds
-    unanswered: tuple[int, ...] = ()  # of a stream that ends so: the frames that were taken and not told of
+    unanswered: tuple[int, ...] = ()  # frames of an aborted stream that were taken, but not reported
 
     def __str__(self) -> str:
-        """The reason, if there is one, the message, and the frames that are missing."""
+        """The reason, if any, the message, and the missing frames."""
         text = f"{self.reason}: {self.message}" if self.reason else self.message
         return f"{text}; not answered: {_frames(self.unanswered)}" if self.unanswered else text
 
 
 def _frames(ids: tuple[int, ...]) -> str:
-    """Ids as ranges, the first few of them."""
+    """Format ids as ranges, up to the first few."""
     ranges: list[list[int]] = []
     for one in ids:
         if ranges and one == ranges[-1][1] + 1:
@@ -84,8 +84,8 @@ def _frames(ids: tuple[int, ...]) -> str:
     return f"frame{'s' if len(ids) > 1 else ''} {', '.join(shown + more)}"
 
 
-class InvalidRequest(ServerError):  # noqa: N818  names of outcomes, as the API has them
-    """What was sent is wrong; sending it again will not help."""
+class InvalidRequest(ServerError):  # noqa: N818  named after outcomes, as in the API
+    """The request is invalid; sending it again does not help."""
 
 
 class NotFound(ServerError):  # noqa: N818
@@ -93,19 +93,19 @@ class NotFound(ServerError):  # noqa: N818
 
 
 class NotServed(ServerError):  # noqa: N818
-    """The server cannot do that."""
+    """The server does not support the call."""
 
 
 class Unauthenticated(ServerError):  # noqa: N818
-    """The server does not know who calls: no token, or one that it does not take."""
+    """The caller is not authenticated: the token is missing or not accepted."""
 
 
 class NotPermitted(ServerError):  # noqa: N818
-    """Whoever calls may not do that."""
+    """The caller is not allowed to do that."""
 
 
 class Overloaded(ServerError):  # noqa: N818
-    """Too much is under way; try again after `retry_after` seconds."""
+    """Too much is in flight; try again after `retry_after` seconds."""
 
 
 class DeadlineExceeded(ServerError):  # noqa: N818
@@ -113,15 +113,15 @@ class DeadlineExceeded(ServerError):  # noqa: N818
 
 
 class Unavailable(ServerError):  # noqa: N818
-    """No connection, or the model does not answer now."""
+    """There is no connection, or the model does not answer at the moment."""
 
 
 class NoConnection(Unavailable):
-    """The server was not reached, or the connection to it was lost: this call has told nothing of the server."""
+    """The server was not reached, or the connection was lost: the call says nothing about the server."""
 
 
 class InternalError(ServerError):
-    """A bug in the server; the message carries the id under which it is logged."""
+    """A bug in the server; the message contains the id under which it is logged."""
 
 
 _CLASSES: dict[grpc.StatusCode, type[ServerError]] = {
@@ -139,27 +139,32 @@ _CLASSES: dict[grpc.StatusCode, type[ServerError]] = {
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
-# What gRPC itself says of a call that never reached our service, or whose answer never came from there: a part of its
-# words, and ours.
+# gRPC's own errors for calls that never reached our service, or whose response did not come from it: part of their
+# text, and our message.
 _OWN: tuple[tuple[grpc.StatusCode, str, type[ServerError], str], ...] = (
     (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "larger than max",
         InvalidRequest,
-        "the request is larger than {address} takes: send the image as the bytes of a JPEG, or scale it down",
+        "the request is larger than {address} accepts: send the image as the bytes of a JPEG, or scale it down",
     ),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "", Overloaded, "something on the way to {address} refuses more for now"),
+    (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "",
+        Overloaded,
+        "an intermediary on the way to {address} refuses more for now",
+    ),
     (
         grpc.StatusCode.UNKNOWN,
         "DecodeError",
         InvalidRequest,
-        "{address} could not read the request: it is of another version, or something on the way has changed it",
+        "{address} could not read the request: it is from another version, or an intermediary has changed it",
     ),
     (
         grpc.StatusCode.INTERNAL,
         "deserializing response",
         InternalError,
-        "the answer of {address} cannot be read: it is of another version, or something on the way has changed it",
+        "the answer from {address} cannot be read: it is from another version, or an intermediary has changed it",
     ),
     (
         grpc.StatusCode.INTERNAL,
@@ -171,17 +176,17 @@ _OWN: tuple[tuple[grpc.StatusCode, str, type[ServerError], str], ...] = (
         grpc.StatusCode.UNIMPLEMENTED,
         "",
         NotServed,
-        "what answers at {address} does not know this call: it is no Vedette server, or an older one",
+        "the server at {address} does not know this call: it is not a Vedette server, or an older one",
     ),
-    (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded, "no answer of {address} within the client's timeout"),
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "", DeadlineExceeded, "no answer from {address} within the client's timeout"),
 )
 
 _NOT_PROVEN = "CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "Peer name "
 
 
 def from_rpc(error: grpc.RpcError, address: object) -> ServerError:
-    """Make our error of gRPC's, with everything that the server said."""
-    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  every RpcError of a call is one
+    """Convert gRPC's error, with everything that the server sent."""
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)  # noqa: S101  true for every RpcError of a call
     code: grpc.StatusCode = error.code()
     if (status := _status(error)) is not None:
         return from_status(status)
@@ -195,7 +200,7 @@ def from_rpc(error: grpc.RpcError, address: object) -> ServerError:
 
 
 def _status(error: grpc.RpcError) -> status_pb2.Status | None:
-    """What our server said; None for what others have, who may write there what they like."""
+    """Return our server's status; None for others, which may put anything there."""
     try:
         return rpc_status.from_call(error)
     except (ValueError, DecodeError):
@@ -204,21 +209,21 @@ def _status(error: grpc.RpcError) -> status_pb2.Status | None:
 
 def _unreached(said: str, address: object) -> str:
     if "WRONG_VERSION_NUMBER" in said:
-        return f"what listens at {address} does not speak TLS ({said})"
+        return f"the server at {address} does not speak TLS ({said})"
     if any(words in said for words in _NOT_PROVEN):
         return (
-            f"what listens at {address} does not prove to be that server: its certificate has expired, is for another "
-            f"name, or of an authority that is not trusted here ({said})"
+            f"the server at {address} cannot be verified: its certificate has expired, is for another "
+            f"name, or is from an authority that is not trusted here ({said})"
         )
-    if "http1.x" in said:  # gRPC's guess, by the letters HTTP where a frame should be
-        return f"what listens at {address} speaks HTTP, not gRPC, whose port is usually 8001"
+    if "http1.x" in said:  # gRPC's guess, from the letters HTTP in place of a frame
+        return f"the server at {address} speaks HTTP, not gRPC, whose port is usually 8001"
     if "connect" in said or "resol" in said:
         return f"no server answers at {address} ({said})"
     return f"the connection to {address} was lost ({said})"
 
 
 def from_status(status: status_pb2.Status) -> ServerError:
-    """Make our error of what a server says about a call, or about one frame of a stream."""
+    """Convert a server's status for a call, or for one frame of a stream."""
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
     failure = _CLASSES.get(code, ServerError)(status.message or code.name, code)
     for detail in status.details:

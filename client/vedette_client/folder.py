@@ -1,4 +1,4 @@
-"""The folder that a command saves pictures in: a file for each, none of which is read or written twice in the run."""
+"""The destination folder of a command: one file per picture, none of which the run reads or writes twice."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,13 +11,13 @@ from vedette_client.pictures import Missing, Picture
 
 
 class Folder:
-    """Each picture's file is called as the picture is, with another suffix; of one name, the second is numbered.
+    """Destination of pictures' files, named after the pictures with another suffix; duplicates are numbered.
 
-    What lay in a folder that was given lies likewise in this one.
+    The structure of a source folder is preserved.
     """
 
     def __init__(self, path: Path, pictures: Iterable[Picture | Missing], suffix: str = ".png") -> None:
-        """Raises `LocalError` if the folder cannot be written, or a picture's file would be one that is read."""
+        """Raises `LocalError` if the folder is not writable, or a destination is also a source."""
         self._outputs = Outputs()
         self._targets: dict[Picture, Path] = {}
         given = [picture for picture in pictures if isinstance(picture, Picture)]
@@ -33,6 +33,6 @@ class Folder:
         prepare(path, LocalError)
 
     def write(self, picture: Picture, data: bytes) -> Path:
-        """Write a picture's file, whole or not at all; returns where. Raises `LocalError`."""
+        """Write a picture's file, completely or not at all; return its path. Raises `LocalError`."""
         self._outputs.write(self._targets[picture], data)
         return self._targets[picture]

@@ -1,6 +1,6 @@
-"""From what callers have in hand to an image message; nothing about pixels is guessed.
+"""Conversion of callers' images to messages, without guessing anything about pixels.
 
-What the server would refuse for the declaration or the length alone is refused here, with its reason.
+Faults in the declaration or the length, which the server would refuse, are refused here, with its reason.
 """
 
 import os
@@ -26,16 +26,16 @@ ValueRange: TypeAlias = Literal["0-255", "0-1"]
 
 
 class Array(Protocol):
-    """What NumPy takes for an array, such as a tensor of torch in the host's memory."""
+    """An object that NumPy accepts as an array, such as a torch tensor in host memory."""
 
     def __array__(self) -> NDArray[Any]:
-        """The values."""
+        """Return the values."""
 
 
 @arguments.named_fields
 @dataclass(frozen=True)
 class File:
-    """An image file, as a path or its bytes, with what is to be done about its orientation and its alpha channel."""
+    """An image file, as a path or bytes, with the handling of its orientation and alpha channel."""
 
     source: str | os.PathLike[str] | bytes | bytearray | memoryview
     orientation: Orientation = "APPLY"
@@ -45,10 +45,10 @@ class File:
 @arguments.named_fields
 @dataclass(frozen=True)
 class Raw:
-    """Raw 8-bit samples, row by row; NV12 and I420 need `yuv_matrix` and `yuv_range`, alpha needs `drop_alpha`.
+    """Raw 8-bit samples, row by row; NV12 and I420 require `yuv_matrix` and `yuv_range`, alpha requires `drop_alpha`.
 
-    8UCN is for models of other channels than colours or grey: as many as the model has, in its own order.
-    The samples are the bytes of any buffer, whatever its own items and shape: of bytes, an array, an mmap.
+    8UCN is for models with channels other than colours or grey: as many as the model has, in its own order. Any buffer
+    may hold the samples, whatever its item type and shape, such as bytes, an array or an mmap.
     """
 
     data: bytes | bytearray | memoryview | NDArray[Any]
@@ -64,9 +64,9 @@ class Raw:
 @arguments.named_fields
 @dataclass(frozen=True)
 class Tensor:
-    """Floating-point pixels, not normalised: normalisation is done inside the model. They are sent with 32 bits.
+    """Floating-point pixels, not normalised, because the model normalises them itself. They are sent with 32 bits.
 
-    Whole numbers are taken for the range 0-255. The order MODEL is for models of other channels than colours or grey.
+    Integers are accepted for the range 0-255. The order MODEL is for models with channels other than colours or grey.
     """
 
     values: NDArray[Any] | Array | list[Any]  # (height, width, channels) or (channels, height, width)
@@ -80,7 +80,7 @@ ImageLike: TypeAlias = (
 )
 
 _CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4, "8UCN": 0}
-_MODELS_OWN = "8UCN"  # whose number of channels the model's contract says
+_MODELS_OWN = "8UCN"  # its number of channels is in the model's contract
 _TENSOR_CHANNELS = {"BGR": 3, "RGB": 3, "GRAY": 1}
 _WITH_ALPHA = ("BGRA8", "RGBA8")
 _KINDS = "a path, a file's bytes, a PIL image, an array with its pixel_format, File, Raw or Tensor"
@@ -88,7 +88,7 @@ _KINDS = "a path, a file's bytes, a PIL image, an array with its pixel_format, F
 
 @dataclass(frozen=True)
 class Beside:
-    """What callers say beside an image that does not say it itself, as it comes."""
+    """Unchecked options that apply to images without their own."""
 
     pixel_format: object = None
     orientation: object = None
@@ -96,11 +96,11 @@ class Beside:
 
 
 def message(image: object, beside: Beside, known: Limits = limits.none) -> tuple[image_pb2.Image, Buffer]:
-    """Make the message of whatever a caller has, without its data, and the data.
+    """Build a message without its data from any supported image, and return it with the data.
 
-    Arrays must be uint8 of shape (height, width, channels), and come with their pixel format. `known` is asked for the
-    model's limits where an image is large; pixels beyond its bytes are sent as a PNG, which changes none of them.
-    Raises `LocalError` for what cannot be sent.
+    Arrays must be uint8 of shape (height, width, channels), with their pixel format. For large images, `known` is
+    called for the model's limits; pixels that exceed its bytes are sent as PNG, which is lossless. Raises `LocalError`
+    for an image that cannot be sent.
     """
     check_beside(image, beside)
     match image:
@@ -119,7 +119,7 @@ def message(image: object, beside: Beside, known: Limits = limits.none) -> tuple
 
 
 def check_beside(image: object, beside: Beside) -> None:
-    """Refuse what has no meaning beside an image of its kind. Raises `LocalError`."""
+    """Refuse options that make no sense for this kind of image. Raises `LocalError`."""
     arguments.flag(beside.drop_alpha, "drop_alpha")
     arguments.optional(beside.orientation, "orientation", get_args(Orientation))
     refused = {"pixel_format": beside.pixel_format, "orientation": beside.orientation}
@@ -129,7 +129,7 @@ def check_beside(image: object, beside: Beside) -> None:
         kind = "an array, which has none"
         del refused["pixel_format"]
     else:
-        kind = f"a {type(image).__name__}, which says itself what it is"
+        kind = f"a {type(image).__name__}, which has its own declaration"
         if isinstance(image, File | Raw | Tensor):
             refused["drop_alpha"] = beside.drop_alpha or None
         else:
@@ -145,7 +145,7 @@ def _orientation(beside: Beside) -> Orientation:
 
 
 def _from_pillow(image: Image.Image, beside: Beside, known: Limits) -> tuple[image_pb2.Image, Buffer]:
-    """What can be seen to be wrong is refused here, whether the pixels are sent or the file."""
+    """Build a message from a PIL image, refusing visible faults whether the pixels or the file are sent."""
     orientation, drop_alpha = _orientation(beside), bool(beside.drop_alpha)
     data = pillow.file(image)
     pixels = pillow.pixels(image, orientation, known, drop_alpha=drop_alpha)
@@ -164,13 +164,13 @@ def _file(image: File, known: Limits, name: str = "source") -> tuple[image_pb2.I
 
 
 def _content(source: object, name: str) -> Buffer:
-    """A file's bytes."""
+    """Return a file's bytes."""
     if isinstance(source, bytes):
         return source
     if isinstance(source, bytearray | memoryview):
         view = memoryview(source)
         if view.ndim != 1 or view.itemsize != 1:
-            msg = f"{name} is a buffer of shape {view.shape}: a file's bytes have one dimension; pixels go into Raw"
+            msg = f"{name} is a buffer of shape {view.shape}: a file's bytes have one dimension; use Raw for pixels"
             raise LocalError(msg)
         return arrays.octets(view, name)
     if not isinstance(source, str | os.PathLike):
@@ -178,16 +178,16 @@ def _content(source: object, name: str) -> Buffer:
         msg = f"cannot send a {type(source).__name__} as {name}: give {kinds}"
         raise LocalError(msg)
     if not (path := os.fsdecode(source)):
-        raise arguments.wrong(name, source, "a path, and not an empty one")
+        raise arguments.wrong(name, source, "a non-empty path")
     return _read(path, name)
 
 
 def _read(path: str, name: str) -> bytes:
     seen = path.encode(errors="backslashreplace").decode()
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  what says where a file is need not be a Path
+        with open(path, "rb") as file:  # noqa: PTH123  the path need not be a Path
             if (size := os.fstat(file.fileno()).st_size) > limits.MOST_BYTES:
-                msg = f"the {name} {seen} has {size} bytes: no message can hold that"
+                msg = f"the {name} {seen} has {size} bytes, too many for a message"
                 raise LocalError(msg, "IMAGE_TOO_MANY_BYTES")
             return file.read()
     except (OSError, ValueError) as error:
@@ -201,9 +201,9 @@ def _from_array(image: object, beside: Beside, known: Limits) -> Raw:
     if channels is None:
         near = arguments.nearest(pixel_format, _CHANNELS) if isinstance(pixel_format, str) else None
         msg = (
-            f"image is an array, given with pixel_format={arguments.shown(pixel_format)}: say 'BGR8' (what OpenCV "
-            "reads), 'RGB8' (what Pillow reads), 'GRAY8', 'BGRA8' or 'RGBA8', or use Raw; exchanged, they leave a "
-            "model half blind without an error" + (f"; did you mean {near!r}?" if near else "")
+            f"image is an array, given with pixel_format={arguments.shown(pixel_format)}: give 'BGR8' (OpenCV's "
+            "order), 'RGB8' (Pillow's order), 'GRAY8', 'BGRA8' or 'RGBA8', or use Raw; the wrong order silently "
+            "leaves a model half blind" + (f"; did you mean {near!r}?" if near else "")
         )
         raise LocalError(msg)
     pixels = arrays.array(image, "image")
@@ -223,24 +223,23 @@ def _from_array(image: object, beside: Beside, known: Limits) -> Raw:
         )
         raise LocalError(msg)
     limits.check_size(shape[0], shape[1], pixels.size, known)  # before it is copied
-    alpha = bool(beside.drop_alpha) and pixel_format in _WITH_ALPHA  # of others nothing is to be dropped
+    alpha = bool(beside.drop_alpha) and pixel_format in _WITH_ALPHA  # other formats have no alpha to drop
     return Raw(arrays.packed(pixels), cast("PixelFormat", pixel_format), shape[0], shape[1], drop_alpha=alpha)
 
 
 def _hint(pixels: NDArray[Any]) -> str:
-    """What an array that is not right may be meant to be."""
+    """Return a guess at the intention behind an invalid array."""
     kind, shape = pixels.dtype.kind, pixels.shape
     eight, last = pixels.dtype == np.uint8, shape[-1] if len(shape) == 3 else 0
     meant = {
-        "; floats go into Tensor": kind == "f",
-        "; of a mask, array * np.uint8(255) makes a picture": kind == "b",
+        "; use Tensor for floats": kind == "f",
+        "; for a mask, use array * np.uint8(255)": kind == "b",
         "; reduce it to 8 bits the way the model's training images were": kind in "iu" and not eight,
-        "; a file's bytes go as array.tobytes()": len(shape) == 1,
-        "; of a batch, send one image at a time": len(shape) == 4,
+        "; send a file's bytes as array.tobytes()": len(shape) == 1,
+        "; for a batch, send one image at a time": len(shape) == 4,
         "; one channel is 'GRAY8'": len(shape) == 2 or last == 1,
         "; four channels are 'BGRA8' or 'RGBA8', with drop_alpha=True": last == 4,
-        "; this looks like (channels, height, width): array.transpose(1, 2, 0) turns it": last
-        and shape[0] in (1, 3, 4),
+        "; this looks like (channels, height, width): use array.transpose(1, 2, 0)": last and shape[0] in (1, 3, 4),
     }
     return next((hint for hint, holds in meant.items() if holds), "")
 
@@ -263,16 +262,16 @@ def _raw(image: Raw, known: Limits) -> tuple[image_pb2.Image, Buffer]:
     if pixel_format != _MODELS_OWN:
         _check_length(declared, pixel_format, data.nbytes)
     if (matrix == "UNSPECIFIED") != (pixel_format in _CHANNELS) or (matrix == "UNSPECIFIED") != (span == "UNSPECIFIED"):
-        msg = f"pixel_format is {pixel_format!r}: NV12 and I420 need yuv_matrix and yuv_range, and no other takes them"
+        msg = f"pixel_format is {pixel_format!r}: only NV12 and I420 have yuv_matrix and yuv_range, and require both"
         raise LocalError(msg, "YUV_UNDECLARED")
     if pixel_format in _WITH_ALPHA and not declared.drop_alpha:
-        msg = f"pixel_format is {pixel_format!r}, and a model cannot see alpha: give drop_alpha=True to have it ignored"
+        msg = f"pixel_format is {pixel_format!r}, but models cannot use alpha: give drop_alpha=True to ignore it"
         raise LocalError(msg, "ALPHA_NOT_DROPPED")
     return limits.fit(image_pb2.Image(raw=declared), data, known)
 
 
 def _check_length(declared: image_pb2.RawImage, pixel_format: str, given: int) -> None:
-    """Refuse what is not as long as its declaration says; the padding after the very last row may be left out."""
+    """Refuse data whose length contradicts its declaration; padding after the last row is optional."""
     height, width = declared.height, declared.width
     packed = width * _CHANNELS.get(pixel_format, 1)
     stride = declared.row_stride if declared.HasField("row_stride") else packed
@@ -284,8 +283,8 @@ def _check_length(declared: image_pb2.RawImage, pixel_format: str, given: int) -
     expected = stride * height + chroma
     if given not in (expected, expected if chroma else expected - stride + packed):
         msg = (
-            f"data has {given} bytes; {width} x {height} pixels of {pixel_format}, {stride} bytes a row, are "
-            f"{expected}: check width and height (are they exchanged?), the format, and the dtype, which must be 8 bits"
+            f"data has {given} bytes; {width} x {height} pixels of {pixel_format}, {stride} bytes per row, need "
+            f"{expected}: check width and height (are they swapped?), the format, and the dtype, which must be 8-bit"
         )
         raise LocalError(msg, "RAW_LENGTH_MISMATCH")
 
@@ -299,7 +298,7 @@ def _tensor(image: Tensor, known: Limits) -> tuple[image_pb2.Image, Buffer]:
     channel_axis = 2 if layout == "HWC" else 0
     wanted = _TENSOR_CHANNELS.get(order)
     if len(shape) != 3 or (wanted and shape[channel_axis] != wanted):
-        hint = "; of a batch, send one image at a time" if len(shape) == 4 else ""
+        hint = "; for a batch, send one image at a time" if len(shape) == 4 else ""
         channels = f"{wanted or 'all'} channels"
         msg = f"values of dtype {values.dtype} and shape {shape} were given as {order} {layout}: send {channels}{hint}"
         raise LocalError(msg)
@@ -311,7 +310,7 @@ def _tensor(image: Tensor, known: Limits) -> tuple[image_pb2.Image, Buffer]:
         height=limits.edge(height, "height"),
         width=limits.edge(width, "width"),
     )
-    with np.errstate(over="ignore"):  # beyond 32 bits is beyond every range, and refused as such
+    with np.errstate(over="ignore"):  # values beyond 32 bits are out of any range, and refused for that
         return limits.fit(image_pb2.Image(tensor=declared), arrays.packed(values.astype("<f4", copy=False)), known)
 
 
@@ -322,7 +321,7 @@ def _values(given: object, span: str) -> NDArray[Any]:
     if values.dtype.kind == "f" or (values.dtype.kind in "iu" and span == "0-255"):
         return values
     msg = (
-        f"values of dtype {values.dtype} were given as {span}: send floats, or whole numbers as '0-255'; uint8 needs "
+        f"values of dtype {values.dtype} were given as {span}: send floats, or integers as '0-255'; uint8 needs "
         "no Tensor: give the array with its pixel_format"
     )
     raise LocalError(msg)

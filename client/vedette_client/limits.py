@@ -1,4 +1,4 @@
-"""What a model takes at most, and pixels made to fit it without changing one."""
+"""A model's limits, and lossless compression of pixels to fit them."""
 
 import io
 import time
@@ -15,33 +15,33 @@ from vedette_client.errors import LocalError, ServerError
 from vedette_client.results import Contract
 
 Buffer: TypeAlias = bytes | memoryview
-Limits: TypeAlias = Callable[[], Contract | None]  # asked only about what is large; None: they cannot be had
+Limits: TypeAlias = Callable[[], Contract | None]  # only called for large images; None: unavailable
 
-_LARGE = 2**20  # bytes, above which it is worth a question what the model takes
-MOST_BYTES = 2**31 - 2**20  # of an image within a message, in every implementation of Protobuf
+_LARGE = 2**20  # bytes, above which it pays to ask for the model's limits
+MOST_BYTES = 2**31 - 2**20  # of an image within a message, in every Protobuf implementation
 _REMEMBERED_SECONDS = 60.0
-_COLOURS: dict[int, tuple[Any, int]] = {  # where red, green and blue are in a pixel, and how many samples it has
+_COLOURS: dict[int, tuple[Any, int]] = {  # positions of red, green and blue in a pixel, and samples per pixel
     image_pb2.PIXEL_FORMAT_BGR8: (slice(2, None, -1), 3),
     image_pb2.PIXEL_FORMAT_RGB8: (slice(3), 3),
     image_pb2.PIXEL_FORMAT_GRAY8: (0, 1),
     image_pb2.PIXEL_FORMAT_BGRA8: (slice(2, None, -1), 4),
     image_pb2.PIXEL_FORMAT_RGBA8: (slice(3), 4),
 }
-_FAST = 1  # of zlib's levels: a third of the default's time, and little larger
+_FAST = 1  # zlib level: a third of the default's time, and hardly larger
 
 
 def none() -> None:
-    """No limits are known."""
+    """Return None: the limits are unknown."""
 
 
 class Remembered:
-    """The contracts that a client has asked for, each for a minute: an operator may change the limits."""
+    """A cache of contracts, each for a minute, because an operator may change the limits."""
 
     def __init__(self) -> None:
         self._contracts: dict[object, tuple[float, Contract]] = {}
 
     def get(self, ask: Mapping[str, Any], fetch: Callable[[], Contract]) -> Contract | None:
-        """The contract of the model that is asked; None where it cannot be had: the call itself will say why."""
+        """Return the requested model's contract; None if it is unavailable: the call itself will report the reason."""
         model, now = (ask.get("model"), ask.get("version")), time.monotonic()
         fetched, contract = self._contracts.get(model, (0.0, None))
         if contract is None or now - fetched >= _REMEMBERED_SECONDS:
@@ -54,34 +54,34 @@ class Remembered:
 
 
 def edge(value: object, name: str) -> int:
-    """A height or a width. Raises `LocalError`."""
+    """Validate a height or a width. Raises `LocalError`."""
     pixels = arguments.whole(value, name)
     if pixels < 1:
-        msg = f"{name} is {pixels}: an image has at least one pixel"
+        msg = f"{name} is {pixels}: an image needs at least one pixel"
         raise LocalError(msg, "SIZE_INVALID")
     return pixels
 
 
 def check_size(height: int, width: int, size: int, known: Limits) -> Contract | None:
-    """Refuse more pixels than the model takes; returns its contract where an image of `size` bytes is large."""
+    """Refuse images with more pixels than the model takes; return its contract if an image of `size` bytes is large."""
     contract = known() if size > _LARGE else None
     if contract and (height * width > contract.max_pixels or max(height, width) > contract.max_edge):
         msg = (
             f"the image is {width} x {height} pixels; this model takes at most {contract.max_pixels} in all and "
-            f"{contract.max_edge} an edge. Scale it down, or have the operator raise [limits] in model.toml"
+            f"{contract.max_edge} per edge. Scale it down, or have the operator raise [limits] in model.toml"
         )
         raise LocalError(msg, "IMAGE_TOO_LARGE")
     return contract
 
 
 def fits(data: bytes, known: Limits) -> bool:
-    """Whether a file can be sent as it is."""
+    """Return whether a file can be sent unchanged."""
     contract = known() if len(data) > _LARGE else None
     return contract is None or (len(data) <= contract.max_bytes and "encoded" in contract.inputs)
 
 
 def fit(declared: image_pb2.Image, data: Buffer, known: Limits) -> tuple[image_pb2.Image, Buffer]:
-    """Compress pixels that are more bytes than the model takes, without loss. Raises `LocalError` where that fails."""
+    """Compress pixels that exceed the model's bytes, without loss. Raises `LocalError` if they still exceed them."""
     size = len(data)
     spec = declared.tensor if declared.HasField("tensor") else declared.raw
     contract = check_size(spec.height, spec.width, size, known)
@@ -96,14 +96,14 @@ def fit(declared: image_pb2.Image, data: Buffer, known: Limits) -> tuple[image_p
             return image_pb2.Image(encoded=upright), png
         seen += f", and {len(png)} as a PNG"
     msg = (
-        f"{seen}; at most {most} are taken. Send it as the bytes of a JPEG, scale it down, or have the operator raise "
+        f"{seen}; the limit is {most}. Send it as the bytes of a JPEG, scale it down, or have the operator raise "
         "limits.max_bytes in model.toml"
     )
     raise LocalError(msg, "IMAGE_TOO_MANY_BYTES")
 
 
 def _png(spec: image_pb2.RawImage, data: Buffer) -> bytes:
-    """The same pixels as a file, without alpha."""
+    """Encode the same pixels as a file, without alpha."""
     colours, channels = _COLOURS[spec.pixel_format]
     stride = spec.row_stride if spec.HasField("row_stride") else spec.width * channels
     shape, strides = (spec.height, spec.width, channels), (stride, channels, 1)

@@ -1,4 +1,4 @@
-"""What goes on whether it is read or not: read as fast as it comes, and tried again when it drops."""
+"""Sources that continue whether or not they are read: read as fast as they deliver, and reopened when they drop."""
 
 import threading
 import time
@@ -10,15 +10,15 @@ from vedette_client.pyav import cause
 
 T = TypeVar("T")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries to open a source again
-_LOOK_SECONDS: Final = 0.1  # between two looks whether anyone still wants items
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to reopen a source
+_LOOK_SECONDS: Final = 0.1  # between checks that someone still wants items
 
 
 class Reader(Generic[T]):
-    """Runs an iterable in a thread of its own, one item ahead, until it is stopped."""
+    """Runs an iterable in a separate thread, one item ahead, until stopped."""
 
     def __init__(self, items: Iterable[T], stopped: threading.Event, passed: Callable[[T], None] | None) -> None:
-        """Where an item is not taken in time, `passed` is told and the next takes its place; None makes it wait."""
+        """Pass an item that is not taken in time to `passed`, and replace it by the next; None: wait instead."""
         self._items = items
         self._stopped = stopped
         self._passed = passed
@@ -28,7 +28,7 @@ class Reader(Generic[T]):
         self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[T]:
-        """The items, and then what the iterable raised, if it did."""
+        """Yield the items, then raise the iterable's exception, if any."""
         threading.Thread(target=self._run, daemon=True).start()
         while not self._stopped.is_set():
             with self._changed:
@@ -49,7 +49,7 @@ class Reader(Generic[T]):
                 self._put(item)
                 if self._stopped.is_set():
                     break
-        except Exception as error:  # noqa: BLE001  raised where the items are taken
+        except Exception as error:  # noqa: BLE001  re-raised in the consumer
             self._error = error
         with self._changed:
             self._ended = True
@@ -66,7 +66,7 @@ class Reader(Generic[T]):
 
 
 class Patience:
-    """When to try to open a source again, and when to give it up."""
+    """Policy for reopening a source, and for giving up."""
 
     def __init__(self, name: str, seconds: float, stopped: threading.Event, notice: Callable[[str], None]) -> None:
         self._name = name
@@ -74,24 +74,24 @@ class Patience:
         self._stopped = stopped
         self._notice = notice
         self._pause = _FIRST_PAUSE
-        self._dropped: float | None = None  # when, if it has not come back
+        self._dropped: float | None = None  # time of the drop, until the source is back
 
     def came(self) -> None:
-        """A frame has come."""
+        """Note that a frame has arrived."""
         if self._dropped is not None:
             self._notice(f"{self._name} is back after {time.monotonic() - self._dropped:.1f} s")
         self._dropped, self._pause = None, _FIRST_PAUSE
 
     def open(self, opening: Callable[[], T], why: str) -> T | None:
-        """Open the source again; None when it is stopped meanwhile. Raises `LocalError` when patience is at its end."""
+        """Reopen the source; return None if stopped. Raises `LocalError` when the time is up."""
         if self._dropped is None:
             self._dropped = time.monotonic()
             if self._seconds > 0:
-                self._notice(f"{self._name} has dropped ({why}); trying again for {self._seconds:g} s")
+                self._notice(f"{self._name} dropped ({why}); reopening it for {self._seconds:g} s")
         while not self._stopped.is_set():
             left = self._dropped + self._seconds - time.monotonic()
             if left <= 0:
-                msg = f"{self._name} has dropped ({why}) and is given up after {self._seconds:g} s"
+                msg = f"{self._name} dropped ({why}), and could not be reopened within {self._seconds:g} s"
                 raise LocalError(msg)
             self._stopped.wait(min(self._pause, left))
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)

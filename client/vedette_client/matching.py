@@ -1,4 +1,4 @@
-"""Two lists of detections about one image, matched object by object: what both hold, and what only one does."""
+"""Matching of two lists of detections for one image, object by object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from pycocotools import mask as rle
 
 from vedette_client.results import Detection
 
-LEAST_IOU = 0.5  # of two boxes that are about one object: below it, even COCO's most lenient measure sees two
+LEAST_IOU = 0.5  # of boxes of the same object: below it, even COCO's most lenient metric sees two objects
 
-# Another processor, another number of threads and another version of torch sum in another order, which moves a score by
-# some 1e-5 and an edge by some hundredths of a pixel. Another channel order, size, normalisation or weight moves them
-# far more than this.
+# A different processor, thread count or torch version sums in another order. That changes scores by about 1e-5 and
+# edges by a few hundredths of a pixel. Another channel order, size, normalisation or weight changes them far more than
+# these tolerances.
 SCORE_TOLERANCE = 1e-3
 BOX_TOLERANCE = 0.5  # pixels
 LEAST_MASK_IOU = 0.97
@@ -21,32 +21,32 @@ LEAST_MASK_IOU = 0.97
 
 @dataclass(frozen=True)
 class Match:
-    """One object that both found."""
+    """An object that both found."""
 
     local: Detection
     served: Detection
-    mask_iou: float | None  # None: not both have masks
+    mask_iou: float | None  # None: at least one has no mask
 
     @property
     def score(self) -> float:
-        """How far apart the scores lie."""
+        """The absolute difference of the scores."""
         return abs(self.local.score - self.served.score)
 
     @property
     def box(self) -> float:
-        """How far apart the boxes' edges lie at most, in pixels."""
+        """The largest difference between corresponding edges of the boxes, in pixels."""
         return float(np.abs(np.subtract(self.local.box, self.served.box)).max())
 
     @property
     def same(self) -> bool:
-        """Whether they differ by no more than rounding may."""
+        """True if they differ by no more than rounding errors."""
         masks = self.mask_iou is None or self.mask_iou >= LEAST_MASK_IOU
         return self.score <= SCORE_TOLERANCE and self.box <= BOX_TOLERANCE and masks
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found locally and what was served, at one threshold. Only boxes, scores, classes and masks count."""
+    """Local and served detections at the same threshold, compared by boxes, scores, classes and masks only."""
 
     both: tuple[Match, ...]  # best local score first
     only_local: tuple[Detection, ...]
@@ -55,7 +55,10 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs by more than rounding; what lies at the very threshold may be found by one alone."""
+        """True if all differences are rounding errors.
+
+        A detection right at the threshold may be missing from one side.
+        """
         alone = (*self.only_local, *self.only_served)
         return all(match.same for match in self.both) and not any(self._counts(item) for item in alone)
 
@@ -64,12 +67,12 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One line."""
+        """A summary in one line."""
         largest = [f"largest difference: {self.largest}"] if self.both else []
         sides = (self.only_local, "local"), (self.only_served, "served")
         alone = [f"{len(items)} only {side}" for items, side in sides if items]
         if self.same:
-            told = [*largest, *(f"{one}, at the very threshold" for one in alone)]
+            told = [*largest, *(f"{one}, right at the threshold" for one in alone)]
             return f"the same ({'; '.join(told) or 'neither found anything'})"
         changed = sum(not match.same for match in self.both)
         apart = [f"{changed} of {len(self.both)} found by both with another score, box or mask"] if changed else []
@@ -77,7 +80,7 @@ class Comparison:
 
     @property
     def largest(self) -> str:
-        """The largest difference of score, box and mask among the objects that both found."""
+        """The largest differences of score, box and mask among the objects that both found."""
         score, box = (max(values) for values in zip(*((one.score, one.box) for one in self.both), strict=True))
         told = [f"score {score:.4f}", f"box {box:.2f} px"]
         masks = [match.mask_iou for match in self.both if match.mask_iou is not None]
@@ -85,10 +88,10 @@ class Comparison:
 
 
 def compare(local: Sequence[Detection], served: Sequence[Detection], threshold: float) -> Comparison:
-    """Match detections class by class: the best local score first, each with the free one that overlaps it most.
+    """Match detections class by class: best local score first, each with the unmatched one of the largest overlap.
 
-    What overlaps by less than LEAST_IOU is another object. Equal scores go by their box, so that the order in which
-    they are given does not matter.
+    An overlap below LEAST_IOU means a different object. Equal scores are ordered by box, so that the input order does
+    not matter.
     """
     free = sorted(served, key=_order)
     both, alone = [], []
@@ -108,7 +111,7 @@ def _order(item: Detection) -> tuple[float, int, tuple[float, ...]]:
 
 
 def _iou(one: Detection, other: Detection) -> float:
-    """The intersection over union of two boxes; two boxes without area have none."""
+    """Return the intersection over union of two boxes; 0 if neither has an area."""
     (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box, other.box
     common = max(min(x1, u1) - max(x0, u0), 0.0) * max(min(y1, v1) - max(y0, v0), 0.0)
     union = (x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - common
@@ -116,7 +119,7 @@ def _iou(one: Detection, other: Detection) -> float:
 
 
 def _mask_iou(one: Detection, other: Detection) -> float | None:
-    """Two empty masks are the same."""
+    """Return the intersection over union of two masks; 1 if both are empty, None if one is missing."""
     if one.mask is None or other.mask is None:
         return None
     first, second = one.mask.coco(), other.mask.coco()

@@ -1,4 +1,4 @@
-"""Open what a video comes from: a file, an address, a camera or a pipe; or say precisely why it cannot be."""
+"""Opening of video sources, files, URLs, cameras and pipes, with precise errors."""
 
 import contextlib
 import enum
@@ -19,9 +19,9 @@ from vedette_client import structure
 from vedette_client.errors import LocalError
 from vedette_client.pyav import av, reason
 
-CONNECT_SECONDS: Final = 10.0  # for an address to answer
-SILENCE_SECONDS: Final = 10.0  # without anything from an address that is open
-PIECES_SECONDS: Final = 60.0  # the same where video comes in pieces of several seconds
+CONNECT_SECONDS: Final = 10.0  # for a URL to answer
+SILENCE_SECONDS: Final = 10.0  # without data from an open URL
+PIECES_SECONDS: Final = 60.0  # without data if the video comes in segments of several seconds
 
 _LIVE: Final = (
     "rtsp",
@@ -38,54 +38,54 @@ _LIVE: Final = (
     "unix",
     "mms",
 )
-_LOOK_SECONDS: Final = 0.1  # between two looks whether Ctrl-C was pressed
+_LOOK_SECONDS: Final = 0.1  # between checks for Ctrl-C
 _NO_TIMES: Final = 0x80  # AVFMT_NOTIMESTAMPS
 _IN_PIECES: Final = ("hls", "dash")
 _PLAYLISTS: Final = (".m3u8", ".mpd")
 _STANDARD_INPUT: Final = ("-", "pipe:", "pipe:0", "/dev/stdin")
-_DEFAULT_BONUS: Final = 5_000_000  # pixels that ffmpeg gives a stream that its file calls the default
+_DEFAULT_BONUS: Final = 5_000_000  # pixels that ffmpeg adds to a stream marked as default
 
 T = TypeVar("T")
 
 
 class Kind(enum.Enum):
-    """What a source is, in what it means to read it."""
+    """The kind of a source, which determines how it is read."""
 
-    FILE = "file"  # waits to be read, and ends
-    LIVE = "live"  # goes on whether it is read or not; what drops is tried again
-    PIPE = "pipe"  # the same, but there is only one try
+    FILE = "file"  # finite, and waits for the reader
+    LIVE = "live"  # continues whether or not it is read, and is reopened when it drops
+    PIPE = "pipe"  # live, but cannot be reopened
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A source, and the stream of it that is its video."""
+    """An opened source, with its video stream."""
 
     name: str
     kind: Kind
     container: "av.container.InputContainer"
     stream: "av.VideoStream"
-    path: Path | None = None  # of a file of this machine
+    path: Path | None = None  # of a local file
 
     @property
     def crop(self) -> structure.Crop:
-        """What its container says is not to be shown of its frames."""
+        """The cropping that the container declares."""
         crops = structure.crops(self.path) if self.path else []
         among = [stream.index for stream in self.container.streams.video].index(self.stream.index)
         return crops[among] if among < len(crops) else structure.Crop()
 
     @property
     def in_pieces(self) -> bool:
-        """Whether a live source comes in pieces, each at once, rather than frame by frame."""
+        """True if a live source arrives in segments rather than frame by frame."""
         return self.kind is Kind.LIVE and self.container.format.name.split(",")[0] in _IN_PIECES
 
     @property
     def has_times(self) -> bool:
-        """Whether its frames say when they were filmed; those of a camera over HTTP do not."""
+        """True if frames have capture times; those of a camera over HTTP do not."""
         return self.kind is not Kind.LIVE or not self.container.format.flags & _NO_TIMES
 
 
 class _Pipe:
-    """Reads what another program writes, but does not wait for it for ever."""
+    """Reader of another program's output, with a timeout."""
 
     def __init__(self, descriptor: int, patience: float) -> None:
         self._descriptor = descriptor
@@ -94,14 +94,14 @@ class _Pipe:
         self._ready.register(descriptor, select.POLLIN | select.POLLHUP)
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end. Raises TimeoutError."""
+        """Return up to `size` bytes; none at the end. Raises TimeoutError."""
         if not self._ready.poll(min(self._patience, 1e6) * 1000):
-            raise TimeoutError(None, f"nothing has come for {self._patience:g} s")
+            raise TimeoutError(None, f"no data for {self._patience:g} s")
         return os.read(self._descriptor, size)
 
 
 def open_source(source: str, patience: float) -> Opened:
-    """Open a source and choose its video. `patience`: seconds that a pipe may be silent. Raises `LocalError`."""
+    """Open a source and choose its video. A pipe may be silent for `patience` seconds. Raises `LocalError`."""
     name = f"/dev/video{source}" if source.isdecimal() else source
     if source in _STANDARD_INPUT:
         return _standard_input(patience)
@@ -113,7 +113,7 @@ def open_source(source: str, patience: float) -> Opened:
         return _pipe(name, os.open(name, os.O_RDONLY | os.O_NONBLOCK), patience)
     if stat.S_ISCHR(mode):
         return _chosen(name, Kind.LIVE, _open(name, name, {}, live=True, format_name="v4l2"))
-    if name.endswith(_PLAYLISTS):  # which may be one without an end
+    if name.endswith(_PLAYLISTS):  # the playlist may be endless
         return _address(f"file:{name}", Path(name))
     return _file(name, Path(name))
 
@@ -134,7 +134,7 @@ def _pipe(name: str, descriptor: int, patience: float) -> Opened:
     except (OSError, ValueError, av.FFmpegError) as error:
         why = reason(error)
         if isinstance(error, av.error.InvalidDataError):
-            why += "; what cannot be wound back must be such as Matroska, MPEG-TS or fragmented MP4"
+            why += "; a non-seekable source must be Matroska, MPEG-TS or fragmented MP4, for example"
         msg = f"cannot read a video from {name}: {why}"
         raise LocalError(msg) from error
     return _chosen(name, Kind.PIPE, container)
@@ -148,14 +148,14 @@ def _file(name: str, path: Path) -> Opened:
         if not path.stat().st_size and stat.S_ISREG(path.stat().st_mode):
             msg = f"cannot open {name}: it is empty"
             raise LocalError(msg)
-        url = f"file:{path}"  # without this prefix a colon in a name would make it an address
+        url = f"file:{path}"  # without the prefix, a colon in the name would make it a URL
         container = av.open(url, "r")
         if _is_picture(container, url):
             raise _picture(name)
     except av.error.InvalidDataError as error:
         msg = f"cannot open {name}: it is not a video, as far as FFmpeg can tell"
         if not structure.has_index(path):
-            msg = f"cannot open {name}: it has no index (moov): its recording or download was not finished"
+            msg = f"cannot open {name}: it has no index (moov): its recording or download is incomplete"
         raise LocalError(msg) from error
     except (OSError, ValueError, av.FFmpegError) as error:
         msg = f"cannot open {name}: {reason(error)}"
@@ -164,7 +164,7 @@ def _file(name: str, path: Path) -> Opened:
 
 
 def _is_picture(container: "av.container.InputContainer", url: str) -> bool:
-    """Whether there is one frame alone in what FFmpeg reads as pictures, as it does JPEGs one after the other."""
+    """Return whether FFmpeg's picture formats yield a single frame; a series of JPEGs has more."""
     if not (container.format.name == "image2" or container.format.name.endswith("_pipe")):
         return False
     with av.open(url, "r") as again:
@@ -178,7 +178,7 @@ def _picture(name: str) -> LocalError:
 def _address(name: str, path: Path | None = None) -> Opened:
     scheme, separator, rest = name.partition("://")
     scheme = scheme.lower()
-    shown = str(path or re.sub("(?<=://)[^/]*@", "", name))  # without a user's name and password
+    shown = str(path or re.sub("(?<=://)[^/]*@", "", name))  # without user name and password
     live = bool(separator) and scheme in _LIVE
     options = {"rtsp_transport": "tcp"} if scheme in ("rtsp", "rtsps") else {}
     pieces = (rest or name).partition("?")[0].endswith(_PLAYLISTS)
@@ -200,14 +200,16 @@ def _open(
     format_name: str | None = None,
 ) -> "av.container.InputContainer":
     if live:
-        options = {**options, "fpsprobesize": "0"}  # the rate is not needed, and what is read for it has aged
+        options = {**options, "fpsprobesize": "0"}  # the rate is not needed, and probing for it would delay frames
     timeout = (CONNECT_SECONDS, silence)
     try:
         return _interruptible(lambda: av.open(url, "r", format=format_name, options=options, timeout=timeout))
     except av.error.ProtocolNotFoundError as error:
         scheme, separator, _ = name.partition("://")
-        why = f"this PyAV does not speak {scheme}; pipe it in: ffmpeg -i {name} -c copy -f mpegts - | vedette stream -"
-        msg = f"cannot open {name}: {why if separator else 'there is no such file'}"
+        why = (
+            f"this PyAV does not support {scheme}; use a pipe: ffmpeg -i {name} -c copy -f mpegts - | vedette stream -"
+        )
+        msg = f"cannot open {name}: {why if separator else 'no such file'}"
         raise LocalError(msg) from error
     except (OSError, ValueError, av.FFmpegError) as error:
         msg = f"cannot open {name}: {reason(error)}"
@@ -215,13 +217,13 @@ def _open(
 
 
 def _interruptible(call: Callable[[], T]) -> T:
-    """What a call gives, made in a thread of its own: Ctrl-C does not wait until an address answers."""
+    """Run a call in a separate thread, so that Ctrl-C need not wait for a URL to answer."""
     answer: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             answer.put((call(), None))
-        except Exception as error:  # noqa: BLE001  raised where it is waited for
+        except Exception as error:  # noqa: BLE001  re-raised in the waiting thread
             answer.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()
@@ -234,7 +236,7 @@ def _interruptible(call: Callable[[], T]) -> T:
 
 
 def _chosen(name: str, kind: Kind, container: "av.container.InputContainer", path: Path | None = None) -> Opened:
-    """A source with the stream that ffmpeg would choose: of those that are not covers the largest, or the default."""
+    """Choose ffmpeg's stream: the largest or the default, cover pictures excluded."""
     covers = av.stream.Disposition.attached_pic
     videos = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not videos:
@@ -242,7 +244,7 @@ def _chosen(name: str, kind: Kind, container: "av.container.InputContainer", pat
         raise LocalError(msg)
     stream = max(videos, key=_worth)
     if _context(stream) is None:
-        msg = f"{name} holds video in a format that PyAV cannot decode"
+        msg = f"{name} has video in a format that PyAV cannot decode"
         raise LocalError(msg)
     return Opened(name, kind, container, stream, path)
 
@@ -254,12 +256,12 @@ def _worth(stream: "av.VideoStream") -> int:
 
 
 def _context(stream: "av.VideoStream") -> "av.VideoCodecContext | None":
-    """Its decoder, if there is one; PyAV's types say that there always is."""
+    """Return a stream's decoder, or None; PyAV's type stubs say that there always is one."""
     context: av.VideoCodecContext | None = stream.codec_context
     return context
 
 
 def _instead(container: "av.container.InputContainer") -> str:
     names = {"audio": "sound", "video": "a cover picture", "subtitle": "subtitles", "data": "data"}
-    seen = [names.get(stream.type, "what is none") for stream in container.streams]
+    seen = [names.get(stream.type, "something else") for stream in container.streams]
     return ", only " + " and ".join(dict.fromkeys(seen)) if seen else ""

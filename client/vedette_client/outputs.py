@@ -1,4 +1,4 @@
-"""Files that this client's commands write: see `vedette_commands.outputs`."""
+"""Files written by the client's commands; see `vedette_commands.outputs`."""
 
 from vedette_commands import outputs
 from vedette_commands.outputs import Part
@@ -9,6 +9,6 @@ __all__ = ["Outputs", "Part"]
 
 
 class Outputs(outputs.Outputs):
-    """What one run of a command reads and writes. Raises `LocalError`."""
+    """The files that one run of a command reads and writes. Raises `LocalError`."""
 
     failure = LocalError

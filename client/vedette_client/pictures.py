@@ -1,9 +1,8 @@
-"""The pictures that a command is given: files, folders, patterns, and standard input.
+"""The pictures on a command line: files, folders, patterns, and standard input.
 
-A file is taken as it is, whatever its name. Of a folder, everything below it is taken that is called like a picture, in
-the order of its name; what is hidden, and what systems and archives leave behind, is passed over, and links to other
-folders are not followed. `*`, `?`, `[…]` and `**` are understood where the shell has left them alone and no file has
-that very name.
+A named file is used whatever its name. A folder contributes everything below it with a picture's suffix, in order of
+name. Hidden files and leftovers of systems and archives are skipped, and links to other folders are not followed. `*`,
+`?`, `[…]` and `**` are expanded if the shell has not done so and no file has that literal name.
 """
 
 import glob
@@ -24,28 +23,28 @@ SUFFIXES = frozenset((
 ))  # fmt: skip
 STANDARD_INPUT = "-"
 _LEFTOVERS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"))
-_MOST_BYTES = 2**30  # of one picture: beyond any server's limit, and a pipe need not end
+_MOST_BYTES = 2**30  # of one picture: beyond any server's limit, because a pipe may be endless
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture, yet to be read. Given twice, it is two."""
+    """A picture, not read yet. If given twice, it counts as two."""
 
     path: Path | None  # None: standard input
-    below: Path  # where it lies within the folder that was given; else its bare name
+    below: Path  # path relative to the given folder; otherwise its base name
 
     @property
     def name(self) -> str:
-        """What it is called in what is printed."""
+        """The name used in output."""
         return STANDARD_INPUT if self.path is None else text.name(self.path)
 
     @property
     def target(self) -> Path:
-        """Where it belongs in a folder of results, without a suffix."""
+        """The relative path for its results, without a suffix."""
         return self.below.with_name(self.below.stem or self.below.name)
 
     def read(self) -> bytes:
-        """Its bytes. Raises `LocalError`."""
+        """Read the bytes. Raises `LocalError`."""
         try:
             if self.path is None:
                 return _standard_input()
@@ -68,7 +67,7 @@ def _standard_input() -> bytes:
         msg = "standard input is closed"
         raise LocalError(msg)
     if sys.stdin.isatty():
-        msg = "standard input is a terminal: give a picture by `< FILE` or through a pipe"
+        msg = "standard input is a terminal: use `< FILE` or a pipe"
         raise LocalError(msg)
     data = sys.stdin.buffer.read(_MOST_BYTES + 1)
     _limited(len(data), "standard input")
@@ -77,25 +76,25 @@ def _standard_input() -> bytes:
 
 def _limited(size: int, name: str) -> None:
     if size > _MOST_BYTES:
-        msg = f"{name} has more than {_MOST_BYTES} bytes: no server takes that"
+        msg = f"{name} has more than {_MOST_BYTES} bytes, more than any server accepts"
         raise LocalError(msg)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What was given, and is no picture."""
+    """An argument that is not a picture."""
 
     name: str
     error: LocalError
 
 
 def found(given: Iterable[str]) -> Iterator[Picture | Missing]:
-    """Every picture of a command line, in its order; what there is not is told in its place."""
+    """Yield every picture on a command line, in order, with errors in place of missing ones."""
     for word in given:
         if word == STANDARD_INPUT:
             yield Picture(None, Path("stdin"))
             continue
-        none, why = True, f"no pictures are there ({', '.join(sorted(SUFFIXES))})"
+        none, why = True, f"it contains no pictures ({', '.join(sorted(SUFFIXES))})"
         try:
             for path in _matches(word):
                 for picture in _below(path) if path.is_dir() else [Picture(path, Path(path.name))]:
@@ -110,31 +109,31 @@ def found(given: Iterable[str]) -> Iterator[Picture | Missing]:
 
 
 def one(word: str) -> Picture:
-    """The picture that is given where one is taken, by its very name. Raises `LocalError` for a folder."""
+    """Return the picture for an argument that takes a single literal name. Raises `LocalError` for a folder."""
     if word == STANDARD_INPUT:
         return Picture(None, Path("stdin"))
     path = Path(word)
     if not word or path.is_dir():
-        msg = f"cannot read {word!r}: it is {'a folder' if word else 'no name'}; give one picture"
+        msg = f"cannot read {word!r}: it is {'a folder' if word else 'an empty name'}; give one picture"
         raise LocalError(msg)
     return Picture(path, Path(path.name))
 
 
 def _matches(word: str) -> Sequence[Path]:
-    """The file itself; else what the word is a pattern of. Raises `LocalError`."""
+    """Return the file itself, otherwise the matches of a pattern. Raises `LocalError`."""
     if not word:
         msg = "a file's name is empty"
         raise LocalError(msg)
     if os.path.lexists(word) or not glob.has_magic(word):
         return [Path(word)]
-    if matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207  a path's own takes no absolute one
+    if matches := sorted(glob.glob(word, recursive=True)):  # noqa: PTH207  Path.glob accepts no absolute patterns
         return [Path(match) for match in matches]
-    msg = "no file is called so, and none matches"
+    msg = "no file has this name or matches it"
     raise LocalError(msg)
 
 
 def _below(folder: Path) -> Iterator[Picture]:
-    """The pictures of a folder. Raises `OSError` if the folder cannot be read."""
+    """Yield the pictures in a folder. Raises `OSError` if the folder is unreadable."""
 
     def give_up(error: OSError) -> None:
         if error.filename == str(folder):

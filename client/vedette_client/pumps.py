@@ -1,8 +1,8 @@
-"""Read a caller's frames at one end, for a connection at the other that may be made again meanwhile.
+"""Bridges from a caller's frames to a connection that may be replaced meanwhile.
 
-gRPC reads its requests in a thread, or a task, of its own; that one is cut off with its connection and must not be what
-runs the caller's iterator. So the iterator is run here, one frame ahead, which stays there until a connection has
-taken it. A generator is closed when nobody reads on.
+gRPC reads requests in a thread or task of its own, which is cut off with its connection. It must therefore not run the
+caller's iterator. That runs here, one frame ahead, and the frame waits until a connection takes it. A generator is
+closed when nobody reads any more.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Self
 
 from vedette_client.streaming import Entry, Sendable, Session
 
-_LEAVE_SECONDS = 1.0  # for the caller's iterable to give its next frame, and to be closed, when a stream is left
+_LEAVE_SECONDS = 1.0  # for the caller's iterable to yield its next frame and close, when a stream is left
 
 
 def _read(frames: Iterable[Sendable], session: Session, put: Callable[[Entry], bool]) -> None:
-    """Prepare each frame and put it where it is taken, until nobody takes any."""
+    """Prepare each frame and pass it to `put`, until that returns False."""
     iterator = iter(frames)
     try:
         for item in iterator:
@@ -38,21 +38,21 @@ class Pump:
         self._frames = frames
         self._session = session
         self._next: Entry | None = None
-        self._changed = threading.Condition()  # the next frame, whether there are any, which connection takes them
+        self._changed = threading.Condition()  # guards the next frame, the end of frames, and the current connection
         self._stopped = False
         self._over = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="vedette-frames", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        """Read no more. An iterable that takes its time ends in its own."""
+        """Stop reading. A slow iterable ends in its own time."""
         with self._changed:
             self._stopped = True
             self._session.connect()
@@ -62,7 +62,7 @@ class Pump:
     def _run(self) -> None:
         try:
             _read(self._frames, self._session, self._put)
-        except BaseException as error:  # noqa: BLE001  the caller's own, raised where the caller is
+        except BaseException as error:  # noqa: BLE001  the caller's own, re-raised in the caller
             self._error = error
         with self._changed:
             self._over = True
@@ -77,7 +77,7 @@ class Pump:
             return not self._stopped
 
     def requests(self) -> Iterator[bytes]:
-        """The messages of a new connection, until there are no more frames, or there is another connection."""
+        """Return the messages of a new connection, until the frames end or another connection replaces it."""
         with self._changed:
             connection = self._session.connect()
             self._changed.notify_all()
@@ -89,7 +89,7 @@ class Pump:
             yield from messages
 
     def _send(self, connection: int) -> list[bytes]:
-        """Wait for the next frame that is to be written; nothing when the connection has no more to write."""
+        """Wait for the next frame, and return its messages; none if the connection has nothing more to send."""
         session = self._session
         with self._changed:
             while True:
@@ -107,33 +107,33 @@ class Pump:
                     return messages
 
     def told(self) -> None:
-        """The session has been told of a frame: there may be room for another."""
+        """Note that an event has arrived, so there may be room for another frame."""
         with self._changed:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raise what the caller's iterable raised, if it did."""
+        """Re-raise the exception of the caller's iterable, if any."""
         if self._error:
             raise self._error
 
 
 class AsyncPump:
-    """Runs an iterable: an asynchronous one in a task, another in a thread, so that it may take its time."""
+    """Runs an iterable: an asynchronous one in a task, any other in a thread, so that it may block."""
 
     def __init__(self, frames: AsyncIterable[Sendable] | Iterable[Sendable], session: Session) -> None:
         self._frames = frames
         self._session = session
         self._next: Entry | None = None
-        self._empty = threading.Semaphore(1)  # the place of the next frame, for the thread
-        self._changed = asyncio.Event()  # as `Pump`'s; set once, and then there is another
+        self._empty = threading.Semaphore(1)  # slot of the next frame, for the thread
+        self._changed = asyncio.Event()  # like `Pump`'s; set once, then replaced
         self._stopped = False
         self._over = False
         self._error: BaseException | None = None
         self._reading: asyncio.Task[None] | None = None
-        self.failed = asyncio.Event()  # a frame has failed without being sent
+        self.failed = asyncio.Event()  # a frame failed before it was sent
 
     async def __aenter__(self) -> Self:
-        """Begin to read."""
+        """Start reading."""
         frames = self._frames
         reading = self._run(frames) if isinstance(frames, AsyncIterable) else self._run_thread(frames)
         self._reading = asyncio.create_task(reading)
@@ -142,8 +142,8 @@ class AsyncPump:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        """Read no more. An iterable that takes its time ends in its own."""
-        assert self._reading  # noqa: S101  made on entering
+        """Stop reading. A slow iterable ends in its own time."""
+        assert self._reading  # noqa: S101  created on entry
         self._stopped = True
         self._session.connect()
         self._empty.release()
@@ -160,7 +160,7 @@ class AsyncPump:
                 if (entry := await asyncio.to_thread(self._session.prepare, item)) is not None:
                     await self._until(lambda: self._next is None)
                     self._place(entry)
-        except Exception as error:  # noqa: BLE001  the caller's own, raised where the caller is
+        except Exception as error:  # noqa: BLE001  the caller's own, re-raised in the caller
             self._error = error
         finally:
             if inspect.isasyncgen(iterator):
@@ -169,7 +169,7 @@ class AsyncPump:
             self.told()
 
     async def _run_thread(self, frames: Iterable[Sendable]) -> None:
-        """Have a thread read, and wait for its end."""
+        """Read in a thread, and wait until it ends."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
         def put(entry: Entry) -> bool:
@@ -181,9 +181,9 @@ class AsyncPump:
         def run() -> None:
             try:
                 _read(frames, self._session, put)
-            except BaseException as error:  # noqa: BLE001  the caller's own, raised where the caller is
+            except BaseException as error:  # noqa: BLE001  the caller's own, re-raised in the caller
                 self._error = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=run, name="vedette-frames", daemon=True).start()
@@ -200,12 +200,12 @@ class AsyncPump:
             await self._changed.wait()
 
     def told(self) -> None:
-        """The session has been told of a frame: there may be room for another."""
+        """Note that an event has arrived, so there may be room for another frame."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def requests(self) -> AsyncIterator[bytes]:
-        """The messages of a new connection, until there are no more frames, or there is another connection."""
+        """Return the messages of a new connection, until the frames end or another connection replaces it."""
         connection = self._session.connect()
         self.told()
         return self._requests(connection)
@@ -232,6 +232,6 @@ class AsyncPump:
                 yield message
 
     def check(self) -> None:
-        """Raise what the caller's iterable raised, if it did."""
+        """Re-raise the exception of the caller's iterable, if any."""
         if self._error:
             raise self._error

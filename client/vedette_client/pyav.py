@@ -1,4 +1,4 @@
-"""PyAV, an optional dependency, or what to do without it."""
+"""PyAV, an optional dependency, or an error that says how to install it."""
 
 from vedette_client.errors import LocalError
 
@@ -15,14 +15,14 @@ __all__ = ["Graph", "SideData", "ThreadType", "av", "cause", "reason"]
 
 
 def reason(error: Exception) -> str:
-    """What an error of PyAV's or the system's says, without its number and the address that it repeats."""
+    """Return the text of an error from PyAV or the system, without its number and the repeated URL."""
     if isinstance(error, av.error.ExitError):
-        return "nothing has come in time"
+        return "no data arrived in time"
     if isinstance(error, OSError | av.FFmpegError) and error.strerror:
         return error.strerror
     return str(error)
 
 
 def cause(error: LocalError) -> str:
-    """What lies behind an error of ours, without the name of what it is about."""
+    """Return the cause of one of our errors, without the name of the source."""
     return reason(error.__cause__) if isinstance(error.__cause__, Exception) else str(error)

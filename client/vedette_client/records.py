@@ -1,4 +1,4 @@
-"""Results as plain objects for JSON, as the commands print them."""
+"""Results as plain objects for JSON, as printed by the commands."""
 
 import base64
 import dataclasses
@@ -11,7 +11,7 @@ from vedette_client.results import Detection, Diagnosis, Empty, Result, Segment
 
 
 def diagnosis(given: Diagnosis) -> dict[str, Any]:
-    """What would bring detections back, the likeliest cause first."""
+    """Convert a diagnosis, with the most likely cause first."""
     return {
         "summary": given.summary,
         "cause": given.cause.code if given.cause else None,
@@ -24,7 +24,7 @@ def diagnosis(given: Diagnosis) -> dict[str, Any]:
 
 
 def answer(result: Result) -> dict[str, Any]:
-    """What an image gave. Maps are PNGs in base64: a segment's id, or a class's, for each pixel."""
+    """Convert an answer. Maps are PNGs in base64, with a segment's or a class's id for each pixel."""
     record = {
         "model": result.model,
         "version": result.version,
@@ -55,13 +55,13 @@ def _segment(given: Segment) -> dict[str, Any]:
 
 
 def _areas(class_map: NDArray[np.int32]) -> list[dict[str, int]]:
-    """The classes that a map shows, and how many pixels each has."""
+    """List the classes in a map with their numbers of pixels."""
     ids, areas = np.unique(class_map, return_counts=True)
     return [{"class_id": one, "area": area} for one, area in zip(ids.tolist(), areas.tolist(), strict=True)]
 
 
 def _text(png: bytes) -> str:
-    """A file as JSON can hold it: in base64."""
+    """Encode a file in base64 for JSON."""
     return base64.b64encode(png).decode()
 
 

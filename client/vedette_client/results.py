@@ -1,4 +1,4 @@
-"""What a server answered, as frozen values. Boxes are XYXY in absolute pixels of the image as sent, upright."""
+"""A server's answers as immutable values. Boxes are XYXY in absolute pixels of the upright image, as sent."""
 
 import functools
 import json
@@ -21,23 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask of the image's size, in the format that was asked for, decoded only when asked."""
+    """A mask of the image's size, in the requested format, decoded on demand."""
 
     height: int
     width: int
     counts: bytes | None = None  # of a COCO compressed RLE
-    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y in turn, pixels, one for each connected part
+    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y alternate, in pixels; one per connected part
     png: bytes | None = None
 
     def decode(self) -> NDArray[np.bool_]:
-        """The mask: bool, shape (height, width). Raises `InternalError` for what is no mask of this size."""
+        """Decode the mask: bool, shape (height, width).
+
+        Raises `InternalError` if it is not a valid mask of this size.
+        """
         if self.png is not None:
             return unpacked.mask(self.png, self.height, self.width)
         decoded: NDArray[np.uint8] = rle.decode(self.coco())
         return decoded.astype(bool)
 
     def coco(self) -> dict[str, Any]:
-        """The mask as an RLE that COCO's tools take. Raises `InternalError`, as `decode` does."""
+        """Return the mask as an RLE for COCO's tools. Raises `InternalError`, like `decode`."""
         if self.counts is not None:
             unpacked.check_runs(self.counts, self.height, self.width)
             return {"size": [self.height, self.width], "counts": self.counts}
@@ -46,14 +49,14 @@ class Mask:
             return encoded
         outlines = [list(line) for line in self.polygons or ()]
         unpacked.check_outlines(outlines, self.height, self.width)
-        if not outlines:  # which pycocotools would give the size 0 x 0
+        if not outlines:  # pycocotools would return the size 0 x 0
             blank: dict[str, Any] = rle.encode(np.zeros((self.height, self.width), np.uint8, "F"))
             return blank
         merged: dict[str, Any] = rle.merge(rle.frPyObjects(outlines, self.height, self.width))
         return merged
 
     def record(self) -> dict[str, Any]:
-        """The same, as JSON can hold it."""
+        """Return the same as data for JSON."""
         encoded = self.coco()
         return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
@@ -68,34 +71,34 @@ class Keypoint:
 
 
 class RotatedBox(NamedTuple):
-    """A rectangle that is turned, as Detectron2 defines it: in pixels, and degrees counter-clockwise."""
+    """A rotated rectangle, as defined by Detectron2: in pixels, and degrees counter-clockwise."""
 
-    x: float  # of its centre
+    x: float  # of the centre
     y: float
-    width: float  # before it is turned
+    width: float  # before rotation
     height: float
     angle: float  # -180 to 180
 
     def corners(self) -> NDArray[np.float32]:
-        """Its corners, its own upper left one first, then clockwise: shape (4, 2), pixels."""
+        """Return the corners, clockwise from its own upper left: shape (4, 2), pixels."""
         cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         own = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (self.width / 2, self.height / 2)
-        # The y axis points down: what turns from it to the x axis turns against the clock.
+        # The y axis points down, so turning from the y axis to the x axis is counter-clockwise.
         turned: NDArray[np.float64] = own @ np.array(((cosine, -sine), (sine, cosine))) + np.array((self.x, self.y))
         return turned.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One found object."""
+    """A detected object."""
 
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1; of a rotated box, the upright one around it in the image
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1; around a rotated box, clipped to the image
     score: float
     class_id: int
     class_name: str
     mask: Mask | None = None
     keypoints: tuple[Keypoint, ...] = ()
-    rotated_box: RotatedBox | None = None  # for models that produce them
+    rotated_box: RotatedBox | None = None  # only from models that produce them
 
 
 @dataclass(frozen=True)
@@ -112,39 +115,39 @@ class Segment:
 
 @dataclass(frozen=True)
 class Panoptic:
-    """One segment for every pixel: a 16-bit PNG of segment ids, and what each id is."""
+    """A panoptic map that assigns every pixel to one segment: a 16-bit PNG of segment ids, and the segments."""
 
     segment_map_png: bytes
     segments: tuple[Segment, ...]
 
     @functools.cached_property
     def segment_map(self) -> NDArray[np.int32]:
-        """The segment id of every pixel, 0 where there is no segment: shape (height, width)."""
+        """The segment id of every pixel, 0 without a segment: shape (height, width)."""
         return _grey(self.segment_map_png)
 
 
 @dataclass(frozen=True)
 class StageCounts:
-    """What became of the candidates inside the model, from stage to stage."""
+    """Numbers of candidates that each stage inside the model removed."""
 
-    proposed: int | None  # regions before they are filtered; None: the model proposes none
-    proposals: int | None  # regions after that
-    scored: int  # rows (regions, or anchors) whose boxes and scores are finite
+    proposed: int | None  # regions before filtering; None: the model has no proposal stage
+    proposals: int | None  # regions after filtering
+    scored: int  # rows (regions or anchors) with finite boxes and scores
     candidates: int  # pairs of a row and a class above the floor
     overlapped: int  # of those, removed because they overlap a better one
     suppressed: int  # not above the threshold
-    filtered: int  # of classes that were not asked for
-    capped: int  # beyond the number that was asked for
-    clipped: int  # with nothing of their box within the image
-    dropped: dict[str, int]  # rows with values that are not finite, by the part of the model that drops them
+    filtered: int  # in excluded classes
+    capped: int  # beyond the requested maximum
+    clipped: int  # without any part of the box inside the image
+    dropped: dict[str, int]  # rows with non-finite values, by the part of the model that drops them
 
 
 @dataclass(frozen=True)
 class Empty:
-    """Why there is no detection."""
+    """The reason why there are no detections."""
 
-    reason: str  # the code of the first finding, which says more; QUIET_SCENE: as far as can be told, nothing is there
-    best_score: float | None  # of any candidate; None when the model scored none
+    reason: str  # code of the first finding, which has details; QUIET_SCENE: the scene seems empty
+    best_score: float | None  # of any candidate; None: the model scored none
     best_class: str
     suppressed: int  # candidates from the floor up to the threshold
     threshold: float
@@ -153,9 +156,9 @@ class Empty:
 
 @dataclass(frozen=True)
 class Finding:
-    """One named, evidenced cause of an empty or suspicious answer."""
+    """A named cause of an empty or suspicious answer, with evidence."""
 
-    code: str  # from the list in the documentation
+    code: str  # listed in the documentation
     confidence: str  # SUSPECTED, LIKELY or CERTAIN
     evidence: str  # what was seen
     remedy: str  # what to do
@@ -163,38 +166,38 @@ class Finding:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One known mistake, undone in an image."""
+    """The effect of undoing one known mistake in an image."""
 
     mistake: str
-    code: str  # what an answer that is empty because of it is found to be
-    detections: int  # that undoing it gives
+    code: str  # code of the finding for this mistake
+    detections: int  # after undoing it
     best_score: float  # of any candidate
-    helps: bool  # whether that is convincingly more than the image as it was sent
+    helps: bool  # convincingly more than the image as sent
     remedy: str
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What would bring detections back."""
+    """The mistakes whose undoing was tried on an image."""
 
-    summary: str  # the likeliest cause, the evidence, and the line to change; or that nothing helps
-    candidates: tuple[Candidate, ...]  # the likeliest first
-    comparison_png: bytes  # the candidates side by side, the image as sent first
-    detections: int  # of the image as it was sent
+    summary: str  # most likely cause, evidence and remedy, or that nothing helps
+    candidates: tuple[Candidate, ...]  # most likely first
+    comparison_png: bytes  # candidates side by side, the image as sent first
+    detections: int  # in the image as sent
     best_score: float
-    findings: tuple[Finding, ...]  # what that image shows by itself
+    findings: tuple[Finding, ...]  # for the image as sent
     threshold: float
     request_id: str
 
     @property
     def cause(self) -> Candidate | None:
-        """The likeliest cause; None: nothing helps."""
+        """The most likely cause; None if nothing helps."""
         return next((one for one in self.candidates if one.helps), None)
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Where the time went, in seconds."""
+    """The time spent by stage, in seconds."""
 
     queue: float
     decode: float
@@ -206,14 +209,14 @@ class Timings:
 
 @dataclass(frozen=True)
 class Result:
-    """What one image gave. It is a sequence of its detections, best score first."""
+    """The result of one image, a sequence of its detections, best score first."""
 
     detections: tuple[Detection, ...]
-    height: int  # of the image, upright, in pixels
+    height: int  # of the upright image, in pixels
     width: int
     empty: Empty | None
     panoptic: Panoptic | None
-    class_map_png: bytes | None  # the class of every pixel, for semantic answers: see `class_map`
+    class_map_png: bytes | None  # class of every pixel, in semantic answers; see `class_map`
     findings: tuple[Finding, ...]
     model: str
     version: str
@@ -231,7 +234,7 @@ class Result:
         return iter(self.detections)
 
     def __getitem__(self, index: int) -> Detection:
-        """One detection."""
+        """Return one detection."""
         return self.detections[index]
 
     @functools.cached_property
@@ -246,7 +249,7 @@ class Result:
 
     @functools.cached_property
     def rotated_boxes(self) -> NDArray[np.float32]:
-        """All rotated boxes: shape (N, 5), as `RotatedBox`; (0, 5) for a model that produces none."""
+        """All rotated boxes: shape (N, 5), as in `RotatedBox`; (0, 5) for models without them."""
         return np.array([item.rotated_box for item in self.detections if item.rotated_box], np.float32).reshape(-1, 5)
 
     @functools.cached_property
@@ -260,27 +263,27 @@ class Result:
         return np.array([item.class_id for item in self.detections], np.int64)
 
     def to_json(self) -> str:
-        """The same as one JSON object, in one line, as `vedette detect --json` prints it.
+        """Return the result as one JSON object on one line, as printed by `vedette detect --json`.
 
         Masks are COCO's RLE; the maps of panoptic and semantic answers are PNGs in base64.
         """
-        from vedette_client import records  # which reads results: at the top, each would need the other first
+        from vedette_client import records  # imported here because it imports this module
 
         return json.dumps(records.answer(self))
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Result records as COCO's tools take them, and as Detectron2's own evaluator writes them.
+        """Return result records for COCO's tools, as written by Detectron2's own evaluator.
 
         Boxes are x, y, width, height; rotated ones x and y of the centre, width, height, angle. Keypoints are half a
-        pixel less than the answer's: COCO counts in pixels, whose middle is x + 0.5 in an answer. Class ids are the
-        model's own, unchanged: a dataset may number its categories otherwise.
+        pixel less than in the answer: COCO uses pixel indices, and an answer's pixel centres are at x + 0.5. Class ids
+        are the model's own, unchanged; a dataset may number its categories differently.
         """
         if not isinstance(image_id, str):
             image_id = arguments.whole(image_id, "image_id", -arguments.LARGEST_INT64 - 1, arguments.LARGEST_INT64)
         return [_coco(item, image_id) for item in self.detections]
 
     def to_supervision(self) -> "supervision.Detections":
-        """The same as a `supervision.Detections`. Raises `LocalError` if that package is missing."""
+        """Convert to `supervision.Detections`. Raises `LocalError` if that package is missing."""
         try:
             import supervision
         except ImportError as error:
@@ -289,7 +292,7 @@ class Result:
         masks = [item.mask.decode() for item in self.detections if item.mask]
         data: dict[str, Any] = {"class_name": np.array([item.class_name for item in self.detections])}
         if corners := [item.rotated_box.corners() for item in self.detections if item.rotated_box]:
-            data["xyxyxyxy"] = np.stack(corners)  # where supervision has oriented boxes
+            data["xyxyxyxy"] = np.stack(corners)  # supervision's key for oriented boxes
         return supervision.Detections(
             xyxy=self.boxes,
             confidence=self.scores,
@@ -300,12 +303,12 @@ class Result:
 
 
 def _grey(png: bytes) -> NDArray[np.int32]:
-    """A grey PNG's values, whether it has 8 or 16 bits."""
+    """Return a grey PNG's values, from 8 or 16 bits."""
     return unpacked.png(png).astype(np.int32)
 
 
 def _coco(item: Detection, image_id: int | str) -> dict[str, Any]:
-    corners = np.array(item.box, np.float32)  # in whose precision Detectron2 subtracts
+    corners = np.array(item.box, np.float32)  # the precision in which Detectron2 subtracts
     upright = np.concatenate([corners[:2], corners[2:] - corners[:2]]).tolist()
     record = {
         "image_id": image_id,
@@ -323,12 +326,12 @@ def _coco(item: Detection, image_id: int | str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model takes and what it gives."""
+    """The inputs and outputs of a model."""
 
     fingerprint: str
-    channel_order: str  # BGR or RGB, which callers need not match, GRAY, or MODEL: channels of no fixed meaning
-    channels: int  # that the model takes
-    shortest_edge: int  # to which images are resized, in pixels; 0: not at all
+    channel_order: str  # BGR or RGB, which callers need not match; GRAY; or MODEL: channels of no fixed meaning
+    channels: int  # required by the model
+    shortest_edge: int  # for resizing, in pixels; 0: no resizing
     longest_edge: int
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
@@ -340,31 +343,31 @@ class Contract:
     default_threshold: float
     panoptic_threshold: float | None
     max_detections: int | None
-    inputs: tuple[str, ...]  # what may be sent
-    tensor_orders: tuple[str, ...]  # the orders of channels that a tensor may have
+    inputs: tuple[str, ...]  # kinds of input that callers may send
+    tensor_orders: tuple[str, ...]  # permitted channel orders of tensors
     max_bytes: int
     max_pixels: int
     max_edge: int
     precision: str
     plugins: tuple[str, ...]  # modules of the model's project
-    own_threshold: bool  # whether the model drops what it scores low before the server sees it
+    own_threshold: bool  # the model drops low scores before the server sees them
 
 
 @dataclass(frozen=True)
 class Model:
-    """One served version of a model."""
+    """A served version of a model."""
 
     name: str
     version: str
     description: str
     state: str  # LOADING, READY or UNAVAILABLE
     state_reason: str
-    waivers: tuple[str, ...]  # checks that its operator has switched off
+    waivers: tuple[str, ...]  # checks that its operator has waived
     contract: Contract
 
 
 def result(response: detection_service_pb2.DetectResponse) -> Result:
-    """Read a response."""
+    """Convert a response."""
     answer = response.answer
     times = answer.timings
     return Result(
@@ -392,7 +395,7 @@ def result(response: detection_service_pb2.DetectResponse) -> Result:
 
 
 def decimal(value: float) -> float:
-    """A 32-bit float that was a short decimal, as that decimal: 0.3, not 0.30000001192092896."""
+    """Return the short decimal behind a 32-bit float: 0.3, not 0.30000001192092896."""
     return float(f"{value:.7g}")
 
 
@@ -426,7 +429,7 @@ def _mask(item: answer_pb2.Mask) -> Mask:
 
 
 def name(of: Callable[[Any], str], number: int, prefix: str) -> str:
-    """An enum value's name; its number, where the server knows more of them than this client."""
+    """Return an enum value's name, or its number if only the server knows it."""
     try:
         return of(number).removeprefix(prefix)
     except ValueError:
@@ -443,7 +446,7 @@ def _finding(item: answer_pb2.Finding) -> Finding:
 
 
 def diagnosis(item: detection_service_pb2.DiagnoseResponse) -> Diagnosis:
-    """Read a diagnosis."""
+    """Convert a diagnosis."""
     return Diagnosis(
         summary=item.summary,
         candidates=tuple(
@@ -508,7 +511,7 @@ def _panoptic(item: answer_pb2.Panoptic) -> Panoptic:
 
 
 def model(item: model_pb2.Model) -> Model:
-    """Read a model's description."""
+    """Convert a model's description."""
     return Model(
         name=item.name,
         version=item.version,

@@ -1,4 +1,4 @@
-"""Write frames as a video, each at its own time, under a name that appears when the video is done."""
+"""Encoding of frames as a video, each at its own time, under a name that appears when the video is complete."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from vedette_client.errors import LocalError
 from vedette_client.outputs import Outputs
 from vedette_client.pyav import av, reason
 
-_H264: Final = ("libx264", {"preset": "veryfast", "bf": "0"})  # frames out of order would begin an MP4 late
+_H264: Final = ("libx264", {"preset": "veryfast", "bf": "0"})  # B-frames would delay the start of an MP4
 _VP9: Final = ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "31", "b": "0"})
 _ENCODERS: Final = {
     ".mp4": _H264,
@@ -25,11 +25,11 @@ _ENCODERS: Final = {
 
 SUFFIXES: Final = tuple(_ENCODERS)
 
-# An MP4 is written in pieces of a second, each whole, and made an ordinary one at its end: what was written before a
-# full disk or a crash can be seen.
+# An MP4 is written in complete fragments of a second, and converted to an ordinary one at its end. So whatever was
+# written before a full disk or a crash is playable.
 _PIECES: Final = {"movflags": "hybrid_fragmented", "frag_duration": "1000000"}
 
-_FINE: Final = Fraction(1, 90_000)  # seconds: a unit in which the usual rates are whole numbers
+_FINE: Final = Fraction(1, 90_000)  # seconds: a unit in which the usual rates are integers
 _COARSEST: Final = Fraction(1, 1000)
 _FINEST: Final = Fraction(1, 1_000_000)
 
@@ -38,13 +38,13 @@ _LIMITED: Final = 1
 
 
 class Writer:
-    """Writes a video into the container that its name's suffix says. A context manager, which leaves no half file."""
+    """Writer of a video, in the container given by its suffix. A context manager that leaves no incomplete file."""
 
     def __init__(self, outputs: Outputs, path: Path, *, rate: Fraction, unit: Fraction) -> None:
-        """`unit`: of the times of what is written, in seconds. Raises `LocalError` for what cannot be written."""
+        """`unit` is that of the frames' times, in seconds. Raises `LocalError` if the video cannot be written."""
         if path.suffix.lower() not in _ENCODERS:
             *most, last = SUFFIXES
-            msg = f"cannot write {path}: a video's name ends in {', '.join(most)} or {last}"
+            msg = f"cannot write {path}: a video's name must end in {', '.join(most)} or {last}"
             raise LocalError(msg)
         self._path = path
         self._encoder, self._options = _ENCODERS[path.suffix.lower()]
@@ -58,28 +58,28 @@ class Writer:
         self._part = outputs.begin(path)
         self._container: Any = None
         self._stream: Any = None
-        self._begins = 0.0  # the time of the first frame, at which the video begins
-        self._last = -1  # the time of the last frame, in units
-        self._durations: dict[int, int] = {}  # of frames that are being encoded, in units
-        self.kept: Path | None = None  # where what was written is, once it is finished
+        self._begins = 0.0  # time of the first frame, the start of the video
+        self._last = -1  # time of the last frame, in units
+        self._durations: dict[int, int] = {}  # of frames being encoded, in units
+        self.kept: Path | None = None  # path of the video once it is finished
 
     def __enter__(self) -> Self:
-        """Nothing is written before the first frame, which says the size."""
+        """Return the writer; nothing is written before the first frame, which determines the size."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take away what was not finished."""
+        """Remove an unfinished video."""
         self._part.discard()
 
     def write(self, rgb: NDArray[np.uint8], time: float, duration: float, aspect: Fraction) -> None:
-        """Add a frame, of shape (height, width, 3), RGB, that is shown at `time`. Raises `LocalError`.
+        """Add a frame, shape (height, width, 3), RGB, shown at `time`. Raises `LocalError`.
 
-        The first one's size and `aspect`, the shape of its pixels, are those of the video.
+        The first frame's size and `aspect`, the shape of its pixels, apply to the whole video.
         """
         height, width = rgb.shape[:2]
-        even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # what encoders take
+        even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), "edge")  # encoders require even sizes
         try:
             if self._container is None:
                 self._begins = time
@@ -111,7 +111,7 @@ class Writer:
             container.mux(packet)
 
     def finish(self, *, whole: bool) -> None:
-        """End the video and give it its name, unless there is no frame. What cannot be ended is kept as far as it goes.
+        """Complete the video and give it its name, unless it has no frames. One that cannot be completed is kept as is.
 
         Raises `LocalError`.
         """

@@ -1,4 +1,4 @@
-"""`vedette stream`: a video to a server, what became of its frames to a file, a video and a progress bar."""
+"""`vedette stream`: sends a video to a server, and reports its frames to a file, a video and a progress bar."""
 
 import collections
 import contextlib
@@ -31,14 +31,14 @@ from vedette_client.streaming import Answered, Dropped, Event, Failed, Frame, Po
 from vedette_client.video import Skipped, Video, VideoFrame
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_DAMAGED: Final = "its data are damaged, and its decoder could only guess at them: it was not sent"
+_DAMAGED: Final = "its data is damaged, and its decoder could only guess: it was not sent"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a stream."""
+    """The options of a stream."""
 
-    policy: str | None  # None: as suits the source
+    policy: str | None  # None: suited to the source
     ask: Mapping[str, Any]
     jsonl: Path | None
     save: Path | None
@@ -49,18 +49,18 @@ class Wanted:
 
 @dataclass
 class Outcome:
-    """What became of a stream."""
+    """The outcome of a stream."""
 
-    counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by what became of them
-    error: VedetteError | BrokenPipeError | None = None  # what ended it
-    damaged: bool = False  # whether there was something wrong with the file, which was said
-    failed: ServerError | LocalError | None = None  # why the first frame that failed did
+    counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by their fate
+    error: VedetteError | BrokenPipeError | None = None  # that ended it
+    damaged: bool = False  # the file was faulty, which was reported
+    failed: ServerError | LocalError | None = None  # error of the first failed frame
     signal: int = 0  # that ended it
-    whole: bool = True  # whether the source was answered to its end
-    saved: str = ""  # what is to be said about the annotated video
+    whole: bool = True  # the source was answered to its end
+    saved: str = ""  # message about the annotated video
 
     def __str__(self) -> str:
-        """How many frames became what."""
+        """Summarise the number of frames by fate."""
         told = ", ".join(f"{count} {name.lower()}" for name, count in sorted(self.counts.items()))
         return f"{self.counts.total()} frames: {told or 'none'}{self.saved}"
 
@@ -69,7 +69,7 @@ _What: TypeAlias = Event | Skipped
 
 
 class _Sending:
-    """Hands frames on to be sent, and keeps what is needed of them until they are answered."""
+    """Passes frames on, and keeps what is needed of them until they are answered."""
 
     def __init__(self, video: Video, *, pixels: bool) -> None:
         self._video = video
@@ -77,22 +77,22 @@ class _Sending:
         self._sent: dict[int, VideoFrame] = {}
 
     def __iter__(self) -> Iterator[Frame]:
-        """The video's frames."""
+        """Yield the video's frames."""
         for frame in self._video:
             if frame.frame_id is not None:
                 self._sent[frame.frame_id] = frame if self._keep else dataclasses.replace(frame, image=b"")
             yield frame
 
     def take(self, frame_id: int) -> VideoFrame:
-        """A frame, once; without its image where none are to be drawn into."""
+        """Return a frame, once; without its image if nothing is drawn."""
         return self._sent.pop(frame_id, VideoFrame(b"", frame_id))
 
 
 class Lines:
-    """JSON, one line for each frame, under its name from the first line on; - is standard output. A context manager."""
+    """A JSON file with one line per frame, named from its first line on; - means standard output. A context manager."""
 
     def __init__(self, outputs: Outputs, path: Path) -> None:
-        """Raises `LocalError` for what cannot be written."""
+        """Raises `LocalError` if the file cannot be written."""
         self._path = path
         self._part = None if str(path) == "-" else outputs.begin(path)
         self._named = False
@@ -102,18 +102,18 @@ class Lines:
             raise self._failed(error) from error
 
     def __enter__(self) -> Self:
-        """It is open already."""
+        """Return the file, which is already open."""
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Close the file; one without a line is taken away."""
+        """Close the file; remove it if it has no lines."""
         if self._file and self._part:
             self._file.close()
             if not self._named:
                 self._part.discard()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add a line, whole or not at all. Raises `LocalError`, or BrokenPipeError where nobody reads on."""
+        """Add a line, completely or not at all. Raises `LocalError`, or BrokenPipeError if the reader is gone."""
         try:
             self._put(f"{json.dumps(record)}\n")
         except BrokenPipeError:
@@ -134,7 +134,7 @@ class Lines:
             while left:
                 left = left[self._file.write(left) :]
         except OSError:
-            with contextlib.suppress(OSError):  # of what is no file
+            with contextlib.suppress(OSError):  # not a regular file
                 self._file.truncate(begin)
             raise
 
@@ -144,7 +144,7 @@ class Lines:
 
 
 def run(client: Client, source: str, wanted: Wanted) -> Outcome:
-    """Stream a video to its end, or until Ctrl-C. Raises `LocalError` for what cannot be begun."""
+    """Stream a video to its end, or until Ctrl-C. Raises `LocalError` if it cannot be started."""
     skips = _Skips()
     video = Video(
         source,
@@ -196,19 +196,19 @@ def _finish(writer: Writer, outcome: Outcome) -> None:
 
 
 class _Skips:
-    """Frames that were not sent, until it is their turn to be told."""
+    """Frames that were not sent, until it is their turn to be reported."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, Skipped]] = []  # a heap: one that is passed over comes after a later damaged one
+        self._waiting: list[tuple[int, Skipped]] = []  # a heap: a superseded frame may come after a damaged later one
         self._lock = threading.Lock()
 
     def add(self, skipped: Skipped) -> None:
-        """Another one, from whatever thread."""
+        """Add a frame, from any thread."""
         with self._lock:
             heapq.heappush(self._waiting, (skipped.frame_id, skipped))
 
     def take(self, before: int | None) -> Iterator[Skipped]:
-        """Those before a frame, or all."""
+        """Yield the frames before `before`, or all."""
         while True:
             with self._lock:
                 if not self._waiting or (before is not None and self._waiting[0][0] >= before):
@@ -218,7 +218,7 @@ class _Skips:
 
 
 class _Telling:
-    """Tells what becomes of each frame: a line, a picture of the video, the progress bar."""
+    """Reports the fate of each frame: as a line, a video frame, and in the progress bar."""
 
     def __init__(
         self, video: Video, skips: "_Skips", lines: Lines | None, writer: Writer | None, outcome: Outcome
@@ -249,15 +249,15 @@ class _Telling:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Leave the progress bar as it is."""
+        """Leave the progress bar in its last state."""
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        """A line beside the progress bar."""
+        """Print a line beside the progress bar."""
         self._progress.console.print(Text(f"vedette: {text.line(line)}"), soft_wrap=True)
 
     def event(self, event: Event, sent: VideoFrame) -> None:
-        """What became of a frame that was sent."""
+        """Report the fate of a frame that was sent."""
         self._tell(event, sent.time)
         if isinstance(event, Answered):
             self._age = f"{event.age * 1000:.0f} ms"
@@ -267,7 +267,7 @@ class _Telling:
             self._outcome.failed = self._outcome.failed or event.error
 
     def skipped(self, before: int | None = None) -> None:
-        """What became of frames that were not sent."""
+        """Report frames that were not sent."""
         for skip in self._skips.take(before):
             self._tell(skip, skip.time)
 
@@ -286,7 +286,7 @@ def _name(what: _What) -> str:
 
 
 def record(what: _What, time: float) -> dict[str, Any]:
-    """One line of the file: an object for each frame, its number and its time in seconds first."""
+    """Return a line of the file: an object per frame, with its number and its time in seconds first."""
     told: dict[str, Any] = {"frame_id": what.frame_id, "time": round(time, 6)}
     match what:
         case Answered():
@@ -301,23 +301,23 @@ def record(what: _What, time: float) -> dict[str, Any]:
 
 
 def _drawn(bgr: NDArray[np.uint8], event: Answered) -> NDArray[np.uint8]:
-    """A frame with its answer, RGB."""
+    """Draw the answer into a frame, as RGB."""
     picture = Image.fromarray(np.ascontiguousarray(bgr[:, :, ::-1]))
     drawn: NDArray[np.uint8] = np.asarray(drawing.annotate(picture, event.result))
     return drawn
 
 
 class _Rate(ProgressColumn):
-    """Frames a second."""
+    """A column with frames per second."""
 
     def render(self, task: Task) -> Text:
-        """The recent rate, once there is one."""
+        """Show the recent rate, once there is one."""
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
 
 
 @contextlib.contextmanager
 def _stopping_at_signals(stop: Callable[[], None], outcome: Outcome) -> Iterator[None]:
-    """The first Ctrl-C ends the video, and what was sent is still answered and written; the second ends the rest."""
+    """Stop the video on the first Ctrl-C, still answering and writing frames already sent; abort on the second."""
 
     def ended(number: int, _frame: types.FrameType | None) -> None:
         if outcome.signal:
@@ -325,7 +325,7 @@ def _stopping_at_signals(stop: Callable[[], None], outcome: Outcome) -> Iterator
         outcome.signal = number
         stop()
 
-    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # unless under nohup
     before = {number: signal.signal(number, ended) for number in heeded}
     try:
         yield

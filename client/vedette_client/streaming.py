@@ -1,8 +1,8 @@
-"""Frames of a video to a server, and what became of each: what the two clients share.
+"""The state of a stream, shared by both clients: frames sent to a server, and the fate of each.
 
-Every frame comes back exactly once, in order: answered, failed or dropped. A connection that is lost is made again. The
-frames that were under way on it then come back as dropped with CONNECTION_LOST if the stream is LATEST, and it goes on
-with the newest; a LOSSLESS stream keeps frames until they are answered, and sends them again.
+Every frame comes back exactly once, in order: answered, failed or dropped. A lost connection is restored. The frames in
+flight on it are then dropped with CONNECTION_LOST in a LATEST stream, which continues with the newest. A LOSSLESS
+stream keeps frames until they are answered, and sends them again.
 """
 
 import collections
@@ -34,29 +34,29 @@ Policy: TypeAlias = Literal["LATEST", "LOSSLESS"]
 
 METHOD = "/vedette.v1.DetectionService/StreamDetect"
 _TIMES = -62_135_596_800, 253_402_300_799  # the years 1 to 9999, in seconds since the epoch
-STALL_SECONDS = 120.0  # of silence, while frames are under way, before a connection is given up
+STALL_SECONDS = 120.0  # of silence, while frames are in flight, before a connection is abandoned
 RESUME_SECONDS = 60.0  # that a LOSSLESS stream's server may be gone
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries to connect again
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to reconnect
 _LONGEST_WAIT = 365 * 24 * 3600.0  # seconds
-_MOST_KEPT = 128  # frames of a LOSSLESS stream under way; the server itself takes 64 at once
+_MOST_KEPT = 128  # frames of a LOSSLESS stream in flight; the server itself takes 64 at once
 _MOST_KEPT_BYTES = 256 * 2**20
-_TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")  # what gRPC says of a message
+_TOO_LARGE = re.compile(r"larger than max \(\d+ vs\. (\d+)\)")  # gRPC's error for a large message
 
 
 @arguments.named_fields
 @dataclass(frozen=True)
 class Frame:
-    """One image of a stream, with what `detect` takes beside an image of its kind."""
+    """An image in a stream, with the options that `detect` takes for its kind."""
 
     image: ImageLike
-    frame_id: int | None = None  # must grow within the stream; None: counted from 0
+    frame_id: int | None = None  # must increase within the stream; None: counted from 0
     captured: float | None = None  # seconds since the epoch; None: now
     pixel_format: PixelFormat | None = None  # for arrays
     orientation: Orientation | None = None  # for files and PIL images
     drop_alpha: bool = False
 
     def __post_init__(self) -> None:
-        """Raise `LocalError` for a number that cannot be sent; what is wrong with the image fails the frame alone."""
+        """Raise `LocalError` for an invalid number; a faulty image only fails its own frame."""
         if self.frame_id is not None:
             arguments.whole(self.frame_id, "frame_id", -arguments.LARGEST_INT64 - 1, arguments.LARGEST_INT64)
         if self.captured is not None:
@@ -66,29 +66,29 @@ class Frame:
 @arguments.named_fields
 @dataclass(frozen=True)
 class Reconfigure:
-    """Among the frames: what is asked about those after it, all of it anew. Only what concerns answers can change."""
+    """New options for the following frames, replacing all previous ones. Only options about answers can change."""
 
     ask: Options
 
     def __post_init__(self) -> None:
-        """Raise `LocalError` or `TypeError` for what cannot be asked."""
+        """Raise `LocalError` or `TypeError` for invalid options."""
         asking.check_names(self.ask)
         asking.options(self.ask)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A frame was looked at."""
+    """A frame was answered."""
 
     frame_id: int
     captured: float  # seconds since the epoch
-    age: float  # seconds from capture to the answer, by the server's clock
+    age: float  # seconds from capture to answer, by the server's clock
     result: Result
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A frame failed, alone: in the server, or before it was sent."""
+    """A single frame failed: in the server, or before it was sent."""
 
     frame_id: int
     error: ServerError | LocalError
@@ -96,7 +96,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A frame was not looked at."""
+    """A frame was dropped without an answer."""
 
     frame_id: int
     reason: str  # SUPERSEDED, EXPIRED or CONNECTION_LOST
@@ -109,7 +109,7 @@ F = TypeVar("F")
 
 
 def frames_of(given: F) -> F:
-    """What `stream` is given, if it can be frames. Raises `LocalError` for one image."""
+    """Validate the argument of `stream`. Raises `LocalError` for a single image."""
     image = isinstance(given, str | bytes | bytearray | memoryview | os.PathLike | Mapping | Image.Image)
     single = isinstance(given, np.ndarray) and not given.ndim
     if image or single or not (hasattr(given, "__iter__") or hasattr(given, "__aiter__")):
@@ -119,13 +119,13 @@ def frames_of(given: F) -> F:
 
 @dataclass(frozen=True)
 class Waits:
-    """How long a stream waits for a server that says nothing, or is gone."""
+    """Timeouts of a stream for a server that is silent or gone."""
 
     stall_seconds: float | None = STALL_SECONDS
     resume_seconds: float = RESUME_SECONDS
 
     def __post_init__(self) -> None:
-        """Raise `LocalError` for what is no time."""
+        """Raise `LocalError` for an invalid time."""
         arguments.number(self.resume_seconds, "resume_seconds", 0, _LONGEST_WAIT)
         if self.stall_seconds is not None and not arguments.number(
             self.stall_seconds, "stall_seconds", 0, _LONGEST_WAIT
@@ -138,16 +138,16 @@ class Entry:
     """A frame on its way."""
 
     frame_id: int
-    config: pb.StreamConfig  # under which it is asked
+    config: pb.StreamConfig  # configuration under which it is sent
     message: bytes  # empty once it will not be sent again
     size: int
-    failure: ServerError | LocalError | None = None  # it is not sent, or not again
+    failure: ServerError | LocalError | None = None  # set if it is not sent, or not again
 
 
 class Session:
-    """What a stream has sent and what it has been told, over all its connections.
+    """The frames that a stream has sent and the events it has received, over all its connections.
 
-    Frames are prepared by whoever reads them, sent by gRPC, and told where the caller is: three threads.
+    Three threads are involved: frames are prepared by their reader, sent by gRPC, and reported in the caller.
     """
 
     def __init__(
@@ -178,28 +178,28 @@ class Session:
         self._live = self._config.drop_policy == pb.DROP_POLICY_LATEST
         self._waits = waits
         self._ids = itertools.count()
-        self._prepared: collections.deque[int] = collections.deque()  # what the caller has given, and not been told of
-        self._underway: collections.deque[Entry] = collections.deque()  # of these, what a connection has taken
+        self._prepared: collections.deque[int] = collections.deque()  # ids of frames from the caller without an event
+        self._underway: collections.deque[Entry] = collections.deque()  # of those, the ones a connection has taken
         self._kept_bytes = 0
-        self._most_bytes: int | None = None  # of a message, as the server has told
+        self._most_bytes: int | None = None  # per message, as reported by the server
         self._lock = threading.Lock()
         self._connection = 0
         self._sent_config: pb.StreamConfig | None = None  # on this connection
-        self._connected = False  # ever
-        self._accepted = False  # ever told of a frame
+        self._connected = False  # at any time
+        self._accepted = False  # has ever received an event
         self._ended = False  # the caller has no more frames, and a connection was told
-        self._heard = time.monotonic()  # or began to wait
-        self._lost: float | None = None  # since when nothing was heard, over all connections
+        self._heard = time.monotonic()  # last message, or start of waiting
+        self._lost: float | None = None  # start of the silence, over all connections
         self._pause = _FIRST_PAUSE
-        self.stuck = False  # the connection says nothing: another must share nothing with it
+        self.stuck = False  # the connection is silent, so another must not share it
 
     def prepare(self, item: Sendable) -> Entry | None:
-        """What a frame is sent as; None for what changes those after it. What cannot be sent has failed."""
+        """Prepare a frame for sending; None for a `Reconfigure`. A frame that cannot be sent becomes a failed entry."""
         if isinstance(item, Reconfigure):
             config = pb.StreamConfig()
             config.CopyFrom(self._config)
             config.options.CopyFrom(asking.options(item.ask))
-            config.options.priority = self._config.options.priority  # which is the stream's, for good
+            config.options.priority = self._config.options.priority  # fixed for the whole stream
             self._config = config
             return None
         frame, beside = self._framed(item)
@@ -219,7 +219,7 @@ class Session:
         return Frame(item), self._beside
 
     def _message(self, frame: Frame, beside: Beside, frame_id: int) -> bytes:
-        """Written at once, as the caller may use its buffers again for the next frame. Raises `LocalError`."""
+        """Serialise a frame immediately, because the caller may reuse its buffers. Raises `LocalError`."""
         declared, data = images.message(frame.image, beside, self._known)
         captured = timestamp_pb2.Timestamp()
         captured.FromNanoseconds(round((time.time() if frame.captured is None else float(frame.captured)) * 1e9))
@@ -227,32 +227,32 @@ class Session:
         return wire.serialize(Outgoing(pb.StreamDetectRequest(frame=sent), data))
 
     def connect(self) -> int:
-        """The number of a new connection: those before it send nothing from now on."""
+        """Register a new connection, and return its number. Previous ones send nothing from now on."""
         with self._lock:
             self._connection += 1
             self._sent_config = None
             return self._connection
 
     def current(self, connection: int) -> bool:
-        """Whether there is no newer connection."""
+        """Return whether this is the newest connection."""
         return connection == self._connection
 
     def begin(self, connection: int) -> Iterator[bytes]:
-        """What a connection begins with: the configuration, and what a LOSSLESS stream has under way."""
+        """Yield the first messages of a connection: the configuration, and a LOSSLESS stream's frames in flight."""
         with self._lock:
             if connection != self._connection:
                 return
             again = [entry for entry in self._underway if entry.failure is None]
             config = self._sent_config = again[0].config if again else self._first_config
         yield _configuration(config)
-        self._connected = True  # gRPC asks for more once it has written that
+        self._connected = True  # gRPC asks for more after writing the configuration
         for entry in again:
             if connection != self._connection:
                 return
             yield from self._messages(entry)
 
     def send(self, connection: int, entry: Entry) -> list[bytes] | None:
-        """Take a frame, and say what is to be written; None: the connection is no more, and the frame is the next's."""
+        """Take a frame and return its messages; None if the connection was replaced: the next gets the frame."""
         with self._lock:
             if connection != self._connection:
                 return None
@@ -278,29 +278,29 @@ class Session:
         return messages
 
     def end(self, connection: int) -> None:
-        """There are no more frames, and a connection is told so."""
+        """Note that there are no more frames, and that the connection was told."""
         with self._lock:
             self._ended = self._ended or connection == self._connection
 
     @property
     def has_room(self) -> bool:
-        """Whether another frame may be sent: LOSSLESS keeps them all until they are answered."""
+        """True if another frame may be sent: LOSSLESS keeps frames until they are answered."""
         return self._live or (len(self._underway) < _MOST_KEPT and self._kept_bytes < _MOST_KEPT_BYTES)
 
     def read(self, response: pb.StreamDetectResponse) -> list[Event]:
-        """What a response says, between what has failed here before and after it. Raises `InternalError`."""
+        """Return the event in a response, and local failures before and after it. Raises `InternalError`."""
         event = _event(response)
         with self._lock:
             told = self._failed()
             if not self._underway or self._underway[0].frame_id != event.frame_id:
-                msg = f"the server tells of frame {event.frame_id}, which was not its turn"
+                msg = f"the server reported frame {event.frame_id} out of turn"
                 raise InternalError(msg, grpc.StatusCode.INTERNAL)
             self._settle()
             self._pause, self._lost, self._accepted, self.stuck = _FIRST_PAUSE, None, True, False
             return [*told, event, *self._failed()]
 
     def failed(self) -> list[Event]:
-        """What has failed without being sent, and whose turn it is."""
+        """Return failures of unsent frames whose turn it is."""
         with self._lock:
             return self._failed()
 
@@ -317,26 +317,26 @@ class Session:
         return entry
 
     def waiting(self) -> None:
-        """The caller waits for an event from now on; until now it was busy with the last one."""
+        """Note that the caller waits for an event again, after handling the last one."""
         self._heard = time.monotonic()
 
     def stall(self) -> NoConnection | None:
-        """What is wrong where frames are under way and nothing has been heard for too long."""
+        """Return the error if frames are in flight and nothing was received for too long."""
         limit, underway = self._waits.stall_seconds, len(self._underway)
         if limit is None or not underway or time.monotonic() - self._heard <= limit:
             return None
         self.stuck = True
-        msg = f"nothing was heard for {limit:g} s (stall_seconds) while {_frames(underway)} under way"
+        msg = f"nothing was received for {limit:g} s (stall_seconds) while {_frames(underway)} in flight"
         return NoConnection(msg, grpc.StatusCode.UNAVAILABLE)
 
     @property
     def over(self) -> bool:
-        """Whether everything was sent and told, so that a connection that ends has done its part."""
+        """True if everything was sent and reported, so that the connection may end."""
         with self._lock:
             return self._ended and not self._underway
 
     def lost(self) -> list[Event]:
-        """What is told of a connection that is gone: of a LATEST stream, what was under way."""
+        """Return the events for a lost connection: a LATEST stream's frames in flight."""
         told: list[Event] = []
         with self._lock:
             while self._live and self._underway:
@@ -349,12 +349,14 @@ class Session:
         return told
 
     def resume(self, error: Exception) -> float | None:
-        """How long to wait before connecting again, in seconds; None where that is not to be tried."""
+        """Return the seconds to wait before reconnecting; None if that must not be tried."""
         if not isinstance(error, ServerError) or not self._connected:
             return None
         if self._too_large(error):
             return 0.0
-        if not _is_loss(error) and not (self._accepted and error.reason == "TOO_MANY_STREAMS"):  # its own old one
+        if not _is_loss(error) and not (
+            self._accepted and error.reason == "TOO_MANY_STREAMS"
+        ):  # of its own previous call
             return None
         now = time.monotonic()
         self._lost = now if self._lost is None else self._lost
@@ -363,11 +365,11 @@ class Session:
         if not patient and left <= 0:
             return None
         seconds, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        pause = max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0)  # noqa: S311  spread, not secret
+        pause = max(seconds * random.uniform(0.5, 1.0), error.retry_after or 0.0)  # noqa: S311  jitter, not security
         return pause if patient else min(pause, left)
 
     def _too_large(self, error: ServerError) -> bool:
-        """Fail the frames that were too large for gRPC itself, if it was that: they must not end the stream."""
+        """Fail the frames that exceeded gRPC's own limit, so that they do not end the stream."""
         said = _TOO_LARGE.search(error.message) if isinstance(error, InvalidRequest) and not error.reason else None
         if said is None:
             return False
@@ -379,13 +381,13 @@ class Session:
             return bool(large)
 
     def _refuse(self, entry: Entry) -> None:
-        msg = f"the request is larger than the server takes ({entry.size} bytes; at most {self._most_bytes})"
+        msg = f"the request is larger than the server accepts ({entry.size} bytes; at most {self._most_bytes})"
         entry.failure = InvalidRequest(msg, grpc.StatusCode.RESOURCE_EXHAUSTED)
         self._kept_bytes -= len(entry.message) if entry in self._underway else 0
         entry.message = b""
 
     def give_up(self, error: Exception) -> Exception:
-        """The error that ends the stream, with the frames that were given and not told of."""
+        """Return the error that ends the stream, with the ids of unanswered frames."""
         if isinstance(error, ServerError):
             error.unanswered = tuple(self._prepared)
         return error
@@ -415,15 +417,15 @@ def _event(response: pb.StreamDetectResponse) -> Event:
 
 _LOSSES = (
     grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.INTERNAL,  # RST_STREAM of a proxy or a dying server
+    grpc.StatusCode.INTERNAL,  # RST_STREAM from a proxy or a dying server
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.DEADLINE_EXCEEDED,  # a proxy's own
+    grpc.StatusCode.DEADLINE_EXCEEDED,  # from a proxy
 )
 
 
 def _is_loss(error: ServerError) -> bool:
-    """Whether a connection was lost, or can be had later: not what the server itself refuses for good."""
-    if isinstance(error, InvalidRequest):  # whatever its code: gRPC's own word of a request that nobody could read
+    """Return whether a connection was lost or is unavailable for now, as opposed to a final refusal by the server."""
+    if isinstance(error, InvalidRequest):  # whatever its code: gRPC's own error for an unreadable request
         return False
     return error.code is grpc.StatusCode.UNAVAILABLE if error.reason else error.code in _LOSSES

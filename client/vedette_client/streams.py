@@ -1,7 +1,6 @@
-"""Run a stream over as many connections as it takes: once for callers that block, once for those that await.
+"""Execution of a stream over as many connections as necessary, blocking or asynchronous.
 
-What is waited for is waited for with an eye on the clock: a connection whose other end is gone without a word says
-nothing, for ever.
+All waits have a timeout, because a connection whose peer vanished stays silent forever.
 """
 
 import asyncio
@@ -21,23 +20,23 @@ from vedette_client.errors import NoConnection, ServerError
 from vedette_client.pumps import AsyncPump, Pump
 from vedette_client.streaming import METHOD, Event, Session
 
-_LOOK_SECONDS = 0.1  # between two looks at the clock, and at what has failed without being sent
-_AHEAD = 2  # responses that are read before they are asked for
-_EARLY = "the stream was ended before all its frames were told of"
+_LOOK_SECONDS = 0.1  # between checks of the clock, and for unsent failures
+_AHEAD = 2  # responses read ahead
+_EARLY = "the stream ended before all its frames were reported"
 
-Metadata: TypeAlias = tuple[tuple[str, str], ...] | None  # what each call shows of who calls
-Failure: TypeAlias = Callable[[Exception], Exception]  # ours for gRPC's
+Metadata: TypeAlias = tuple[tuple[str, str], ...] | None  # credentials sent with each call
+Failure: TypeAlias = Callable[[Exception], Exception]  # converts gRPC's errors to ours
 
 
 @dataclass(frozen=True)
 class _Ended:
-    error: Exception | None  # gRPC's; None: the server has told everything
+    error: Exception | None  # gRPC's; None: the server has reported everything
 
 
 class _Responses:
-    """What a call brings, read in a thread so that one need not wait for ever."""
+    """The responses of a call, read in a thread so that waiting can time out."""
 
-    def __init__(self, call: Any) -> None:  # noqa: ANN401  gRPC's own kind
+    def __init__(self, call: Any) -> None:  # noqa: ANN401  gRPC's own type
         self._call = call
         self._next: queue.Queue[pb.StreamDetectResponse | _Ended] = queue.Queue(_AHEAD)
         self._left = threading.Event()
@@ -49,7 +48,7 @@ class _Responses:
             for response in self._call:
                 if not self._put(response):
                     return
-        except Exception as raised:  # noqa: BLE001  told where it is read
+        except Exception as raised:  # noqa: BLE001  reported to the reader
             error = raised
         self._put(_Ended(error))
 
@@ -61,25 +60,25 @@ class _Responses:
         return False
 
     def get(self) -> pb.StreamDetectResponse | _Ended | None:
-        """The next; None: not yet."""
+        """Return the next response, or None if there is none yet."""
         try:
             return self._next.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
             return None
 
     def leave(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._left.set()
         self._call.cancel()
 
 
 def _failure(ended: _Ended, session: Session, ours: Failure) -> Exception | None:
-    """Why a connection's end is not the stream's; None: it is."""
+    """Return the reason to reconnect after a connection ended; None if the stream is complete."""
     if ended.error is None:
         return None if session.over else NoConnection(_EARLY, grpc.StatusCode.UNAVAILABLE)
     failure = ours(ended.error)
     if session.over and isinstance(failure, ServerError) and not failure.reason:
-        return None  # lost, with nothing left to say
+        return None  # lost, but nothing was left to report
     failure.__cause__ = ended.error
     return failure
 
@@ -92,7 +91,7 @@ def run(
     ours: Failure,
     metadata: Metadata = None,
 ) -> Iterator[Event]:
-    """Every event of a stream. `alone` opens a channel that shares no connection, for when that of all is stuck."""
+    """Yield every event of a stream. `alone` opens an unshared channel, for when the common one is stuck."""
     own: grpc.Channel | None = None
     with pump:
         try:
@@ -122,7 +121,7 @@ def run(
                 own.close()
 
 
-def _call(channel: Any, pump: Pump | AsyncPump, ours: Failure, metadata: Metadata) -> Any:  # noqa: ANN401  of either kind
+def _call(channel: Any, pump: Pump | AsyncPump, ours: Failure, metadata: Metadata) -> Any:  # noqa: ANN401  either kind
     try:
         call = channel.stream_stream(METHOD, None, pb.StreamDetectResponse.FromString)
         return call(pump.requests(), metadata=metadata)
@@ -133,7 +132,7 @@ def _call(channel: Any, pump: Pump | AsyncPump, ours: Failure, metadata: Metadat
 def _events(
     responses: _Responses, pump: Pump, session: Session, ours: Failure
 ) -> Generator[Event, None, Exception | None]:
-    """The events of one connection; returns why it was not the last, or None."""
+    """Yield the events of one connection; return the reason to reconnect, or None."""
     session.waiting()
     while True:
         got = responses.get()
@@ -157,7 +156,7 @@ async def run_async(
     ours: Failure,
     metadata: Metadata = None,
 ) -> AsyncIterator[Event]:
-    """The same, for those who await."""
+    """Yield every event of a stream, asynchronously."""
     own: grpc.aio.Channel | None = None
     async with pump:
         try:
@@ -188,10 +187,10 @@ async def run_async(
 
 
 class _Call:
-    """What grpc.aio makes a call of, less its own status for a write that comes too late.
+    """A wrapper of grpc.aio's call that ignores its own status for a late write.
 
-    That one takes the place of the server's, and what was not read yet is lost with it, though both are on their way:
-    https://github.com/grpc/grpc/issues/36066. Should none come, it is a stall like any other.
+    That status would replace the server's, and discard unread responses, although both are on their way:
+    https://github.com/grpc/grpc/issues/36066. If the server's status never comes, that is an ordinary stall.
     """
 
     def __init__(self, call: Any) -> None:  # noqa: ANN401  Cython's own
@@ -201,24 +200,24 @@ class _Call:
         return getattr(self._call, name)
 
     def set_internal_error(self, _said: str) -> None:
-        """Wait for the server's status."""
+        """Ignore it, and wait for the server's status."""
 
 
 class _Connection:
-    """One call of a stream that is awaited."""
+    """One call of an asynchronous stream."""
 
     def __init__(self, call: Any, pump: AsyncPump, session: Session, ours: Failure) -> None:  # noqa: ANN401  gRPC's own
         self._call = call
         if hasattr(inner := getattr(call, "_cython_call", None), "set_internal_error"):
-            call._cython_call = _Call(inner)  # noqa: SLF001  where a later version has no such thing, nothing is done
+            call._cython_call = _Call(inner)  # noqa: SLF001  skipped if a later version lacks it
         self._pump = pump
         self._session = session
         self._ours = ours
         self._reading: asyncio.Future[Any] | None = None
-        self.failure: Exception | None = None  # why it was not the last
+        self.failure: Exception | None = None  # reason to reconnect, if any
 
     async def events(self) -> AsyncIterator[Event]:
-        """Its events; then `failure` says more."""
+        """Yield the events of the connection; afterwards `failure` holds the reason for its end."""
         session = self._session
         session.waiting()
         while True:
@@ -241,7 +240,7 @@ class _Connection:
                 return
 
     def _got(self) -> pb.StreamDetectResponse | _Ended | None:
-        """What was read; None: nothing yet."""
+        """Return what was read, or None if there is nothing yet."""
         reading = self._reading
         if reading is None or not reading.done():
             return None
@@ -254,7 +253,7 @@ class _Connection:
         return _Ended(None) if got is grpc.aio.EOF else got
 
     async def leave(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._session.connect()
         self._pump.told()
         self._call.cancel()

@@ -1,7 +1,7 @@
-"""What a file's own structure says and PyAV does not tell: how long the file is to be, and what is cut off its frames.
+"""Properties of a file's structure that PyAV does not expose: its intended length, and the cropping of frames.
 
-A recording or a download that broke off often ends between two frames, where no demuxer notices. MP4, Matroska, AVI and
-ASF say their own length; a GIF and an animated PNG have an end of their own; other containers promise nothing.
+An aborted recording or download often ends between two frames, where no demuxer notices. MP4, Matroska, AVI and ASF
+declare their length; a GIF and an animated PNG have an end marker; other containers declare nothing.
 """
 
 import io
@@ -16,19 +16,19 @@ _ATOMS: Final = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _TRACKS, _TRACK, _VIDEO = b"\x16\x54\xae\x6b", b"\xae", b"\xe0"
 _CUTS = (b"\x54\xcc", b"\x54\xbb", b"\x54\xdd", b"\x54\xaa")  # left, top, right, bottom
-_MP4_FIRST_ENTRY: Final = 16  # where the description of a track's samples begins in the list of them
-_MP4_ENTRY_HEAD: Final = 86  # where what belongs to it begins
+_MP4_FIRST_ENTRY: Final = 16  # offset of the first sample description in its list
+_MP4_ENTRY_HEAD: Final = 86  # offset of the boxes inside it
 
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_HEADER: Final = 65_536  # bytes in which the properties lie
+_ASF_HEADER: Final = 65_536  # bytes that contain the properties
 
-_LARGEST_INDEX: Final = 1 << 28  # bytes of an MP4's index that are looked through
+_LARGEST_INDEX: Final = 1 << 28  # bytes of an MP4's index that are searched
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Pixels that are not to be shown."""
+    """Hidden pixels at the edges."""
 
     left: int = 0
     top: int = 0
@@ -37,21 +37,21 @@ class Crop:
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes are missing at a file's end; 0 where none are, or where it does not say. Raises OSError."""
+    """Return the number of bytes missing at a file's end; 0 if none, or if it declares no length. Raises OSError."""
     present = path.stat().st_size
     with path.open("rb") as file:
         return max(_promised(file, file.read(16), present) - present, 0)
 
 
 def has_index(path: Path) -> bool:
-    """Whether an MP4 has the index without which nothing in it can be found; true of other files. Raises OSError."""
+    """Return whether an MP4 has its index, without which it is unreadable; True for other files. Raises OSError."""
     present = path.stat().st_size
     with path.open("rb") as file:
         return not _is_mp4(file.read(16)) or any(name == b"moov" for name, _ in _atoms(file, present))
 
 
 def crops(path: Path) -> list[Crop]:
-    """What a container has cut off the frames of each of its videos, in their order. Raises OSError."""
+    """Return the container's cropping of each of its videos, in order. Raises OSError."""
     present = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(16)
@@ -75,7 +75,7 @@ def _mp4_crops(moov: bytes) -> list[Crop]:
 
 
 def _clean_aperture(media: bytes) -> Crop:
-    """The part of the frame that is shown, given by its size and by how far its middle lies off the frame's."""
+    """Return the cropping from the clean aperture, given by its size and the offset of its centre."""
     for name in (b"minf", b"stbl", b"stsd"):
         media = next(_inside(media, name), b"")
     entry = media[_MP4_FIRST_ENTRY:]
@@ -93,14 +93,14 @@ def _clean_aperture(media: bytes) -> Crop:
 
 
 def _margins(size: int, shown: Fraction, offset: Fraction) -> tuple[int, int]:
-    """What is before and after the shown part of a line, in whole pixels; nothing where that makes no sense."""
+    """Return the hidden pixels before and after the visible part of a line; (0, 0) if that is inconsistent."""
     middle = Fraction(size - 1, 2) + offset
     first, last = int(middle - (shown - 1) / 2), int(middle + (shown - 1) / 2)
     return (first, size - 1 - last) if 0 <= first <= last < size and shown <= size else (0, 0)
 
 
 def _inside(box: bytes, wanted: bytes, start: int = 8) -> Iterator[bytes]:
-    """The boxes of one name directly within another, each with its head."""
+    """Yield the direct children of a box with a given name, headers included."""
     while start + 8 <= len(box):
         size, name = struct.unpack_from(">I4s", box, start)
         if size < 8:
@@ -128,7 +128,7 @@ def _cut(video: BinaryIO) -> Crop:
 
 
 def _elements(file: BinaryIO, *wanted: bytes) -> Iterator[tuple[bytes, BinaryIO]]:
-    """The elements of some names among those that come next, each with what is in it."""
+    """Yield the next elements with the given names, each with its content."""
     while first := file.read(1):
         name = first + file.read(8 - first[0].bit_length())
         length = _size(file)
@@ -161,20 +161,20 @@ def _promised(file: BinaryIO, head: bytes, present: int) -> int:
 
 
 def _atoms(file: BinaryIO, present: int) -> list[tuple[bytes, int]]:
-    """The outermost boxes of an MP4, each with where it ends."""
+    """Return the top-level boxes of an MP4, each with its end."""
     found, start = [], 0
     while start < present:
         file.seek(start)
         head = file.read(16).ljust(16, b"\0")
         size, name, large = struct.unpack(">I4sQ", head)
-        length = {0: present - start, 1: large}.get(size, size)  # 0: to the end of the file
+        length = {0: present - start, 1: large}.get(size, size)  # 0: up to the end of the file
         start += max(length, 8)
         found.append((name, start))
     return found
 
 
 def _matroska(file: BinaryIO) -> int:
-    """The end of the first segment; 0 if it was written without knowing it."""
+    """Return the end of the first segment; 0 if it was written with unknown length."""
     file.seek(4)
     file.seek(_size(file), 1)
     if file.read(4) != _SEGMENT:
@@ -184,7 +184,7 @@ def _matroska(file: BinaryIO) -> int:
 
 
 def _size(file: BinaryIO) -> int:
-    """A number of EBML's, 1 to 8 bytes long as its first bits say; -1 for the one that says unknown."""
+    """Read an EBML number, whose first bits give its length of 1 to 8 bytes; -1 for unknown."""
     first = file.read(1)
     if not first or not first[0]:
         return -1
@@ -194,7 +194,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _riff(file: BinaryIO, present: int) -> int:
-    """The end of the last chunk; a long AVI is several of them. 0 for one whose writer did not come to say."""
+    """Return the end of the last chunk, because a long AVI has several; 0 if its writer never set the length."""
     start = 0
     while start < present:
         file.seek(start)

@@ -1,4 +1,4 @@
-"""A video as frames to send: of a file, an address, a camera or a pipe, upright, with their times."""
+"""A video as upright frames with their times, from a file, a URL, a camera or a pipe."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from vedette_client.opening import Kind, Opened, open_source
 from vedette_client.pyav import av, cause, reason
 from vedette_client.streaming import Frame
 
-_FASTEST = 1000  # frames a second; what is said to be faster is not known
+_FASTEST = 1000  # frames per second; a higher declared rate counts as unknown
 
 _log = logging.getLogger(__name__)
 
@@ -36,32 +36,32 @@ _Numbered: TypeAlias = tuple[int, Decoded]
 class VideoFrame(Frame):
     """A frame of a video."""
 
-    time: float = 0.0  # seconds from the start of the video, as ffmpeg counts them
+    time: float = 0.0  # seconds from the start of the video, as in ffmpeg
     duration: float = 0.0  # seconds
-    aspect: Fraction = Fraction(1)  # how wide a pixel is meant to be shown, in heights of it
+    aspect: Fraction = Fraction(1)  # intended width of a pixel, relative to its height
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A frame that was not handed on: damaged, or too old before anyone took it."""
+    """A frame that was not passed on: damaged, or superseded before it was taken."""
 
     frame_id: int
-    time: float  # seconds, as a `VideoFrame`'s
+    time: float  # seconds, as in `VideoFrame`
     reason: SkipReason
 
 
 def _ignore(_skipped: Skipped) -> None:
-    """What becomes of skipped frames that nobody asks for: their numbers are missing."""
+    """Ignore skipped frames; only their numbers are missing."""
 
 
 class Video:
-    """The frames of a video, BGR8, as ffmpeg shows them.
+    """The frames of a video, BGR8, as displayed by ffmpeg.
 
-    A file is read as fast as its frames are taken; one that breaks off raises `LocalError` after its last frame. Frames
-    that are damaged are not handed on, and `damage` says what is wrong with a file once it is read.
+    A file is read as fast as its frames are taken; one that breaks off raises `LocalError` after its last frame.
+    Damaged frames are not passed on, and `damage` describes a file's faults once it is read.
 
-    A live source is read as fast as it comes: whoever takes its frames gets the newest. When it drops, it is tried
-    again for `patience` seconds.
+    A live source is read as fast as it delivers, and the consumer gets the newest frame. When it drops, reopening is
+    attempted for `patience` seconds.
     """
 
     def __init__(
@@ -75,13 +75,12 @@ class Video:
         notice: Callable[[str], None] = _log.warning,
         skipped: Callable[[Skipped], None] = _ignore,
     ) -> None:
-        """Open a source: a path, an address, the number of a camera, or - for standard input.
+        """Open a source: a path, a URL, a camera number, or - for standard input.
 
-        `fps` plays a file at that rate, in frames a second, and `loop` begins it anew at its end. `newest=False` has
-        every frame of a live source waited for. `notice` is told when a live source drops and when it is back,
-        and that a file is damaged; `skipped`, from whatever thread, which frames are not handed on.
-
-        Raises `LocalError` if it cannot be opened.
+        `fps` plays a file at that rate, in frames per second, and `loop` restarts it at its end. With `newest=False`,
+        no frame of a live source is skipped. `notice` is called when a live source drops and returns, and for a damaged
+        file; `skipped`, from any thread, for frames that are not passed on. Raises `LocalError` if the source cannot be
+        opened.
         """
         self._source = source
         self._loop = loop
@@ -95,25 +94,25 @@ class Video:
         stream = self._opened.stream
         self._display = Display(self._opened.crop)
         self.name = self._opened.name
-        self.path = self._opened.path  # of a file of this machine
+        self.path = self._opened.path  # of a local file
         self.live = self._opened.kind is not Kind.FILE
         if self.live and (loop or fps):
-            msg = f"{self.name} is live: only a file can be looped or played at another rate"
+            msg = f"{self.name} is live: only files can be looped or played at another rate"
             raise LocalError(msg)
-        self.endless = self.live or loop  # ends when it is ended
+        self.endless = self.live or loop  # only ends when stopped
         rate = stream.average_rate or Fraction(0)
-        self.rate = rate if 0 < rate <= _FASTEST else Fraction(25)  # frames a second
-        self.unit = stream.time_base or Fraction(1, 1000)  # seconds in which its times are whole numbers
+        self.rate = rate if 0 < rate <= _FASTEST else Fraction(25)  # frames per second
+        self.unit = stream.time_base or Fraction(1, 1000)  # seconds, such that its times are integers
         self._aspect = stream.sample_aspect_ratio or Fraction(1)
         self.damage = ""
-        self.frames = None if loop else Decoding(self._opened).promised  # None: not known
+        self.frames = None if loop else Decoding(self._opened).promised  # None: unknown
 
     def stop(self) -> None:
-        """End the frames, wherever they are."""
+        """Stop yielding frames, from any thread."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """The frames, numbered from 0. Raises `LocalError` where the source breaks off or is given up."""
+        """Yield the frames, numbered from 0. Raises `LocalError` if the source breaks off or is given up."""
         if not self.live:
             yield from self._played()
             return
@@ -141,7 +140,7 @@ class Video:
                 return
 
     def _watched(self) -> Iterator[Decoded]:
-        """The frames of a live source, over all its connections; their times go on by the clock on the wall."""
+        """Yield the frames of a live source, over all its connections, with times by the wall clock."""
         patience = Patience(self.name, self._patience, self._stopped, self.notice)
         opened: Opened | None = self._take()
         first: float | None = None
@@ -166,7 +165,7 @@ class Video:
             opened = patience.open(self._take, why)
 
     def _paced(self, opened: Opened) -> Iterator[Decoded]:
-        """What comes in pieces of several seconds is handed on frame by frame, as it was filmed."""
+        """Yield frames at their own pace, if the source delivers segments of several seconds."""
         begin: float | None = None
         for decoded in Decoding(opened):
             if opened.in_pieces:
@@ -174,13 +173,13 @@ class Video:
                 begin = now - float(decoded.time) if begin is None else begin
                 due = begin + float(decoded.time)
                 self._stopped.wait(max(due - now, 0.0))
-                begin += max(now - due, 0.0)  # what came late is not hurried after
+                begin += max(now - due, 0.0)  # do not hurry after a late segment
                 yield dataclasses.replace(decoded, arrived=time.time())
             else:
                 yield decoded
 
     def _take(self) -> Opened:
-        """The source as it was opened first, and after that anew."""
+        """Return the source as first opened, or reopen it."""
         opened, self._opened = self._opened, None
         return opened or open_source(self._source, self._patience)
 

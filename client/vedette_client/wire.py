@@ -1,7 +1,7 @@
-"""Write a request with its image's bytes appended once, instead of being copied into a protobuf message first.
+"""Serialisation of requests that appends the image's bytes once, instead of copying them into a message first.
 
-In protobuf's encoding a message may come in several pieces, which a reader merges: here one with everything but the
-data, and one with the data alone (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+In protobuf's encoding a message may consist of several pieces, which readers merge: here one without the data, and one
+with the data only (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 
 _LENGTH_DELIMITED = 2
-_DATA = image_pb2.RawImage.DESCRIPTOR.fields_by_name["data"].number  # the same in every content
+_DATA = image_pb2.RawImage.DESCRIPTOR.fields_by_name["data"].number  # the same for all contents
 _DETECT: tuple[int, ...] = (pb.DetectRequest.DESCRIPTOR.fields_by_name["image"].number,)
 _FRAME: tuple[int, ...] = (
     pb.StreamDetectRequest.DESCRIPTOR.fields_by_name["frame"].number,
@@ -28,9 +28,9 @@ class Outgoing:
 
 
 def serialize(request: Outgoing) -> bytes:
-    """The request as gRPC sends it."""
+    """Serialise a request for gRPC."""
     head = request.message.SerializeToString()
-    if not (length := memoryview(request.data).nbytes):  # a view's own length counts its items
+    if not (length := memoryview(request.data).nbytes):  # len() of a view counts its items
         return head
     if isinstance(request.message, pb.DetectRequest):
         path, image = _DETECT, request.message.image
@@ -41,7 +41,7 @@ def serialize(request: Outgoing) -> bytes:
 
 
 def _headers(path: Sequence[int], length: int) -> list[bytes]:
-    """The tags and lengths of nested fields, outermost first, around `length` bytes."""
+    """Return the tags and lengths of nested fields, outermost first, around `length` bytes."""
     headers: list[bytes] = []
     for number in reversed(path):
         headers.insert(0, _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length))

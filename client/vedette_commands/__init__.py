@@ -1,1 +1,1 @@
-"""What the commands `vedette` and `vedette-server` do alike: how they begin and end, read their options and print."""
+"""Common behaviour of the commands `vedette` and `vedette-server`: start, exit, options and output."""

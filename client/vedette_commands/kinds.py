@@ -1,4 +1,4 @@
-"""What options take: numbers that are numbers, and text that can be sent."""
+"""Types of options: finite numbers, and text that can be sent."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-MOST = 2**31 - 1  # what a whole number can be in a message
+MOST = 2**31 - 1  # the largest integer in a message
 
 
 class Number(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click
-    """A finite number; `above` excludes what is not above it."""
+    """A finite number; `above` is an exclusive lower limit."""
 
     name = "number"
 
@@ -19,7 +19,7 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in some vers
         self._most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401  click's own signature
-        """The number of a text."""
+        """Convert text to a number."""
         try:
             number = float(value)
         except ValueError:
@@ -34,12 +34,12 @@ class Number(click.ParamType):  # type: ignore[type-arg]  # generic in some vers
 
 
 class Words(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click
-    """Text that can be sent: of a command line's bytes, those that are UTF-8."""
+    """Text that can be sent: valid UTF-8."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401  click's own signature
-        """The text itself."""
+        """Return the text itself."""
         given = str(value)
         try:
             given.encode()
@@ -54,7 +54,7 @@ class Module(Words):
     name = "module"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401  click's own signature
-        """The name itself."""
+        """Return the name itself."""
         given = super().convert(value, param, ctx)
         if not all(part.isidentifier() for part in given.split(".")):
             self.fail(f"{given!r} is not the name of a module, such as project.heads.", param, ctx)
@@ -62,18 +62,18 @@ class Module(Words):
 
 
 class Listed(Words):
-    """Several, separated by commas."""
+    """Several items, separated by commas."""
 
     def __init__(self, among: Sequence[str] = ()) -> None:
         self._among = among
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401  click's own signature
-        """Each of them, without the spaces around it."""
+        """Split the items, without surrounding spaces."""
         if isinstance(value, tuple):
             return value
         found = tuple(word.strip() for word in super().convert(value, param, ctx).split(","))
         if not all(found):
-            self.fail(f"{value!r} holds an empty name.", param, ctx)
+            self.fail(f"{value!r} contains an empty name.", param, ctx)
         if strangers := [word for word in found if self._among and word not in self._among]:
-            self.fail(f"{', '.join(map(repr, strangers))}: not of {', '.join(self._among)}.", param, ctx)
+            self.fail(f"{', '.join(map(repr, strangers))}: not among {', '.join(self._among)}.", param, ctx)
         return found

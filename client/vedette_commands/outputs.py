@@ -1,7 +1,7 @@
-"""Files that a command writes: never over what it read or wrote in the same run, never half over an older one.
+"""Files written by a command: never over files that the same run reads or wrote, and never half over an older one.
 
-A file is written beside its name, in the same folder, and takes the name when it is whole. So what an earlier run has
-left stays until there is something to take its place.
+A file is written under a temporary name in the same folder, and renamed when complete. So an earlier run's file stays
+until its replacement exists.
 """
 
 import os
@@ -13,25 +13,25 @@ from typing import Final, TypeAlias
 
 from vedette_commands.program import FailedError
 
-_DIRECT: Final = ("/dev/std", "/dev/fd/", "/proc/")  # open already, whatever they are: nothing can take their place
-_LONGEST_NAME: Final = 200  # of the name's own part, so that the name beside it fits into a folder's 255 bytes
+_DIRECT: Final = ("/dev/std", "/dev/fd/", "/proc/")  # already open, whatever they are, so they cannot be replaced
+_LONGEST_NAME: Final = 200  # of the name itself, so that the temporary name fits a folder's 255 bytes
 
 _Identity: TypeAlias = tuple[int, int] | str
 
 
 class Part:
-    """A file on its way: written at `path`, known as `target` once it is whole."""
+    """A file in progress: written at `path`, renamed to `target` when complete."""
 
     def __init__(self, outputs: "Outputs", named: Path, target: Path, path: Path) -> None:
         self._outputs = outputs
         self._named = named
         self.target = target
-        self.path = path  # what a device or a pipe is written to directly is its own target
+        self.path = path  # a device or a pipe is written directly, so it equals the target
 
     def finish(self, *, whole: bool = True) -> Path:
-        """Take the name, over what an earlier run has left there; returns it. Raises `Outputs.failure`.
+        """Rename the file to its target, replacing an earlier run's; return the path. Raises `Outputs.failure`.
 
-        What is not whole is kept too, but takes no older file's place: it is named NAME-partial then.
+        An incomplete file is kept too, but never replaces an older one: then it is named NAME-partial.
         """
         if self.path == self.target:
             return self._named
@@ -47,32 +47,32 @@ class Part:
         return named
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Remove the temporary file."""
         if self.path != self.target:
             self._outputs.begun.discard(self.target)
-            self.path.unlink(missing_ok=True)  # there is none where it was finished
+            self.path.unlink(missing_ok=True)  # it no longer exists if it was finished
 
 
 class Outputs:
-    """What one run of a command reads and writes. A subclass says which error it raises."""
+    """The files that one run of a command reads and writes. A subclass sets the exception to raise."""
 
     failure: type[Exception] = FailedError
 
     def __init__(self) -> None:
         self._read: set[_Identity] = set()
         self._written: set[_Identity] = set()
-        self.begun: set[Path] = set()  # names of what is on its way
+        self.begun: set[Path] = set()  # targets in progress
 
     def reads(self, path: str | os.PathLike[str]) -> None:
-        """From now on nothing is written over this file, under whatever name. What is not a file is let be."""
+        """Protect this file from being overwritten, under any name. Anything but a regular file is ignored."""
         self._read |= _identities(Path(path))
 
     def wrote(self, path: str | os.PathLike[str]) -> None:
-        """From now on nothing else is written over this file."""
+        """Protect this file from being overwritten by other outputs."""
         self._written |= _identities(Path(path))
 
     def check(self, path: Path) -> None:
-        """Raise `Outputs.failure` where writing would destroy what this run has read or written."""
+        """Raise `Outputs.failure` if writing would destroy a file that this run has read or written."""
         named = _identities(path)
         if named & self._read:
             msg = f"cannot write {path}: this run reads it; name another file"
@@ -82,15 +82,15 @@ class Outputs:
             raise self.failure(msg)
 
     def failed(self, path: Path, error: OSError | ValueError) -> Exception:
-        """What to raise for an error of the file system."""
+        """Return the exception for a file system error."""
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         return self.failure(f"cannot write {path}: {why}")
 
     def begin(self, path: Path) -> Part:
-        """Begin to write a file; its folder is made where there is none. Raises `Outputs.failure`."""
+        """Start writing a file, creating its folder if necessary. Raises `Outputs.failure`."""
         self.check(path)
         try:
-            target = Path(os.path.realpath(path))  # a link stays a link, to what is written
+            target = Path(os.path.realpath(path))  # a link remains a link, and its target is written
             mode = target.stat().st_mode if target.exists() else stat.S_IFREG | 0o666
             if stat.S_ISDIR(mode):
                 raise IsADirectoryError(None, "it is a folder; name a file in it")
@@ -109,7 +109,7 @@ class Outputs:
         return Part(self, path, target, aside)
 
     def write(self, path: Path, data: bytes) -> Path:
-        """Write a file at once, whole or not at all; returns where. Raises `Outputs.failure`."""
+        """Write a file at once, completely or not at all; return its path. Raises `Outputs.failure`."""
         part = self.begin(path)
         try:
             part.path.write_bytes(data)
@@ -121,7 +121,7 @@ class Outputs:
 
 
 def free(wanted: Path, taken: Collection[Path]) -> Path:
-    """The name itself, or numbered where it is taken."""
+    """Return the name itself, or a numbered one if it is taken."""
     number, name = 1, wanted
     while name in taken:
         number += 1
@@ -130,7 +130,7 @@ def free(wanted: Path, taken: Collection[Path]) -> Path:
 
 
 def prepare(folder: Path, failure: type[Exception] = FailedError) -> None:
-    """Make a folder, and see whether a file can be made in it. Raises `failure`."""
+    """Create a folder if necessary, and check that it is writable. Raises `failure`."""
     try:
         _make(folder)
         probe = _beside(folder / "probe")
@@ -149,20 +149,20 @@ def _make(folder: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A name in the same folder that nothing has; the suffix stays, as it says what the file is."""
+    """Return an unused name in the same folder; the suffix stays, because it determines the format."""
     suffix = target.suffix if len(os.fsencode(target.suffix)) < 16 else ""
     stem = os.fsencode(target.name.removesuffix(suffix))[:_LONGEST_NAME].decode(errors="ignore")
     return target.with_name(f".{stem}.{secrets.token_hex(4)}.part{suffix}")
 
 
 def _identities(path: Path) -> set[_Identity]:
-    """What tells whether two paths are one file: the file itself where there is one, else its name without links."""
+    """Return the keys that identify a file: its path without links, and the file itself if it exists."""
     try:
         status = path.stat()
     except OSError:
         return {os.path.realpath(path)}
     except ValueError:
-        return set()  # no name of a file at all
+        return set()  # not a valid file name
     if not stat.S_ISREG(status.st_mode):
-        return set()  # a terminal or a pipe can be read and written, a folder is no file
+        return set()  # terminals and pipes can be read and written, and folders are not files
     return {os.path.realpath(path), (status.st_dev, status.st_ino)}

@@ -1,7 +1,7 @@
-"""How a command ends: a line for what has gone wrong, and the exit code that belongs to it; never a traceback.
+"""The end of a command: one line for an error, with its exit code, and never a traceback.
 
-Exit codes: 0 success; 1 local failure; 2 usage; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP; 141 nobody reads on. Commands that
-call a server have more of their own.
+Exit codes: 0 success; 1 local failure; 2 usage; 130 Ctrl-C; 143 SIGTERM; 129 SIGHUP; 141 the reader is gone. Commands
+that call a server have more of their own.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _DEBUG = "VEDETTE_TRACEBACK"
 
 
 class Ended(KeyboardInterrupt):
-    """A signal ends the command; the message, where there is one, says what is there so far."""
+    """A signal ends the command; the message, if any, says what was completed."""
 
     def __init__(self, message: str = "", number: int = signal.SIGINT) -> None:
         super().__init__(message)
@@ -35,12 +35,12 @@ class Ended(KeyboardInterrupt):
 
     @classmethod
     def by(cls, signalled: KeyboardInterrupt, message: str) -> "Ended":
-        """The same end, with what is to be said about it."""
+        """Return the same end with a message."""
         return cls(message, signalled.number if isinstance(signalled, Ended) else signal.SIGINT)
 
 
 class FailedError(Exception):
-    """What ends a command with one line; `status` is its exit code."""
+    """An error that ends a command with one line; `status` is its exit code."""
 
     def __init__(self, message: object, status: int = FAILURE) -> None:
         super().__init__(str(message))
@@ -48,34 +48,34 @@ class FailedError(Exception):
 
 
 class _NobodyReadsError(Exception):
-    """Whoever read what is printed has gone."""
+    """The reader of standard output is gone."""
 
 
 class _Orderly(click.Command):
-    """What ends in good order."""
+    """Command with orderly errors and exit codes."""
 
     def status(self, error: Exception) -> int | None:
-        """The exit code for an error of the program's own, which its text explains; None: it is no such error."""
+        """Return the exit code for an expected error, whose text is the message; None for other errors."""
         return error.status if isinstance(error, FailedError) else None
 
     def say(self, message: object) -> None:
-        """One line to whoever called."""
-        with contextlib.suppress(OSError):  # nobody is there to be told
+        """Print one line to stderr."""
+        with contextlib.suppress(OSError):  # nobody is reading
             click.echo(f"{self.name}: {text.line(message)}", err=True)
 
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401  click's own signature
-        """Read the command line, and show the help if it is asked for."""
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401  click's signature
+        """Parse the command line, and show the help if requested."""
         with self._ended():
             return super().make_context(*args, **extra)
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's own signature
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's signature
         """Run a command."""
         with self._ended():
             return super().invoke(ctx)
 
     @contextlib.contextmanager
     def _ended(self) -> Iterator[None]:
-        """Tell of what ends a command by signals before click does, which has its own words for that."""
+        """Report signals before click does in its own words."""
         try:
             yield
         except KeyboardInterrupt as error:
@@ -88,10 +88,10 @@ class _Orderly(click.Command):
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's own signature
-        **extra: Any,  # noqa: ANN401  click's own signature
-    ) -> Any:  # noqa: ANN401  click's own signature
-        """Run the program, and end the process."""
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  click's signature
+        **extra: Any,  # noqa: ANN401  click's signature
+    ) -> Any:  # noqa: ANN401  click's signature
+        """Run the program, and exit the process."""
         del prog_name
         if not standalone_mode:
             return super().main(args, self.name, complete_var, standalone_mode=False, **extra)
@@ -117,7 +117,7 @@ class _Orderly(click.Command):
     def _run(self, args: Sequence[str] | None, complete_var: str | None, extra: dict[str, Any]) -> int:
         try:
             status = super().main(args, self.name, complete_var, standalone_mode=False, **extra)
-        except SystemExit as ended:  # a command that knows how it ends
+        except SystemExit as ended:  # a command with its own exit code
             status = ended.code
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
@@ -127,7 +127,7 @@ class _Orderly(click.Command):
             case NoArgsIsHelpError():
                 error.show()
                 return error.exit_code
-            case click.exceptions.Abort():  # how click tells of Ctrl-C
+            case click.exceptions.Abort():  # click's form of Ctrl-C
                 self.say("interrupted")
                 return _BY_SIGNAL + signal.SIGINT
             case click.UsageError():
@@ -153,7 +153,7 @@ class _Orderly(click.Command):
             case OSError():
                 return str(error)
             case MemoryError():
-                return "there is too little memory for it"
+                return "out of memory"
         if os.environ.get(_DEBUG):
             traceback.print_exception(error)
         return f"unexpected: {type(error).__name__}: {error} (a bug; {_DEBUG}=1 shows where)"
@@ -169,7 +169,7 @@ class _Orderly(click.Command):
 
 
 class Program(_Orderly, click.Group):
-    """Several commands that end in good order."""
+    """A group of commands with orderly errors and exit codes."""
 
 
 def fail(message: object, status: int = FAILURE) -> NoReturn:
@@ -179,7 +179,7 @@ def fail(message: object, status: int = FAILURE) -> NoReturn:
 
 @contextlib.contextmanager
 def _ending_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing half-written is left behind."""
+    """Let SIGTERM and SIGHUP end a command like Ctrl-C, so that nothing half-written remains."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -187,8 +187,8 @@ def _ending_by_signals() -> Iterator[None]:
     def end(number: int, _frame: types.FrameType | None) -> NoReturn:
         raise Ended(number=number)
 
-    def put(number: signal.Signals, handler: Any) -> Any:  # noqa: ANN401  as signal has it
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it, and shells for what runs beside them
+    def put(number: signal.Signals, handler: Any) -> Any:  # noqa: ANN401  the signal module's own
+        if signal.getsignal(number) is not signal.SIG_IGN:  # unless ignored, as under nohup and for background jobs
             return signal.signal(number, handler)
         return signal.SIG_IGN
 
@@ -202,12 +202,12 @@ def _ending_by_signals() -> Iterator[None]:
 
 
 def _prepare_streams() -> None:
-    """Have no letter fail to be printed, and no file that is opened later take the place of a closed stream."""
+    """Make every character printable, and keep files opened later from taking the place of a closed stream."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  until the process ends
     if sys.stderr is None:
@@ -218,7 +218,7 @@ def _prepare_streams() -> None:
 
 
 def _flush_or_forget() -> None:
-    """Leave nothing to be flushed when Python ends, which would complain in its own words."""
+    """Flush the streams, so that Python has nothing to complain about at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -226,8 +226,8 @@ def _flush_or_forget() -> None:
             _forget(stream)
 
 
-def _forget(*streams: Any) -> None:  # noqa: ANN401  whatever stands for a stream
-    """Have what a stream still holds go nowhere."""
+def _forget(*streams: Any) -> None:  # noqa: ANN401  any substitute for a stream
+    """Redirect what streams still hold to nowhere."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -236,5 +236,5 @@ def _forget(*streams: Any) -> None:  # noqa: ANN401  whatever stands for a strea
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error is of the place where files are written, and not of one file."""
+    """Return whether an error concerns the file system rather than a single file."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

@@ -1,4 +1,4 @@
-"""What a command shows of who calls, and by what it knows a server: files and variables, which `ps` does not show."""
+"""The credentials of a command, and those it expects of a server: files and variables, which `ps` does not show."""
 
 import os
 import ssl
@@ -11,19 +11,19 @@ import click
 
 from vedette_commands.program import fail
 
-_LARGEST = 8_192  # bytes of a file with a token
+_LARGEST = 8_192  # bytes of a token file
 _LARGEST_PEM = 4 * 2**20  # bytes; OpenSSL would read a device to its end
 _OPTIONS = {
-    "--token-file": ("VEDETTE_TOKEN_FILE", "A file with the token that says who calls.  [default: VEDETTE_TOKEN]"),
-    "--tls-ca": ("VEDETTE_TLS_CA", "Who vouches for the server, PEM: TLS is spoken."),
-    "--tls-cert": ("VEDETTE_TLS_CLIENT_CERT", "The caller's own certificate, PEM."),
+    "--token-file": ("VEDETTE_TOKEN_FILE", "File with the caller's token.  [default: VEDETTE_TOKEN]"),
+    "--tls-ca": ("VEDETTE_TLS_CA", "Authority for the server, PEM; enables TLS."),
+    "--tls-cert": ("VEDETTE_TLS_CLIENT_CERT", "Client certificate, PEM."),
     "--tls-key": ("VEDETTE_TLS_CLIENT_KEY", "Its key, PEM."),
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the options and the environment say."""
+    """The credentials from options and environment."""
 
     token: str | None = field(default=None, repr=False)
     ca: Path | None = None
@@ -31,7 +31,7 @@ class Shown:
     key: Path | None = None
 
     def context(self) -> ssl.SSLContext | None:
-        """The same for Python's own clients; None: nothing is said of TLS. Ends the command for files that are none."""
+        """Return a context for Python's own clients; None without TLS options. Invalid files end the command."""
         if not (self.ca or self.cert):
             return None
         try:
@@ -59,23 +59,23 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def current() -> Shown:
-    """What is shown by the command that runs."""
+    """Return the credentials of the current command."""
     file, ca, cert, key = (click.get_current_context().meta[name] for name in _OPTIONS)
     for path in (ca, cert, key):
         if path and path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST_PEM):
-            fail(f"{path} is no file in PEM")
+            fail(f"{path} is not a PEM file")
     return Shown(_read(file) if file else os.environ.get("VEDETTE_TOKEN") or None, ca, cert, key)
 
 
 def _read(path: Path) -> str:
-    """The token that a file holds."""
+    """Read the token in a file."""
     try:
         with path.open("rb") as file:
             token = file.read(_LARGEST + 1).decode("ascii").strip()
     except UnicodeDecodeError:
         token = ""
     if not token or len(token) > _LARGEST:
-        fail(f"{path} holds no token")
+        fail(f"{path} contains no token")
     return token
 
 

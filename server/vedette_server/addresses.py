@@ -1,4 +1,4 @@
-"""Where the server listens: HOST:PORT or a Unix socket, read so that gRPC has nothing to guess about."""
+"""Listening addresses, HOST:PORT or a Unix socket, parsed so strictly that gRPC has nothing to guess."""
 
 import ipaddress
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 _LARGEST_PORT = 65535
-_LONGEST_SOCKET = 107  # bytes of a Unix socket's path, on Linux
+_LONGEST_SOCKET = 107  # bytes of a Unix socket's path on Linux
 _HOST = re.compile(
     r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?", re.IGNORECASE
 )
@@ -16,13 +16,13 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 @dataclass(frozen=True)
 class Tcp:
-    """An interface and a port; port 0 is any that is free."""
+    """An interface and a port; port 0 means any free port."""
 
     host: str  # without brackets
     port: int
 
     def __str__(self) -> str:
-        """HOST:PORT."""
+        """Format as HOST:PORT."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -33,25 +33,25 @@ class Unix:
     path: str
 
     def __str__(self) -> str:
-        """unix:PATH."""
+        """Format as unix:PATH."""
         return f"unix:{self.path}"
 
 
 def tcp(text: str) -> Tcp:
-    """Read HOST:PORT. Raises `ValueError`."""
+    """Parse HOST:PORT. Raises `ValueError`."""
     _check_letters(text)
     if text.lower().startswith("unix:"):
-        _refuse(text, "HTTP is served at HOST:PORT alone")
+        _refuse(text, "HTTP requires HOST:PORT")
     scheme, found, _rest = text.partition("://")
     if found:
-        _refuse(text, f"{scheme}:// is for those who call; it takes HOST:PORT")
+        _refuse(text, f"{scheme}:// is for clients; use HOST:PORT")
     if "/" in text or "@" in text:
-        _refuse(text, "it takes HOST:PORT and nothing else")
+        _refuse(text, "use only HOST:PORT")
     host, colon, port = text.rpartition(":")
     if not colon or (text.startswith("[") and text.endswith("]")):
         _refuse(text, "it has no port" if not text.isdecimal() else "it is a port without a host")
     if not host:
-        _refuse(text, f"it has no host: 127.0.0.1{text} is this machine alone, 0.0.0.0{text} all interfaces")
+        _refuse(text, f"it has no host: 127.0.0.1{text} is this machine only, 0.0.0.0{text} is all interfaces")
     if not (port.isascii() and port.isdecimal()):
         _refuse(text, f"its port {port!r} is not a number")
     if len(port) > len(str(_LARGEST_PORT)) or int(port) > _LARGEST_PORT:
@@ -60,7 +60,7 @@ def tcp(text: str) -> Tcp:
 
 
 def grpc(text: str) -> Tcp | Unix:
-    """Read HOST:PORT or unix:PATH. Raises `ValueError`."""
+    """Parse HOST:PORT or unix:PATH. Raises `ValueError`."""
     _check_letters(text)
     if not text.lower().startswith("unix:"):
         return tcp(text)
@@ -68,11 +68,11 @@ def grpc(text: str) -> Tcp | Unix:
     if path.startswith("//"):
         path = path[len("//") :]
         if not path.startswith("/"):
-            _refuse(text, "unix:// is followed by a path from the root, as in unix:///run/vedette.sock")
+            _refuse(text, "unix:// requires an absolute path, as in unix:///run/vedette.sock")
     if not path or path.endswith("/"):
-        _refuse(text, "it names no file")
+        _refuse(text, "it does not name a file")
     if (size := len(os.fsencode(path))) > _LONGEST_SOCKET:
-        _refuse(text, f"its path has {size} bytes, and a Unix socket's at most {_LONGEST_SOCKET}")
+        _refuse(text, f"its path has {size} bytes, but a Unix socket's may have at most {_LONGEST_SOCKET}")
     return Unix(path)
 
 
@@ -80,7 +80,7 @@ def _check_letters(text: str) -> None:
     if not text:
         _refuse(text, "it is empty")
     if any(letter.isspace() or not letter.isprintable() for letter in text):
-        _refuse(text, "it holds a space or a character that cannot be printed")
+        _refuse(text, "it contains a space or a non-printable character")
 
 
 def _host(text: str, host: str) -> str:
@@ -90,18 +90,18 @@ def _host(text: str, host: str) -> str:
         except ValueError:
             _refuse(text, f"{host[1:-1]!r} is not an IPv6 address")
     if ":" in host:
-        _refuse(text, "an IPv6 address stands in brackets, as in [::1]:8001")
-    if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):  # old rules take 127.1 for an address, and 8001
+        _refuse(text, "an IPv6 address needs brackets, as in [::1]:8001")
+    if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):  # legacy rules accept 127.1 and 8001 as addresses
         try:
             return str(ipaddress.IPv4Address(host))
         except ValueError:
             _refuse(text, f"{host!r} is not an IPv4 address")
     if not _HOST.fullmatch(host):
-        _refuse(text, f"{host!r} is not a host's name")
+        _refuse(text, f"{host!r} is not a host name")
     return host
 
 
 def _refuse(text: str, why: str) -> NoReturn:
     shown = text if len(text) <= 100 else f"{text[:99]}…"
-    msg = f"{shown!r} is not an address to listen at: {why}; such as 127.0.0.1:8001"
+    msg = f"{shown!r} is not an address to listen on: {why}; an example is 127.0.0.1:8001"
     raise ValueError(msg)

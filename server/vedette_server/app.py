@@ -1,4 +1,4 @@
-"""The server, composed: repository, engine, monitor, gRPC, HTTP; how it starts, serves, drains and stops."""
+"""The composition of the server from repository, engine, monitor, gRPC and HTTP, and its life cycle."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def _log_violations(found: Sequence[str]) -> None:
 
 
 class App:
-    """One server. `run` returns after it was told to stop and everything it admitted was answered."""
+    """One server. `run` returns after it was stopped and has answered everything that it admitted."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -58,13 +58,13 @@ class App:
         self._http = HttpServer(metrics, lambda: self._engine.ready, self._access)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
-        self._reread = asyncio.Event()  # the repository is to be read again
+        self._reread = asyncio.Event()  # set when the repository must be read again
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain, stop. A second signal ends the draining.
 
-        SIGHUP has the repository and the files about who may call read again; SIGQUIT has every process write its
-        stacks to stderr. Neither ends it.
+        SIGHUP reloads the repository and the access files; SIGQUIT makes every process dump its stacks to stderr.
+        Neither stops the server.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +78,7 @@ class App:
             await self._stop()
 
     def stop(self) -> None:
-        """Tell the server to stop; told again, it does not wait for what it admitted."""
+        """Stop the server; a second call stops it without waiting for admitted requests."""
         (self._forced if self._told_to_stop.is_set() else self._told_to_stop).set()
 
     def _reload(self) -> None:
@@ -101,7 +101,10 @@ class App:
         log.info("listening", grpc=listening, http=http)
 
     async def _until_told_to_stop(self) -> None:
-        """Follow the engine and the repository meanwhile; a bug in that ends the server rather than its vigilance."""
+        """Follow the engine and the repository until stopped.
+
+        A bug there ends the server rather than its supervision.
+        """
         followed = (
             self._follow(),
             self._engine.watch(),
@@ -118,9 +121,9 @@ class App:
             task.result()
 
     async def _poll(self, seconds: float | None) -> None:
-        """Load what is new in the repository, and unload what is no longer there once a newer version answers.
+        """Load new versions in the repository, and unload removed ones once a newer version answers.
 
-        It looks every so many seconds, None: never, and when it is told to.
+        It polls every `seconds` (None: never), and on request.
         """
         unloading: set[asyncio.Task[None]] = set()
         told = ""
@@ -132,7 +135,7 @@ class App:
                 await asyncio.to_thread(self._shelf.look)
                 told = ""
             except RepositoryError as error:
-                if str(error) != told:  # said once
+                if str(error) != told:  # logged once
                     log.error("repository_refused", error=str(error))  # noqa: TRY400  a reason, not a bug
                 told = str(error)
             self._engine.set_aside(self._shelf.refused)
@@ -141,7 +144,7 @@ class App:
                 task.add_done_callback(unloading.discard)
 
     async def _follow(self) -> None:
-        """Keep health checks in step with the engine."""
+        """Keep health checks in sync with the engine."""
         serving = False
         while True:
             await self._engine.changed.wait()
@@ -162,7 +165,7 @@ class App:
         log.info("stopped")
 
     async def _unless_forced(self, draining: Coroutine[object, object, bool]) -> bool:
-        """Wait for the drain, or for the second signal."""
+        """Wait for the drain, or for the second signal; return whether the drain completed."""
         drain = asyncio.ensure_future(draining)
         forced = asyncio.ensure_future(self._forced.wait())
         done, pending = await asyncio.wait({drain, forced}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,6 @@
-"""Infer the golden images of a model version now, and show what they give beside what they must give.
+"""Inference of a version's golden images on demand, with a comparison to the expected answers.
 
-A program of its own, like the importer: it runs the model, which the gateway never does.
+It is a separate program, like the importer, because it runs the model, which the gateway never does.
 """
 
 import io
@@ -34,13 +34,13 @@ from vedette_server.repository.golden import (
 )
 from vedette_server.repository.repository import ModelVersion, RepositoryError
 
-_BOX, _TINT = (255, 64, 160), 0.35  # a colour that pictures seldom have, and its share within a mask
-_LINE = 13  # pixels, of text
+_BOX, _TINT = (255, 64, 160), 0.35  # a colour that is rare in pictures, and its share within a mask
+_LINE = 13  # height of text, in pixels
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One golden image, what it gave now, and how that compares."""
+    """A golden image, its current answer, and their comparison."""
 
     golden: Golden
     answer: Answer
@@ -49,12 +49,12 @@ class Checked:
 
     @property
     def same(self) -> bool:
-        """Whether everything that was expected was seen, and nothing else."""
+        """True if all expected objects were found, and nothing else."""
         return difference(self.golden, self.answer, self.allowed) is None
 
     @property
     def relabelled(self) -> float | None:
-        """The share of the pixels whose class has changed; None: the model gives none."""
+        """The share of pixels whose class changed; None if the model has no pixel classes."""
         return relabelled(self.golden, self.answer)
 
 
@@ -73,13 +73,13 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
         except Refused as error:
             msg = f"{version.folder / 'golden' / golden.name} cannot be read: {error.reason}; import the model again"
             raise RepositoryError(msg) from error
-        except Exception as error:  # whatever a model raises
+        except Exception as error:  # a model may raise anything
             raise failure(error, golden.name) from error
         yield Checked(golden, answer, pairs(golden, answer), allowed)
 
 
 def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
-    """Print a table: one row for each object, and one for each picture that has and must have none."""
+    """Print a table with a row for each object, and one for each picture that is expected to be empty and is."""
     shown = text.table("picture", "class", "expected score", "seen score", "box differs by", "mask IoU", "verdict")
     for one in checked:
         for pair in one.pairs:
@@ -94,7 +94,7 @@ def show(checked: Sequence[Checked], class_names: Sequence[str]) -> None:
             verdict = f"{one.relabelled:.1%} of the pixels have another class" if wrong else "agrees"
             text.row(shown, one.golden.name, "every pixel", "", "", "", "", verdict)
         elif not one.pairs:
-            text.row(shown, one.golden.name, "", "", "", "", "", "agrees: nothing is there")
+            text.row(shown, one.golden.name, "", "", "", "", "", "agrees: empty")
     text.show(shown)
 
 
@@ -103,7 +103,7 @@ def _score(found: ExpectedObject | None) -> str:
 
 
 def record(checked: Checked, version: ModelVersion) -> dict[str, Any]:
-    """The same of one picture, as JSON can hold it."""
+    """Return one picture's comparison as data for JSON."""
     return {
         "picture": checked.golden.name,
         "model": version.name,
@@ -129,14 +129,14 @@ def _object(pair: Pair, allowed: Tolerance, class_names: Sequence[str]) -> dict[
 
 
 def _found(found: ExpectedObject | None) -> dict[str, Any] | None:
-    """Rounded as the client's commands print it."""
+    """Round as the client's commands do."""
     if found is None:
         return None
     return {"score": round(found.score, 6), "box": [round(edge, 3) for edge in found.box]}
 
 
 def drawn(checked: Checked, class_names: Sequence[str]) -> bytes:
-    """A PNG of the picture with what was expected (left) and what was seen (right)."""
+    """Draw the picture with the expected objects (left) and the detected ones (right), as PNG."""
     shown = picture(checked.golden.data)
     sides = (checked.golden.objects, describe(checked.answer.detections))
     sheet = Image.new("RGB", (2 * shown.width, shown.height))
@@ -148,7 +148,7 @@ def drawn(checked: Checked, class_names: Sequence[str]) -> bytes:
 
 
 def _drawn(shown: Image.Image, objects: Sequence[ExpectedObject], class_names: Sequence[str]) -> Image.Image:
-    """A copy of the picture with boxes, masks, class names and scores."""
+    """Return a copy of the picture with boxes, masks, class names and scores."""
     pixels = np.array(shown, np.float32)
     for item in objects:
         if item.mask is not None and runs.whole(item.mask.encode(), shown.height * shown.width):

@@ -34,14 +34,14 @@ from vedette_server.repository.repository import RepositoryError
 
 _WORDS = kinds.Words()
 _FILE = click.Path(path_type=Path)
-_MOST_COMMANDS = 3  # that are suggested
-_CHOOSING = ("--weights-key", "--strip-prefix")  # flags that each suggestion gives anew
+_MOST_COMMANDS = 3  # number of suggestions
+_CHOOSING = ("--weights-key", "--strip-prefix")  # flags replaced in each suggestion
 _LONGEST_WINDOW = 7 * 86_400.0  # seconds
 
 
 class _VedetteServer(Program):
     def status(self, error: Exception) -> int | None:
-        """What is wrong with a model is told by its error."""
+        """Return the exit status; errors about a model count as failures with a message."""
         return FAILURE if isinstance(error, LoadRefusedError | RepositoryError) else super().status(error)
 
 
@@ -52,34 +52,32 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--listen", metavar="HOST:PORT", help="Where gRPC is served; or unix:PATH.  [default: 127.0.0.1:8001]")
-@click.option("--http", metavar="HOST:PORT", help="Where metrics and health are served.  [default: 127.0.0.1:8002]")
+@click.option("--listen", metavar="HOST:PORT", help="Address for gRPC, or unix:PATH.  [default: 127.0.0.1:8001]")
+@click.option("--http", metavar="HOST:PORT", help="Address for metrics and health.  [default: 127.0.0.1:8002]")
 @click.option(
     "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
 )
 @click.option(
     "--plugin", "plugins", multiple=True, metavar="MODULE", type=kinds.Module(), help="A module that models may import."
 )
-@click.option("--workers", type=int, help="Worker processes for each model version.  [default: 1]")
-@click.option("--threads", type=int, help="Threads of each worker.  [default: the cores, shared out]")
-@click.option("--device", help="Where models run: cpu, or cuda:0,cuda:1.  [default: cpu]")
+@click.option("--workers", type=int, help="Worker processes per model version.  [default: 1]")
+@click.option("--threads", type=int, help="Threads per worker.  [default: an equal share of the cores]")
+@click.option("--device", help="Devices for models: cpu, or cuda:0,cuda:1.  [default: cpu]")
 @click.option(
-    "--poll-seconds", type=kinds.Number(), help="Look for new and removed versions this often.  [default: never]"
+    "--poll-seconds", type=kinds.Number(), help="Interval of scans for new and removed versions.  [default: never]"
 )
-@click.option(
-    "--log-format", type=click.Choice(["console", "json"]), help="How the log is written.  [default: console]"
-)
-@click.option("--tls-cert", type=_FILE, help="The server's certificates, PEM: gRPC and HTTP speak TLS.")
-@click.option("--tls-key", type=_FILE, help="Their key, PEM.")
-@click.option("--tls-client-ca", type=_FILE, help="Who calls shows a certificate of this authority's.")
-@click.option("--tokens", type=_FILE, help="Who calls shows a token of this file's, which `token` makes lines for.")
-@click.option("--jwks", metavar="FILE|URL", type=_WORDS, help="Who calls shows a JWT signed by a key that is there.")
-@click.option("--jwt-issuer", type=_WORDS, help="Who makes the JWTs.")
-@click.option("--jwt-audience", type=_WORDS, help="For whom they are made.")
-@click.option("--jwt-groups", metavar="CLAIM", type=_WORDS, help="Which of their claims has groups.  [default: none]")
-@click.option("--policy", type=_FILE, help="A TOML file that says who may do what.  [default: whoever is known, all]")
-@click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine whoever may call there.")
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and the other settings.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="Format of the log.  [default: console]")
+@click.option("--tls-cert", type=_FILE, help="The server's certificate chain, PEM; enables TLS for gRPC and HTTP.")
+@click.option("--tls-key", type=_FILE, help="Its key, PEM.")
+@click.option("--tls-client-ca", type=_FILE, help="Authority that verifies client certificates, PEM.")
+@click.option("--tokens", type=_FILE, help="File of accepted tokens, with lines made by `token`.")
+@click.option("--jwks", metavar="FILE|URL", type=_WORDS, help="Public keys that verify JWTs.")
+@click.option("--jwt-issuer", type=_WORDS, help="Issuer of the JWTs.")
+@click.option("--jwt-audience", type=_WORDS, help="Audience of the JWTs.")
+@click.option("--jwt-groups", metavar="CLAIM", type=_WORDS, help="Claim of the JWTs with groups.  [default: none]")
+@click.option("--policy", type=_FILE, help="TOML file of access rules.  [default: all for every known caller]")
+@click.option("--insecure", is_flag=True, default=None, help="Listen beyond this machine without access control.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with these and the other settings.")
 def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
     """Serve until SIGTERM or Ctrl-C."""
     chosen = _settings(flags, config)
@@ -100,16 +98,16 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
 @main.command()
 @click.argument("name")
 def token(name: str) -> None:
-    """Make a token for NAME: prints the line for the file of tokens, and the token, which is shown this once."""
+    """Make a token for NAME. Prints the line for the token file, then the token, which is not shown again."""
     if not tokens.is_name(name):
-        fail(f"nobody can be called {name!r}: a name has {tokens.RULE}", USAGE)
+        fail(f"{name!r} is not a valid name, which has {tokens.RULE}", USAGE)
     line, made = tokens.make(name)
     click.echo(f"{line}\n{made}")
-    main.say("the first line goes into the file of --tokens; the second is the token, kept nowhere else")
+    main.say("add the first line to the file of --tokens; the second is the token, which is stored nowhere")
 
 
 def _settings(flags: dict[str, Any], config: Path | None = None) -> settings.Settings:
-    """The settings with these flags; ends the program if they cannot be."""
+    """Load the settings with these flags; exit with a message if they are invalid."""
     try:
         return settings.load({name: value for name, value in flags.items() if value not in (None, ())}, config)
     except ValidationError as error:
@@ -133,29 +131,36 @@ def _names(text: str) -> list[str]:
 @click.argument("name")
 @click.option("--config", required=True, help="A Detectron2 config, or a path within its model zoo.")
 @click.option(
-    "--weights", required=True, type=click.Path(path_type=Path), help="A checkpoint: what it is, its bytes say."
+    "--weights",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A checkpoint, in any format; its content determines it.",
 )
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="The model repository to write to.")
-@click.option("--classes", type=_names, help="Class names, separated by commas.  [default: the config's dataset's]")
-@click.option("--stuff-classes", "stuff", type=_names, help="The same for the classes of stuff, of panoptic models.")
-@click.option("--keypoints", type=_names, help="The same for keypoints.")
-@click.option("--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures.")
 @click.option(
-    "--weights-key", metavar="PATH", help="The entry to take of a checkpoint with several, such as ema_state or a.b."
+    "--classes", type=_names, help="Class names, separated by commas.  [default: those of the config's dataset]"
+)
+@click.option("--stuff-classes", "stuff", type=_names, help="Likewise for stuff classes of panoptic models.")
+@click.option("--keypoints", type=_names, help="Likewise for keypoints.")
+@click.option(
+    "--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of golden images."
+)
+@click.option(
+    "--weights-key", metavar="PATH", help="Entry to use in a checkpoint with several, such as ema_state or a.b."
 )
 @click.option(
     "--strip-prefix",
     "strip_prefixes",
     multiple=True,
     metavar="PREFIX",
-    help="Take the tensors whose names begin so, without it, such as modelTeacher.; repeatable.",
+    help="Use tensors with this name prefix, and strip it, such as modelTeacher.; repeatable.",
 )
 @click.option(
     "--ignore-keys",
     multiple=True,
     type=_names,
     metavar="KEYS",
-    help="Leave these keys of the config out, separated by commas: none under MODEL or INPUT; repeatable.",
+    help="Config keys to drop, separated by commas; none under MODEL or INPUT; repeatable.",
 )
 @click.option(
     "--plugin",
@@ -163,9 +168,9 @@ def _names(text: str) -> list[str]:
     multiple=True,
     metavar="MODULE",
     type=kinds.Module(),
-    help="A module of the model's project, which is run.",
+    help="A module of the model's project, which will be run.",
 )
-@click.option("--run-config", is_flag=True, help="Run a config that is a program: a LazyConfig.")
+@click.option("--run-config", is_flag=True, help="Run a config that is a program (a LazyConfig).")
 def import_(
     name: str,
     repository: Path,
@@ -175,13 +180,13 @@ def import_(
 ) -> None:
     """Check a model and write it into a repository as the next version of NAME.
 
-    Nothing in it is run, but what --plugin and --run-config name.
+    Runs no code from it except what --plugin and --run-config name.
     """
     from vedette_server.importer import ModelSource, import_model  # imports torch, which serving must not
 
     if not is_model_name(name):
-        fail(f"a model cannot be called {name!r}: its name is one folder's, of {RULE}", USAGE)
-    warnings.simplefilter("ignore")  # other people's, about their own code
+        fail(f"a model cannot be called {name!r}: its name is a single folder of {RULE}", USAGE)
+    warnings.simplefilter("ignore")  # other projects' warnings about their own code
     source = ModelSource(**given, ignore_keys=[key for keys in ignore_keys for key in keys])
     try:
         folder = import_model(repository, name, source, golden, main.say)
@@ -190,11 +195,11 @@ def import_(
         fail("; or: ".join((f"{error}; try: {commands[0]}", *commands[1:])) if commands else error)
     click.echo(folder)
     if golden is None:
-        click.echo("vedette-server: without --golden, nothing proves at each start that the model still sees", err=True)
+        click.echo("vedette-server: without --golden, no start can verify that the model still works", err=True)
 
 
 def _again(arguments: Sequence[str], flags: Sequence[str]) -> str:
-    """The same command with other flags, to be pasted."""
+    """Return the same command with other flags, ready to paste."""
     kept, replaced = [], False
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -219,13 +224,13 @@ def _again(arguments: Sequence[str], flags: Sequence[str]) -> str:
     type=kinds.Module(),
     help="A module that the model may import.",
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs, as torch names it.")
-@click.option("--save", type=click.Path(path_type=Path), help="Save each picture, expected left, seen right, here.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--device", default="cpu", show_default=True, help="Device for the model, as named by torch.")
+@click.option("--save", type=click.Path(path_type=Path), help="Folder for comparisons: expected left, seen right.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def check_(name: str, number: int | None, device: str, save: Path | None, *, as_json: bool, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
-    """Infer the golden images of MODEL now, and show what was expected beside what is seen; exits with 1 if it differs.
+    """Infer the golden images of MODEL now, and compare the answers to the expected ones; exits with 1 if they differ.
 
-    The model runs in this process: no server is asked, and none is needed.
+    The model runs in this process: no server is needed.
     """
     from vedette_server import check  # imports torch, which serving must not
 
@@ -258,7 +263,7 @@ main.add_command(dashboards)
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, given: str) -> float:
-    """Seconds, of a number with a unit."""
+    """Convert a number with a unit to seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", given, re.ASCII)
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds <= _LONGEST_WINDOW:
@@ -297,15 +302,17 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str) 
     type=click.IntRange(limits.LEAST_WINDOWS, 100_000),
     default=24,
     show_default=True,
-    help="How many of them.",
+    help="Number of windows.",
 )
 @click.option(
-    "--by-hour", is_flag=True, help="Also how much is empty at each hour of the day (UTC) that has enough of its own."
+    "--by-hour",
+    is_flag=True,
+    help="Also capture the share of empty answers for each hour of the day (UTC) with enough data.",
 )
 @click.option(
-    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of pictures instead."
+    "--images", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Use a folder of pictures instead."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs for --images.")
+@click.option("--device", default="cpu", show_default=True, help="Device for the model with --images.")
 def baseline_(
     name: str,
     number: int | None,
@@ -318,9 +325,9 @@ def baseline_(
     by_hour: bool,
     **flags: Any,  # noqa: ANN401  click passes each option by its name
 ) -> None:
-    """Capture what the answers of MODEL look like while all is well, beside the version; servers notice it themselves.
+    """Capture statistics of MODEL's answers in a healthy period, beside the version; servers load them automatically.
 
-    Run it over a period that shows everything that is honest: of traffic, or of pictures in a folder.
+    Run it over a period that covers all normal situations, in live traffic or in a folder of pictures.
     """
     from vedette_server import baseline  # may load a model, which serving does not do
 
@@ -337,7 +344,7 @@ def baseline_(
 
 @main.command()
 def doctor() -> None:
-    """Check that everything the server needs is there; one line for each check, with its fix."""
+    """Check that everything the server needs is present; one line per check, with its fix."""
     healthy = True
     for check in checks():
         healthy &= check.passed

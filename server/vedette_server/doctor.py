@@ -1,6 +1,6 @@
-"""What the server needs of its surroundings, checked one by one for `vedette-server doctor`.
+"""Checks of the server's environment, for `vedette-server doctor`.
 
-torch and detectron2 are imported by name, in their checks alone: without them there is still a doctor.
+torch and detectron2 are imported by name, within their checks, so that the doctor works without them.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _INSTALL = "run `make demo` once, which installs everything, or see deploy/detec
 
 @dataclass(frozen=True)
 class Examination:
-    """What was looked at, what was seen, and what to do if that will not do."""
+    """The result of a check: what was seen, and a fix."""
 
     name: str
     passed: bool
@@ -26,23 +26,23 @@ class Examination:
 
 
 def checks() -> Iterator[Examination]:
-    """Make every check, in the order in which one depends on another."""
+    """Run every check, ordered by dependency."""
     for name, look, fix in (
         ("Python", _python, "use Python 3.11 or newer"),
         ("torch", _torch, _INSTALL),
         (
             "torchvision's operators",
             _torchvision,
-            "install the torchvision that belongs to this torch: 0.26.0 to 2.11.0",
+            "install the torchvision that matches this torch: 0.26.0 for 2.11.0",
         ),
         ("detectron2", _detectron2, _INSTALL),
         (
             "devices",
             _devices,
-            "name devices that torch sees with --device or VEDETTE_DEVICE, or install NVIDIA's driver",
+            "set --device or VEDETTE_DEVICE to devices that torch sees, or install NVIDIA's driver",
         ),
-        ("kernel", _kernel, "run on Linux 5.3 or newer: images travel in anonymous files, workers are held by pidfds"),
-        ("model repository", _repository, "see the README on the repository's layout, and VEDETTE_REPOSITORY"),
+        ("kernel", _kernel, "run on Linux 5.3 or newer: the server needs memfd_create and pidfds"),
+        ("model repository", _repository, "check VEDETTE_REPOSITORY, and the repository's layout in the README"),
     ):
         yield _check(name, look, fix)
 
@@ -50,7 +50,7 @@ def checks() -> Iterator[Examination]:
 def _check(name: str, look: Callable[[], str], fix: str) -> Examination:
     try:
         return Examination(name, passed=True, seen=look(), fix=fix)
-    except Exception as error:  # noqa: BLE001  whatever is wrong, it is to be shown
+    except Exception as error:  # noqa: BLE001  any error is shown
         return Examination(name, passed=False, seen=f"{type(error).__name__}: {error}", fix=fix)
 
 
@@ -77,7 +77,7 @@ def _detectron2() -> str:
 
 
 def _devices() -> str:
-    """Each of those that models are to run on, used once by an operator that a build for the CPU lacks."""
+    """Use each configured device once, with an operator that a CPU build lacks."""
     torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
     seen = []
     for device in settings.load({}).devices:

@@ -1,8 +1,8 @@
-"""Which VEDETTE_ variables are settings, which belong to others, and which are a mistake.
+"""Classification of VEDETTE_ variables as settings, as someone else's, or as mistakes.
 
-Kubernetes tells every pod of a namespace about each of its Services, in the manner of Docker's links: a Service named
-`vedette`, or `vedette-gpu`, brings variables that begin as ours do. They are told by their names and values together:
-VEDETTE_PORT=9000, which somebody means for a setting, is still an error.
+Kubernetes passes every pod of a namespace variables about each of its Services, like Docker's links. A Service named
+`vedette` or `vedette-gpu` creates variables with our prefix. They are recognised by name and value together, so
+VEDETTE_PORT=9000, which somebody means as a setting, is still an error.
 https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 
 PREFIX = "VEDETTE_"
 _CLIENTS = ("SERVER", "TOKEN", "TOKEN_FILE", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY")
-OTHERS = ("CONFIG", "TRACEBACK", *_CLIENTS)  # the commands'
+OTHERS = ("CONFIG", "TRACEBACK", *_CLIENTS)  # used by the commands
 _PORT = re.compile(r"[0-9]{1,5}")
 _SERVICE = r"VEDETTE(?:_[A-Z0-9_]+)?"
 _PROTOCOL = r"(?:TCP|UDP|SCTP)"
@@ -59,12 +59,12 @@ def _is_link(name: str, value: str) -> bool:
 
 
 def links(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables that tell of Kubernetes' Services, by their names and values."""
+    """Return the variables that describe Kubernetes Services, recognised by name and value."""
     return sorted(name for name, value in environment.items() if name.startswith(PREFIX) and _is_link(name, value))
 
 
 def unknown(settings: Collection[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The variables that look like ours and are neither settings nor anybody else's."""
+    """Return the variables with our prefix that are neither settings nor known otherwise."""
     known = {PREFIX + name.upper() for name in (*settings, *OTHERS)}
     ours = {name for name in environment if name.startswith(PREFIX)}
     return sorted(ours - known - set(links(environment)))

@@ -1,6 +1,6 @@
-"""Put a Detectron2 model into a repository: checked, with golden images, all or nothing.
+"""Import of a Detectron2 model into a repository: checked, with golden images, all or nothing.
 
-A program of its own, like a worker: it runs the model, which the gateway never does.
+It is a separate program, because it runs the model, which the gateway never does.
 """
 
 import os
@@ -36,23 +36,23 @@ from vedette_server.repository.pictures import gather
 from vedette_server.repository.pictures import read as read_pictures
 from vedette_server.repository.repository import RepositoryError
 
-_SCRATCH = ".import-"  # and the process's id; never taken for a version, whose name is a number
+_SCRATCH = ".import-"  # followed by the process id; never mistaken for a version, whose name is a number
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model as it is found: where it is, and what cannot be read from it."""
+    """A model before import: its files, and facts that they do not contain."""
 
-    config: str  # a file, or a path within the model zoo
+    config: str  # a file, or a path in the model zoo
     weights: Path
-    weights_key: str | None = None  # the path of the entry to take of a checkpoint that holds several
-    strip_prefixes: Sequence[str] = ()  # what the names of its tensors begin with; others are left out
-    classes: Sequence[str] | None = None  # None: the names of the dataset that the config was trained on
+    weights_key: str | None = None  # path of the entry to use in a checkpoint with several
+    strip_prefixes: Sequence[str] = ()  # prefixes of its tensors' names; others are dropped
+    classes: Sequence[str] | None = None  # None: the names of the config's dataset
     stuff: Sequence[str] | None = None
     keypoints: Sequence[str] | None = None
-    plugins: Sequence[str] = ()  # modules of its project
-    run_config: bool = False  # whether a config that is a program may be run
-    ignore_keys: Sequence[str] = ()  # keys of the config to leave out
+    plugins: Sequence[str] = ()  # modules of the model's project
+    run_config: bool = False  # allow running a config that is a program
+    ignore_keys: Sequence[str] = ()  # keys of the config to drop
 
 
 def import_model(
@@ -62,10 +62,10 @@ def import_model(
     golden: Path | None = None,
     tell: Callable[[str], object] = lambda _note: None,
 ) -> Path:
-    """Import a config and a checkpoint as the next version of the model `name`; returns the version's folder.
+    """Import a config and a checkpoint as the next version of the model `name`; return the version's folder.
 
-    `golden` is a folder of pictures whose answers are stored; `tell` is told what was decided on the way. Raises
-    `LoadRefusedError` for whatever is wrong with the model, `RepositoryError` for what is wrong with its model.toml.
+    `golden` is a folder of pictures whose answers are stored; `tell` receives notes on decisions. Raises
+    `LoadRefusedError` for any fault of the model, `RepositoryError` for a fault of its model.toml.
     """
     repository.check_name(name)
     folder = root / name
@@ -73,7 +73,7 @@ def import_model(
     config = resolve(source.config, source.plugins, run=source.run_config, ignore=source.ignore_keys)
     bounds.check(config)
     if architecture(config) in FAMILIES:
-        declared(config)  # what can be refused by the config alone is, before anything is built
+        declared(config)  # refuse on the config alone before building anything
     waivers = repository.read_settings(folder).waivers
     model = build(config, source.plugins, "cpu", _size(source.weights))
     tensors = read_weights(source.weights, model, source.weights_key, source.strip_prefixes, tell)
@@ -92,29 +92,29 @@ def import_model(
 
 
 def _size(weights: Path) -> int | None:
-    """The bytes of a checkpoint; None where there is none, or only the list of its parts."""
+    """Return the size of a checkpoint in bytes; None if it is missing, or only an index of parts."""
     return weights.stat().st_size if weights.is_file() and not weights.name.endswith(".json") else None
 
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """A model's folder, made where there is none; of what was made nothing is left if nothing goes in."""
+    """Create a model's folder if necessary, and remove it again if the import fails."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         for path in made:
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # someone else has put something there
                 path.rmdir()
         raise
 
 
 def _names(config: Mapping[str, Any], source: ModelSource, produced: Produced | None) -> Names:
-    """The names that were given, or those that Detectron2 itself knows for the config's datasets.
+    """Return the given names, or those that Detectron2 knows for the config's datasets.
 
-    The classes of a model that finds no objects are those of pixels. Where nobody names those of pixels, they are those
-    of objects, if there are as many.
+    For a model that finds no objects, the classes are those of pixels. If pixel classes have no names, the names of
+    objects apply if there are as many.
     """
     known = [MetadataCatalog.get(name) for name in datasets(config)]
     model = declared(config, produced)
@@ -147,19 +147,19 @@ def write_version(
     plugins: Sequence[str] = (),
     produced: Produced | None = None,
 ) -> Path:
-    """Write one version of a model and what its golden `pictures` give now; returns its folder.
+    """Write one version of a model with its current answers to the golden `pictures`; return its folder.
 
-    `pictures` are files by their names, or what gives them for the model's contract. The model's own model.toml, which
-    may set the threshold at which golden images are inferred, must be there already.
-    The version appears whole or not at all. Raises `FileExistsError` if there is one of that number,
-    `RepositoryError` or `LoadRefusedError` if it could not be served.
+    `pictures` maps names to files, or is a function that returns such a map for the model's contract. The model's own
+    model.toml, which may set the threshold for golden images, must exist already. The version appears completely or not
+    at all. Raises `FileExistsError` if the version exists, `RepositoryError` or `LoadRefusedError` if it cannot be
+    served.
     """
     target = model_folder / str(version)
     if target.exists():
-        msg = f"{target} exists: a version never changes, write the next one"
+        msg = f"{target} exists: versions never change, so write the next one"
         raise FileExistsError(msg)
     with _scratch(model_folder) as root:
-        shadow = root / model_folder.name  # a repository of one, so that it is read as it will be
+        shadow = root / model_folder.name  # a repository of one model, to read the version as a server will
         shadow.mkdir()
         if (model_folder / "model.toml").exists():
             shutil.copy(model_folder / "model.toml", shadow)
@@ -175,7 +175,7 @@ def write_version(
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder on the same disk that goes away; those that killed imports left behind go first."""
+    """Create a temporary folder on the same disk, after removing those that killed imports left behind."""
     for left in folder.glob(f"{_SCRATCH}*"):
         owner = left.name.removeprefix(_SCRATCH).partition("-")[0]
         if not Path(f"/proc/{owner}").exists():
@@ -205,10 +205,10 @@ def _infer(
 
 
 def _check_not_flat(seen: Sequence[Evidence], contract: InputContract) -> None:
-    """Refuse a head that is sure of no region of any golden image, as random ones are."""
+    """Refuse a head that is not confident in any region of any golden image, like a random one."""
     classes = len(contract.class_names)
     scored = [evidence.certainty for evidence in seen if evidence.scored]
     if scored and max(scored) < least_certainty(classes):
         best = max(evidence.best_score or 0.0 for evidence in seen)
-        told = f"of {classes} classes and the background the best has a mean share of {max(scored):.3f} at most"
+        told = f"the best of {classes} classes and the background has a mean share of at most {max(scored):.3f}"
         refuse(Check.SCORES_FLAT, f"{told}, and the best score is {best:.3f}", contract.waivers)

@@ -1,8 +1,8 @@
-"""The log: structured, on stderr, as JSON lines or for people.
+"""Structured logging to stderr, as JSON lines or for humans.
 
-Lines are written by a thread of their own: a standard error that nobody reads, that is closed or on a full disk,
-holds up no request. What cannot be written is dropped, and counted in the next line that can. Of each kind of line
-there are so many a second: the flood of one neither fills the disk nor drowns the others.
+A separate thread writes the lines, so that no request waits for a standard error that nobody reads, that is closed or
+on a full disk. Lines that cannot be written are dropped, and counted in the next line that can. Each kind of line has a
+limit per second, so that a flood of one kind neither fills the disk nor hides the others.
 """
 
 import atexit
@@ -19,24 +19,24 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict, Processor
 
-_MOST_LINES = 1_000  # that wait to be written
-_FLUSH_SECONDS = 1.0  # for what waits when the process ends
-MOST_OF_A_KIND = 200  # lines a second
+_MOST_LINES = 1_000  # waiting to be written
+_FLUSH_SECONDS = 1.0  # for waiting lines when the process ends
+MOST_OF_A_KIND = 200  # lines per second
 
 
 class Kinds:
-    """Counts lines by their kind: an event, or the library that speaks. A structlog processor."""
+    """Counter of lines by kind, an event or a library's logger. A structlog processor."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._second = 0.0  # when the one began that is counted
+        self._second = 0.0  # start of the second being counted
         self._lines: Counter[str] = Counter()  # in that second
-        self._untold: Counter[str] = Counter()  # lines that were suppressed, of which no line says so
+        self._untold: Counter[str] = Counter()  # suppressed lines not reported yet
         self._counting = threading.Lock()
-        self.suppressed = 0  # lines, ever
+        self.suppressed = 0  # lines in total
 
     def admit(self, kind: str) -> int | None:
-        """Whether a line may be written: how many of its kind were suppressed since the last, or None if it is, too."""
+        """Count a line; return the number suppressed since the last of its kind, or None to suppress it too."""
         with self._counting:
             if self._clock() >= self._second + 1:
                 self._second = self._clock()
@@ -49,7 +49,7 @@ class Kinds:
             return self._untold.pop(kind, 0)
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:  # noqa: ANN401  structlog's signature
-        """Let an event pass, with the number of those that did not. Raises `DropEvent`."""
+        """Pass an event on, with the number of suppressed ones. Raises `DropEvent`."""
         untold = self.admit(str(event.get("event")))
         if untold is None:
             raise structlog.DropEvent
@@ -59,9 +59,9 @@ class Kinds:
 
 
 class LineWriter(logging.Handler):
-    """Writes lines to a descriptor that may block or fail. A structlog logger and a logging handler.
+    """Writer of lines to a descriptor that may block or fail. A structlog logger and a logging handler.
 
-    It writes past Python's own buffers, whose locks a thread that blocks would hold when the process ends.
+    It bypasses Python's own buffers, whose locks a blocked thread would hold when the process ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -70,15 +70,15 @@ class LineWriter(logging.Handler):
         self.kinds = Kinds()
         self._lines: queue.Queue[str] = queue.Queue(_MOST_LINES)
         self._dropping = threading.Lock()
-        self._untold = 0  # lines that were dropped, of which no line says so
-        self.dropped = 0  # lines, ever
+        self._untold = 0  # dropped lines not reported yet
+        self.dropped = 0  # lines in total
         threading.Thread(target=self._write, name="log", daemon=True).start()
-        self._written = threading.Event()  # set while nothing waits
+        self._written = threading.Event()  # set while nothing is waiting
         self._written.set()
         atexit.register(self._written.wait, _FLUSH_SECONDS)
 
     def msg(self, line: str) -> None:
-        """Take a line; never waits."""
+        """Queue a line without blocking."""
         self._written.clear()
         try:
             self._lines.put_nowait(line)
@@ -88,7 +88,7 @@ class LineWriter(logging.Handler):
     log = debug = info = warn = warning = error = critical = exception = fatal = msg
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take what libraries log."""
+        """Queue a library's log record."""
         untold = self.kinds.admit(record.name)
         if untold is not None:
             self.msg(self.format(record) + (f" ({untold} lines suppressed before)" if untold else ""))
@@ -106,7 +106,7 @@ class LineWriter(logging.Handler):
             text = f"{line}\n{dropped} log lines were dropped\n" if dropped else f"{line}\n"
             try:
                 self._write_all(text.encode(errors="backslashreplace"))
-            except OSError:  # a full disk; a pipe that was closed
+            except OSError:  # a full disk or a closed pipe
                 self._drop(1, untold=dropped + 1)
             if self._lines.empty():
                 self._written.set()
@@ -116,21 +116,21 @@ class LineWriter(logging.Handler):
             data = data[os.write(self._descriptor, data) :]
 
 
-_writers: list[LineWriter] = []  # one, once the log is set up
+_writers: list[LineWriter] = []  # at most one, once logging is configured
 
 
 def dropped() -> int:
-    """How many lines could not be written so far."""
+    """Return the number of lines that could not be written so far."""
     return sum(writer.dropped for writer in _writers)
 
 
 def suppressed() -> int:
-    """How many lines were not written because there were too many of their kind."""
+    """Return the number of lines suppressed by the limit per kind so far."""
     return sum(writer.kinds.suppressed for writer in _writers)
 
 
 def configure(log_format: Literal["console", "json"]) -> None:
-    """Set the process's log up, once."""
+    """Configure the process's logging, once."""
     writer = LineWriter(sys.stderr.fileno())
     shared: list[Processor] = [
         writer.kinds,
@@ -141,7 +141,10 @@ def configure(log_format: Literal["console", "json"]) -> None:
     if log_format == "json":
         shared += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        colours, plain = sys.stderr.isatty(), structlog.dev.plain_traceback  # others print local variables: images
+        colours, plain = (
+            sys.stderr.isatty(),
+            structlog.dev.plain_traceback,
+        )  # others print local variables: images
         shared.append(structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=plain))
     _writers.append(writer)
     logging.basicConfig(handlers=[writer], level=logging.WARNING)

@@ -145,7 +145,7 @@ def test_doctor_uses_each_device_that_models_are_to_run_on(monkeypatch: pytest.M
     (("--listen", "8001"), 2, "a port without a host"),
     (("--workers", "0"), 2, "workers"),
     (("--config", "no/such.toml"), 2, "no such file"),
-    (("--repository", "no/such/folder"), 1, "is no folder"),
+    (("--repository", "no/such/folder"), 1, "is not a folder"),
 ])  # fmt: skip
 def test_the_server_says_what_is_wrong_with_its_flags(flags: tuple[str, ...], status: int, said: str) -> None:
     ran = run("serve", *flags, command="vedette-server")

@@ -71,14 +71,14 @@ def test_patterns_are_understood_and_names_are_taken_as_they_are(drawn: list[Pat
     ]
     ran = detect("b*.png", "a1.png", "--json")
     assert (ran.returncode, images(ran)) == (1, ["a1.png"])
-    assert ran.stderr == b"vedette: b*.png: no file is called so, and none matches\n"
+    assert ran.stderr == b"vedette: b*.png: no file has this name or matches it\n"
 
 
 def test_a_folder_without_pictures_is_told(here: Path) -> None:
     (here / "none").mkdir()
     ran = detect("none")
     assert (ran.returncode, ran.stdout) == (1, b"")
-    assert ran.stderr.startswith(b"vedette: none: no pictures are there (.avif, ")
+    assert ran.stderr.startswith(b"vedette: none: it contains no pictures (.avif, ")
 
 
 def test_standard_input_is_a_picture(here: Path, drawn: list[Path]) -> None:
@@ -200,7 +200,7 @@ def test_a_server_that_is_gone_is_told_once(drawn: list[Path]) -> None:
     assert (ran.returncode, ran.stdout) == (64 + 14, b"")
     (line,) = ran.stderr.decode().splitlines()
     assert line.startswith("vedette: no server answers at 127.0.0.1:9 ")
-    assert line.endswith(" (the other 1499 of 1500 pictures are left out)")
+    assert line.endswith(" (the other 1499 of 1500 pictures are skipped)")
     assert time.monotonic() - started < 20
 
 
@@ -218,7 +218,7 @@ def test_a_server_that_goes_meanwhile_is_told_once(drawn: list[Path]) -> None:
     assert process.returncode == 64 + 14, err
     (line,) = err.decode().splitlines()
     left = 300 - 1 - len(out.splitlines()) - 1
-    assert line.endswith(f"(the other {left} of 300 pictures are left out)")
+    assert line.endswith(f"(the other {left} of 300 pictures are skipped)")
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_a_server_that_says_nothing_is_told_once(mute: str, drawn: list[Path]) -
     ran = detect(*drawn, *drawn, "--server", mute, "--timeout", "1")
     assert ran.returncode in (64 + 4, 64 + 14)
     (line,) = ran.stderr.decode().splitlines()
-    assert line.endswith("(the other 3 of 4 pictures are left out)")
+    assert line.endswith("(the other 3 of 4 pictures are skipped)")
 
 
 def test_what_cannot_be_asked_is_told_once(drawn: list[Path]) -> None:
@@ -254,7 +254,7 @@ def test_what_is_asked_wrongly_is_told_once(flags: tuple[str, ...], status: int,
     assert (ran.returncode, ran.stdout) == (status, b"")
     (line,) = ran.stderr.decode().splitlines()
     assert said in line
-    assert line.endswith("(the other 1 of 2 pictures are left out)")
+    assert line.endswith("(the other 1 of 2 pictures are skipped)")
 
 
 def test_what_is_asked_is_answered(drawn: list[Path]) -> None:

@@ -234,8 +234,8 @@ def test_a_silenced_source_is_shown_by_a_frame_with_its_diagnosis(dom: Dom) -> N
         assert picture.width == 4 * 320
         assert picture.height < 320 + 60, "one row"
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 1_000
-    assert "Red and blue are exchanged" in (image["alt"] or "")
-    assert f"{HOSTILE}: Red and blue are exchanged" in dom.text
+    assert "Red and blue are swapped" in (image["alt"] or "")
+    assert f"{HOSTILE}: Red and blue are swapped" in dom.text
     assert f"{DARK}: The server keeps no frame of it" in dom.text, "what is black needs no diagnosis"
 
 
@@ -434,7 +434,7 @@ SUSPECTED = 'vedette_suspected_cause{stream="",cause="IMAGE_ROTATED"} 1'
     ((*answers(100, 81, "BELOW_THRESHOLD"),), "silenced", "BELOW_THRESHOLD"),
     ((*answers(20, 20, "BELOW_THRESHOLD"), USUAL), "ok", "fewer than 30 are not judged"),
     ((*answers(100, 60, "OF_A_NEWER_RELEASE"), USUAL), "silenced", "mostly because of OF_A_NEWER_RELEASE."),
-    (("vedette_golden_failing{} 1", *answers(100, 5)), "silenced", "no longer answers its golden images"),
+    (("vedette_golden_failing{} 1", *answers(100, 5)), "silenced", "answers to its golden images differ"),
     ((SUSPECTED, *answers(100, 5)), "silenced", "IMAGE_ROTATED: The"),
     ((*answers(100, 90, "IMAGE_BLACK", "a"), *answers(900, 9, stream="b")), "attention", "“a” is silenced. 90.0 %"),
     ((*answers(900, 890, "IMAGE_BLACK", "a"), *answers(100, 9, stream="b")), "silenced", "IMAGE_BLACK"),

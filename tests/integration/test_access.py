@@ -575,9 +575,9 @@ def test_the_environment_says_it_too(models: Models, office: Office, monkeypatch
 
 @pytest.mark.parametrize(("given", "said"), [
     ({"ca": "no/such/file"}, "ca: 'no/such/file' cannot be read"),
-    ({"ca": "tests/authority.py"}, "holds no certificates"),
-    ({"cert": "x"}, "belong together"),
-    ({"cert": "tests/authority.py", "key": "tests/authority.py"}, "no certificate and its key"),
+    ({"ca": "tests/authority.py"}, "contains no PEM certificates"),
+    ({"cert": "x"}, "requires its key"),
+    ({"cert": "tests/authority.py", "key": "tests/authority.py"}, "not a certificate and its"),
     ({"ca": 7}, "path of a PEM file"),
 ])  # fmt: skip
 def test_files_that_are_none_are_named_at_once(given: Any, said: str) -> None:
@@ -589,7 +589,7 @@ def test_tls_and_its_absence_are_told_apart(models: Models, office: Office, tmp_
     other = Authority(tmp_path / "other")
     with models.behind(office.sources) as at, models.behind(AccessSources()) as plain:
         for address, tls, said in (
-            (at.address, other.tls(), "does not prove to be that server"),
+            (at.address, other.tls(), "cannot be verified"),
             (plain.address, office.authority.tls(), "does not speak TLS"),
         ):
             with Client(address, tls=tls, timeout=10) as client, pytest.raises(Exception, match=said):

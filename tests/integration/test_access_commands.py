@@ -177,14 +177,14 @@ def test_a_token_is_not_sent_where_others_could_read_it() -> None:
 
 
 @pytest.mark.parametrize(("flags", "status", "said"), [
-    (("--listen", "0.0.0.0:0"), 2, "0.0.0.0:0 can be reached from other machines, without TLS (--tls-cert"),
+    (("--listen", "0.0.0.0:0"), 2, "0.0.0.0:0 can be reached from other machines without TLS (--tls-cert"),
     (("--http", "[::]:0"), 2, "[::]:0 can be reached"),
     (("--listen", "0.0.0.0:0", "--insecure", "--repository", "no/such"), 1, "no/such"),
-    (("--tls-cert", "x"), 2, "tls_cert is of no use without tls_key"),
-    (("--tls-cert", "x", "--tls-key", "x"), 1, "x: there is no such file"),
+    (("--tls-cert", "x"), 2, "tls_cert requires tls_key"),
+    (("--tls-cert", "x", "--tls-key", "x"), 1, "x does not exist"),
     (("--tokens", "Makefile"), 1, "Makefile, line 3 is not NAME sha256:HASH"),
     (("--policy", "Makefile"), 1, "Makefile is not TOML"),
-    (("--jwks", "Makefile"), 2, "jwks is of no use without jwt_issuer"),
+    (("--jwks", "Makefile"), 2, "jwks requires jwt_issuer"),
     (("--jwks", "Makefile", "--jwt-issuer", "i", "--jwt-audience", "a"), 1, "Makefile is not a JWKS"),
 ])  # fmt: skip
 def test_what_does_not_start_says_why_in_a_line(flags: tuple[str, ...], status: int, said: str) -> None:

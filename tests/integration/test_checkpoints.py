@@ -224,7 +224,7 @@ def test_what_detectron2_would_take_is_taken_and_the_rest_is_told(
     assert torch.equal(read[next(iter(state))], state[next(iter(state))])
     (note,) = told
     assert "under 'model.', as Detectron2 would" in note
-    assert "to be chosen by --weights-key ema_state" in note
+    assert "choose with --weights-key ema_state" in note
 
 
 SETS: dict[str, tuple[Callable[[State], Any], list[dict[str, Any]]]] = {
@@ -372,8 +372,8 @@ NOT_ONE: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (text(""), "empty: it has no bytes"),
     "zeros": (binary(bytes(5000)), "zeros"),
     "a TorchScript archive": (torchscript, "TorchScript.*state_dict"),
-    "a zip archive": (zipped, r"torch did not write: it holds model_final\.pth.*unpack"),
-    "a checkpoint, zipped by hand": (packed_again, "packed again"),
+    "a zip archive": (zipped, r"not written by torch, with model_final\.pth.*unpack"),
+    "a checkpoint, zipped by hand": (packed_again, "repacked"),
     "arrays of NumPy": (numpys, "NumPy arrays"),
     "one array": (numpy, "one NumPy array"),
     "an ONNX model": (binary(b"\x08\x07\x12\x07pytorch\x1a\x052.1.0"), "ONNX"),
@@ -382,15 +382,15 @@ NOT_ONE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a gzip": (binary(b"\x1f\x8b\x08" + bytes(50)), "gzip.*unpack"),
     "a tar": (binary(bytes(257) + b"ustar" + bytes(300)), "tar archive"),
     "cut off": (cut, "its end is missing: it has .* bytes"),
-    "cut off, old": (cut_old, "cut off"),
+    "cut off, old": (cut_old, "is truncated"),
     "with a flipped bit": (flipped, "CRC"),
-    "half a pickle": (binary(pickle.dumps({"a": [1, 2, 3]})[:-4]), "no whole pickle"),
+    "half a pickle": (binary(pickle.dumps({"a": [1, 2, 3]})[:-4]), "not a complete pickle"),
     "half of safetensors": (binary((2000).to_bytes(8, "little") + b'{"a":' + bytes(3000)), "cannot be read"),
     "other bytes": (binary(b"\x13\xff" * 50), "it begins with the bytes 13 ff"),
     "a list": (lambda path: torch.save([1, 2, 3], path), "holds no tensors"),
-    "a folder": (lambda path: (path.mkdir(), (path / "model_final.pth").touch()), "folder, in which model_final.pth"),
+    "a folder": (lambda path: (path.mkdir(), (path / "model_final.pth").touch()), "folder with model_final.pth"),
     "a distributed checkpoint": (lambda path: (path.mkdir(), (path / ".metadata").touch()), "dcp_to_torch"),
-    "not there": (lambda _path: None, "not there"),
+    "not there": (lambda _path: None, "missing"),
 }
 
 
@@ -497,11 +497,11 @@ def test_containers_within_each_other_without_end_are_refused(small: nn.Module, 
     endless: dict[str, Any] = {}
     endless |= {"a": endless, "b": endless}
     pickled(4)(endless, tmp_path / "m.pkl")
-    with pytest.raises(LoadRefusedError, match=r"WEIGHTS_UNREADABLE: .*more than \d+ objects"):
+    with pytest.raises(LoadRefusedError, match=r"WEIGHTS_UNREADABLE: .*more than \d+ nested objects"):
         read_weights(tmp_path / "m.pkl", small)
     deep: Any = ()
     for _ in range(400):
         deep = (deep, deep)
     pickled(4)({"a": deep}, tmp_path / "m.pkl")
-    with pytest.raises(LoadRefusedError, match=r"WEIGHTS_UNREADABLE: .*more than \d+ objects"):
+    with pytest.raises(LoadRefusedError, match=r"WEIGHTS_UNREADABLE: .*more than \d+ nested objects"):
         read_weights(tmp_path / "m.pkl", small)

@@ -264,18 +264,18 @@ class TestUnixSockets:
     def test_the_place_of_another_server_is_not_taken(self, tmp_path: Path) -> None:
         path = tmp_path / "vedette.sock"
         with running.server("--listen", f"unix:{path}", "--threads", "1", serving=False) as server:
-            assert _refused(f"unix:{path}") == f"cannot listen on unix:{path}: another server does"
+            assert _refused(f"unix:{path}") == f"cannot listen on unix:{path}: another server listens on it"
             with Client(server.address) as client:
                 client.healthy()
 
     def test_what_is_no_socket_is_let_be(self, tmp_path: Path) -> None:
         path = tmp_path / "weights"
         path.write_text("precious")
-        assert _refused(f"unix:{path}").endswith("what is there is not a socket, and is let be")
+        assert _refused(f"unix:{path}").endswith("the file is not a socket, and is left alone")
         assert path.read_text() == "precious"
 
     def test_a_folder_that_is_not_there_is_named(self, tmp_path: Path) -> None:
-        assert _refused(f"unix:{tmp_path}/no/v.sock").endswith(f"there is no folder {tmp_path}/no")
+        assert _refused(f"unix:{tmp_path}/no/v.sock").endswith(f"the folder {tmp_path}/no does not exist")
 
 
 def _refused(listen: str) -> str:

@@ -64,7 +64,7 @@ def test_the_injected_mistake_is_named_first(client: Client, silenced: UInt8Arra
     assert found.cause is not None
     assert found.cause == found.candidates[0]
     assert (found.cause.mistake, found.cause.code) == ("CHANNELS_SWAPPED", "CHANNELS_SWAPPED")
-    assert found.summary.startswith("Red and blue are exchanged")
+    assert found.summary.startswith("Red and blue are swapped")
     assert found.summary.endswith(found.cause.remedy)
     assert found.cause.detections > found.detections
     helping = [one.helps for one in found.candidates]
@@ -90,7 +90,7 @@ def test_where_nothing_helps_that_is_said(client: Client) -> None:
     found = client.diagnose(black, pixel_format="BGR8")
     assert found.cause is None
     assert found.findings[0].code == "IMAGE_BLACK"
-    assert "nothing that was tried helps" in found.summary
+    assert "none of the attempts helps" in found.summary
     assert found.summary.startswith("The image is black")
 
 
@@ -127,7 +127,7 @@ def test_the_command_prints_the_likeliest_cause_first(
     with Image.open(tmp_path / "out" / "street-diagnosis.png") as sheet:
         assert sheet.format == "PNG"
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert shown.startswith("Red and blue are exchanged")
+    assert shown.startswith("Red and blue are swapped")
     assert re.search(r"channels swapped.*yes", shown)
 
 

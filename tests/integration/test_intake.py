@@ -125,7 +125,7 @@ async def test_a_message_that_does_not_arrive_is_given_up() -> None:
         for sent in (b"", raw_http2.message(b"x" * 99, 100)):
             trailers = await asyncio.to_thread(ended, address, sent)
             assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
-            assert "had not arrived whole after 0.3 seconds" in trailers["grpc-message"]
+            assert "had not arrived completely after 0.3 seconds" in trailers["grpc-message"]
     assert REFUSED == [Reason.REQUEST_STALLED] * 2
 
 

@@ -217,7 +217,7 @@ def test_evidence_says_what_it_cannot_see(server: running.Server) -> None:
     assert within.empty is not None
     assert behind.empty.best_score == pytest.approx(everything.scores[0])
     assert behind.empty.counts.candidates == behind.empty.suppressed == len(everything)
-    told = "no view before the model's own threshold"
+    told = "below the model's own threshold are invisible"
     assert (told in behind.findings[-1].evidence) == (behind.findings[-1].code == "QUIET_SCENE")
     assert all(told not in finding.evidence for finding in within.findings)
     assert diagnosis.candidates
@@ -330,15 +330,15 @@ def odd(
 
 
 @pytest.mark.parametrize(("returns", "check", "said"), [
-    ("a dictionary", Check.OUTPUT_UNSERVABLE, "returns a dict of one picture, not a list"),
+    ("a dictionary", Check.OUTPUT_UNSERVABLE, "returns a dict for one picture, not a list"),
     ("other keys", Check.OUTPUT_UNSERVABLE, "returns pred_logits, pred_boxes: none of instances"),
     ("no scores", Check.OUTPUT_UNSERVABLE, "have no scores, only pred_boxes, pred_classes"),
     ("no classes", Check.OUTPUT_UNSERVABLE, "have no pred_classes"),
     ("no boxes", Check.OUTPUT_UNSERVABLE, "neither pred_boxes nor pred_masks"),
-    ("the resized size", Check.OUTPUT_UNSERVABLE, "of an image of 241x352, and 240x352 was asked for"),
-    ("another class", Check.OUTPUT_UNSERVABLE, "objects of class 7, and 2 names"),
+    ("the resized size", Check.OUTPUT_UNSERVABLE, "for an image of 241x352, but 240x352"),
+    ("another class", Check.OUTPUT_UNSERVABLE, "objects of class 7, but has 2 names"),
     ("masks of their boxes", Check.OUTPUT_UNSERVABLE, "pred_masks have the shape"),
-    ("no number", Check.OUTPUT_NOT_FINITE, "of a picture of 352 x 240 pixels, model gives values that are not finite"),
+    ("no number", Check.OUTPUT_NOT_FINITE, "of a picture of 352 x 240 pixels, model produces non-finite values"),
     ("nothing at all", Check.INFERENCE_FAILS, "ZeroDivisionError: division by zero"),
 ])  # fmt: skip
 def test_what_cannot_be_served_is_refused_at_import(returns: str, check: Check, said: str, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_where_detectron2_fails_of_it_the_error_says_which_stage(family: str, st
     network = broken(family, parameter, where=slice(None))
     with pytest.raises(AssertionError) as caught:
         infer(predictor(family, copy.deepcopy(network)), Asked())
-    assert caught.value.__notes__ == [f"The first stage that gave values that are not finite: {stage}"]
+    assert caught.value.__notes__ == [f"The first stage with non-finite values: {stage}"]
     with pytest.raises(AssertionError):
         infer(predictor(family, network, observe=False), Asked())
 

@@ -56,7 +56,7 @@ def test_more_classes_than_a_map_holds_are_refused() -> None:
     cfg = config("panoptic_fpn")
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 65_537
     names = Names(CLASSES, tuple(str(number) for number in range(65_537)))
-    with pytest.raises(LoadRefusedError, match="65537, and a class map holds 65536") as caught:
+    with pytest.raises(LoadRefusedError, match="65537, but a class map holds at most 65536") as caught:
         derive(plain(cfg), names, source_digest="")
     assert caught.value.check is Check.CONFIG_UNSERVABLE
 

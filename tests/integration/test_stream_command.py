@@ -176,8 +176,8 @@ def test_frames_that_fail_fail_the_command(stream: Stream, server: Answering, tm
     (("--save", "folder/../plain.mp4"), "this run reads it"),
     (("--jsonl", "plain.mp4"), "this run reads it"),
     (("--jsonl", "new.mkv", "--save", "new.mkv"), "this run already writes it"),
-    (("--save", "folder"), "a video's name ends in .mp4, .m4v, .mov, .mkv, .ts or .webm"),
-    (("--save", "saved.gif"), "cannot write saved.gif: a video's name ends in .mp4, "),
+    (("--save", "folder"), "a video's name must end in .mp4, .m4v, .mov, .mkv, .ts or .webm"),
+    (("--save", "saved.gif"), "cannot write saved.gif: a video's name must end in .mp4, "),
     (("--save", "folder.mp4"), "cannot write folder.mp4: it is a folder"),
     (("--save", "plain.mp4/saved.mp4"), "plain.mp4 is not a folder"),
     (("--jsonl", "folder"), "cannot write folder: it is a folder"),
@@ -278,7 +278,7 @@ def test_a_camera_that_is_lost_is_said_and_results_are_kept(stream: Stream, tmp_
     with cameras.jpegs(frames=5) as camera:
         ran = stream(camera.url, "--reconnect", "0", "--jsonl", "lines.jsonl", "--save", "saved.mp4")
     assert ran.status == 1
-    assert re.search(r"has dropped \(Input/output error\) and is given up after 0 s", ran.lines[-1])
+    assert re.search(r"dropped \(Input/output error\), and could not be reopened within 0 s", ran.lines[-1])
     answered = [one for one in records(tmp_path / "lines.jsonl") if "detections" in one]
     assert len(videos.frames(tmp_path / "saved.mp4")) == len(answered) > 0
 

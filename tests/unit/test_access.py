@@ -36,10 +36,10 @@ RSA = {"kty": "RSA", "kid": "a", "e": "AQAB", "n": base64.urlsafe_b64encode(b"\x
     (f"gate {HASH.upper()}", "line 1 is not"),
     (f"a b {HASH}", "line 1 is not"),
     (f"{'n' * 65} {HASH}", "line 1 is not"),
-    (f"one {HASH}\ntwo {HASH}", "the token of two is that of one as well"),
+    (f"one {HASH}\ntwo {HASH}", "two has the same token as one"),
     (b"\xff\xfe", "is not UTF-8"),
     (b"x" * (5 * 2**20), "larger than"),
-    (None, "there is no such file"),
+    (None, "does not exist"),
 ])  # fmt: skip
 def test_a_file_of_tokens_that_is_none(tmp_path: Path, written: str | bytes | None, said: str) -> None:
     path = tmp_path / "tokens"
@@ -64,9 +64,9 @@ def test_a_token_is_known_by_the_line_that_was_made_for_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(("written", "said"), [
     ("[[rules]", "is not TOML"),
     ("", "rules: Field required"),
-    ('rules = [{who = ["alice"], may = []}]', "'alice' is nobody: write one of token:NAME"),
-    ('rules = [{who = ["group:ops"], may = []}]', "there is no group ops"),
-    ('[groups]\nops = ["group:ops"]\n[[rules]]\nwho = ["*"]\nmay = []', "'group:ops' is nobody"),
+    ('rules = [{who = ["alice"], may = []}]', "'alice' is not a caller: write one of token:NAME"),
+    ('rules = [{who = ["group:ops"], may = []}]', "does not define ops"),
+    ('[groups]\nops = ["group:ops"]\n[[rules]]\nwho = ["*"]\nmay = []', "'group:ops' is not a caller"),
     ('rules = [{who = ["*"], may = ["fly"]}]', "rules.0.may.0: Input should be 'detect'"),
     ('rules = [{who = ["*"], may = [], modles = []}]', "rules.0.modles: Extra inputs"),
     ('rules = [{who = ["*"], may = [], rate = 0}]', "rules.0.rate: Input should be greater than 0"),
@@ -98,10 +98,10 @@ def test_the_policy_of_the_page_is_one(tmp_path: Path) -> None:
     ("[", "is not a JWKS"),
     ("[" * 100_000, "is not a JWKS"),
     ([], "is not a JWKS"),
-    ([{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}], "key 1 is of no asymmetric kind"),
-    ([{"kty": ["EC"]}], "key 1 is of no asymmetric kind"),
-    ([7], "key 1 is of no asymmetric kind"),
-    ([{**RSA, "kid": ["a"]}], "key 1 has an id that is no text"),
+    ([{"kty": "oct", "k": "c2VjcmV0", "kid": "a"}], "key 1 is not asymmetric"),
+    ([{"kty": ["EC"]}], "key 1 is not asymmetric"),
+    ([7], "key 1 is not asymmetric"),
+    ([{**RSA, "kid": ["a"]}], "key 1 has an id that is not text"),
     ([{**RSA, "d": "AQAB"}], "key 1 is a private key"),
     ([{**RSA, "alg": "HS256"}], "key 1 is for 'HS256'"),
     ([RSA], "key 1 has 1016 bits"),
@@ -120,7 +120,7 @@ def test_keys_have_ids_of_their_own(tmp_path: Path) -> None:
     nameless = {name: value for name, value in key.items() if name != "kid"}
     for keys in ([key, key], [key, nameless]):
         issuer.path.write_text(json.dumps({"keys": keys}))
-        with pytest.raises(AccessError, match="key 2 has no id of its own"):
+        with pytest.raises(AccessError, match="key 2 has no unique id"):
             jwts.read(issuer.path, "issuer", "audience")
 
 
@@ -134,13 +134,13 @@ def test_a_pair_that_is_none(tmp_path: Path) -> None:
     )
     for cert, key, said in (
         (good.cert, wrong.key, "KEY_VALUES_MISMATCH"),
-        (good.key, good.key, "are no certificate and its key"),
+        (good.key, good.key, "are not a certificate and its key"),
         (good.cert, tmp_path, "is not a file"),
         (good.cert, encrypted, "is encrypted"),
     ):
         with pytest.raises(AccessError, match=said):
             read_certificates(cert, key, None)
-    with pytest.raises(AccessError, match="no certificates of an authority"):
+    with pytest.raises(AccessError, match="no CA certificates"):
         read_certificates(good.cert, good.key, good.key)
     assert b"PRIVATE" not in repr(read_certificates(good.cert, good.key, authority.path)).encode()
 
@@ -258,7 +258,7 @@ def test_groups_that_are_none_are_refused(tmp_path: Path, claim: Any) -> None:
 def test_a_policy_with_groups_that_no_claim_has_is_refused(tmp_path: Path) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
     (tmp_path / "policy.toml").write_text(GROUPED)
-    with pytest.raises(AccessError, match="name it with --jwt-groups"):
+    with pytest.raises(AccessError, match="name one with --jwt-groups"):
         Access(AccessSources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "", tmp_path / "policy.toml"))
 
 

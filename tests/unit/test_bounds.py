@@ -35,7 +35,7 @@ def test_numbers_beyond_their_bounds_are_refused(what: str) -> None:
 
 
 def test_the_refusal_says_which_number_its_bounds_and_why() -> None:
-    with pytest.raises(LoadRefusedError, match=r"INPUT.MIN_SIZE_TEST is 20000; it is to be 0 to 4096: larger shortest"):
+    with pytest.raises(LoadRefusedError, match=r"INPUT.MIN_SIZE_TEST is 20000; it must be 0 to 4096: larger shortest"):
         bounds.check(BEYOND["too large"])
 
 

@@ -53,7 +53,7 @@ def test_a_path_and_bytes_are_sent_as_they_are(tmp_path: Path) -> None:
     (PIXELS, "bgr", "pixel_format='bgr'"),
     (PIXELS.astype(np.float32) / 255, "RGB8", "float32"),
     (PIXELS[:, :, 0], "RGB8", r"\(4, 5\)"),
-    (b"file", "RGB8", "says itself"),
+    (b"file", "RGB8", "own declaration"),
     ("no/such/file", None, "No such file"),
     (7, None, "cannot send a int"),
 ])  # fmt: skip

@@ -53,7 +53,7 @@ def test_what_an_option_takes_is_what_it_says() -> None:
     (OSError(28, "No space left on device"), 1, "cannot write: No space left on device"),
     (OSError(2, "No such file or directory", "a\x1bb"), 1, r"a\x1bb: No such file or directory"),
     (OSError("cannot listen"), 1, "cannot listen"),
-    (MemoryError(), 1, "there is too little memory for it"),
+    (MemoryError(), 1, "out of memory"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (KeyError("x"), 1, "unexpected: KeyError: 'x' (a bug; VEDETTE_TRACEBACK=1 shows where)"),
     (click.UsageError("a\nb"), 2, "a b (see 'it fail --help')"),

@@ -23,8 +23,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file elsewhere": (lambda path: path.symlink_to("/etc/hostname"), "leads out of"),
     "a file above": (lambda path: path.symlink_to("../above"), "leads out of"),
     "a link to itself": (lambda path: path.symlink_to(path.name), "is a link that leads to itself"),
-    "a sparse file": (lambda path: [path.touch(), os.truncate(path, 50 * 10**9)], "has 50000000000 bytes, and 10 is"),
-    "one byte too many": (lambda path: path.write_bytes(bytes(11)), "has 11 bytes, and 10 is the most"),
+    "a sparse file": (
+        lambda path: [path.touch(), os.truncate(path, 50 * 10**9)],
+        "has 50000000000 bytes, but the limit",
+    ),
+    "one byte too many": (
+        lambda path: path.write_bytes(bytes(11)),
+        "has 11 bytes, but the limit for such a file is 10",
+    ),
 }
 
 

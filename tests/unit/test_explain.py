@@ -138,9 +138,7 @@ def test_stages_tell(code: str) -> None:
 
 def test_the_stage_is_named() -> None:
     (finding,) = explain(answer(**EVIDENCE["NON_FINITE_VALUES"]), CONTRACT, Context())
-    assert finding.evidence == (
-        "roi_heads.box_head gave values that are not finite; dropped: 50 by roi_heads.box_predictor"
-    )
+    assert finding.evidence == "roi_heads.box_head produced non-finite values; dropped: 50 by roi_heads.box_predictor"
 
 
 def test_a_weak_candidate_accuses_nobody() -> None:
@@ -148,7 +146,7 @@ def test_a_weak_candidate_accuses_nobody() -> None:
     weak = answer(suppressed=3, best_scores=np.array([0.4, 0.1], np.float32))
     (finding,) = explain(weak, CONTRACT, Context())
     assert finding.code is Code.QUIET_SCENE
-    assert finding.evidence == "the best candidate of all is a 0.400; 3 lie below the threshold"
+    assert finding.evidence == "the best candidate is a 0.400; 3 are below the threshold"
 
 
 def test_what_is_known_of_the_source_and_the_model_tells_also_where_something_was_found() -> None:
@@ -237,8 +235,8 @@ def test_what_gains_is_ranked_first_and_summed_up() -> None:
     assert rank(sent, tried, [])[0].mistake is Mistake.UNIT_RANGE
     told = summary(Diagnosis(sent, rank(sent, tried, [swapped]), (swapped,)), CONTRACT)
     assert told == (
-        "Red and blue are exchanged: RGB was sent as BGR, or the reverse. As sent, the image gives 0 detections above "
-        "0.5 (best a 0.02); with red and blue exchanged, it gives 2 detections above 0.5 (best a 0.02). "
+        "Red and blue are swapped: RGB was sent as BGR, or vice versa. As sent, the image yields 0 detections above "
+        "0.5 (best a 0.02); with red and blue swapped, it yields 2 detections above 0.5 (best a 0.02). "
         + FINDINGS[Code.CHANNELS_SWAPPED].remedy
     )
 
@@ -247,12 +245,12 @@ def test_what_does_not_help_is_said_honestly() -> None:
     sent, tried = candidate(Mistake.NONE), (candidate(Mistake.MIRRORED, 0.55),)
     quiet = find(Code.QUIET_SCENE, Confidence.LIKELY, "")
     black = find(Code.IMAGE_BLACK, Confidence.CERTAIN, "all of it")
-    assert "nothing that was tried helps: either nothing is there" in summary(
+    assert "none of the attempts helps: either the scene is empty" in summary(
         Diagnosis(sent, tried, (quiet,)), CONTRACT
     )
     assert summary(Diagnosis(sent, tried, (black,)), CONTRACT).startswith("The image is black")
     found = Diagnosis(candidate(Mistake.NONE, 0.9), tried, ())
-    assert summary(found, CONTRACT).endswith("nothing that was tried gives convincingly more.")
+    assert summary(found, CONTRACT).endswith("none of the attempts yields convincingly more.")
     assert found.cause is None
 
 

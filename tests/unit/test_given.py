@@ -201,9 +201,9 @@ def test_a_view_of_many_items_is_as_long_as_its_bytes_in_a_message() -> None:
 
 
 RAW: dict[str, tuple[Raw, str, str]] = {
-    "one byte less": (Raw(RGB.tobytes()[:-1], "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "143 bytes.*are 144"),
+    "one byte less": (Raw(RGB.tobytes()[:-1], "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "143 bytes.*need 144"),
     "another format": (Raw(RGB, "RGBA8", HEIGHT, WIDTH, drop_alpha=True), "RAW_LENGTH_MISMATCH", "192"),
-    "64 bits": (Raw(RGB.astype(np.int64), "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "8 bits"),
+    "64 bits": (Raw(RGB.astype(np.int64), "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "8-bit"),
     "nothing": (Raw(b"", "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "0 bytes"),
     "no rows": (Raw(b"", "RGB8", 0, WIDTH), "SIZE_INVALID", "height is 0"),
     "less than no columns": (Raw(b"", "RGB8", HEIGHT, -1), "SIZE_INVALID", "width is -1"),
@@ -211,9 +211,9 @@ RAW: dict[str, tuple[Raw, str, str]] = {
     "alpha": (Raw(bytes(192), "BGRA8", HEIGHT, WIDTH), "ALPHA_NOT_DROPPED", "drop_alpha"),
     "no matrix": (Raw(bytes(72), "NV12", HEIGHT, WIDTH, yuv_range="FULL"), "YUV_UNDECLARED", "yuv_matrix"),
     "no range": (Raw(bytes(72), "I420", HEIGHT, WIDTH, yuv_matrix="BT601"), "YUV_UNDECLARED", "yuv_range"),
-    "a matrix too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_matrix="BT601"), "YUV_UNDECLARED", "no other"),
-    "a range too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_range="FULL"), "YUV_UNDECLARED", "no other"),
-    "objects": (Raw(np.array([None] * 18), "RGB8", HEIGHT, WIDTH), "", "objects are none"),
+    "a matrix too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_matrix="BT601"), "YUV_UNDECLARED", "only NV12 and I420"),
+    "a range too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_range="FULL"), "YUV_UNDECLARED", "only NV12 and I420"),
+    "objects": (Raw(np.array([None] * 18), "RGB8", HEIGHT, WIDTH), "", "not of objects"),
     "dates": (Raw(np.zeros(18, "M8[s]"), "RGB8", HEIGHT, WIDTH), "", "data is"),
     "torch's": (Raw(torch.from_numpy(RGB), "RGB8", HEIGHT, WIDTH), "", r"numpy\(\)"),  # type: ignore[arg-type]
     "text": (Raw("x" * 144, "RGB8", HEIGHT, WIDTH), "", "data is"),  # type: ignore[arg-type]
@@ -313,8 +313,8 @@ def test_a_file_is_read_whatever_says_where_it_is(tmp_path: Path) -> None:
         (tmp_path, "Is a directory"),
         (f"{path}\udcfe", "No such file"),
         ("a\0b", "null"),
-        ("", "not an empty one"),
-        (memoryview(RGB), "pixels go into Raw"),
+        ("", "a non-empty path"),
+        (memoryview(RGB), "use Raw for pixels"),
     ):
         with pytest.raises(LocalError, match=said) as caught:
             message(given, Beside())
@@ -388,20 +388,20 @@ BEYOND: dict[str, tuple[Any, Beside, dict[str, Any], str, str]] = {
         Beside("BGR8"),
         {},
         "IMAGE_TOO_MANY_BYTES",
-        f"{NOISE.size} bytes, and .* as a PNG; at most 2097152",
+        f"{NOISE.size} bytes, and .* as a PNG; the limit is 2097152",
     ),
-    "a file": (NOISE.tobytes(), Beside(), {}, "IMAGE_TOO_MANY_BYTES", f"{NOISE.size} bytes; at most 2097152"),
+    "a file": (NOISE.tobytes(), Beside(), {}, "IMAGE_TOO_MANY_BYTES", f"{NOISE.size} bytes; the limit is 2097152"),
     "video": (
         Raw(bytes(1080 * 1440 * 3 // 2), "NV12", 1080, 1440, yuv_matrix="BT709", yuv_range="FULL"),
         Beside(),
         {},
         "IMAGE_TOO_MANY_BYTES",
-        "2332800 bytes; at most 2097152",
+        "2332800 bytes; the limit is 2097152",
     ),
     "floats": (Tensor(COLOURS / 255, "RGB", "HWC", "0-1"), Beside(), {}, "IMAGE_TOO_MANY_BYTES", "18662400 bytes"),
-    "no files": (COLOURS, Beside("RGB8"), {"inputs": ("RGB8",)}, "IMAGE_TOO_MANY_BYTES", "4665600 bytes; at most"),
+    "no files": (COLOURS, Beside("RGB8"), {"inputs": ("RGB8",)}, "IMAGE_TOO_MANY_BYTES", "4665600 bytes; the limit"),
     "too many pixels": (COLOURS, Beside("RGB8"), {"max_pixels": 10**6}, "IMAGE_TOO_LARGE", "1440 x 1080.*1000000 in"),
-    "too long an edge": (COLOURS, Beside("RGB8"), {"max_edge": 1400}, "IMAGE_TOO_LARGE", "1400 an edge"),
+    "too long an edge": (COLOURS, Beside("RGB8"), {"max_edge": 1400}, "IMAGE_TOO_LARGE", "1400 per edge"),
     "too many pixels of Pillow's": (Image.new("1", (9000, 4000)), Beside(), {}, "IMAGE_TOO_LARGE", "9000 x 4000"),
     "too many that are one": (
         np.broadcast_to(RGB[:1, :1], (9**6, 9**6, 3)),

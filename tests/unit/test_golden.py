@@ -62,11 +62,11 @@ def test_objects_that_change_places_in_the_order_of_scores_are_still_paired() ->
 @pytest.mark.parametrize(("seen", "said"), [
     ((), "class 0 at (5.0, 5.0, 15.0, 15.0) is missing"),
     ((expected(1, 0.9, LEFT, LEFT),), "class 0 at (5.0, 5.0, 15.0, 15.0) is missing"),
-    ((expected(0, 0.9, LEFT, LEFT), expected(0, 0.6, RIGHT, RIGHT)), "class 0 at (30.0, 5.0, 40.0, 15.0) is not exp"),
+    ((expected(0, 0.9, LEFT, LEFT), expected(0, 0.6, RIGHT, RIGHT)), "class 0 at (30.0, 5.0, 40.0, 15.0) is unexp"),
     ((expected(0, 0.898, LEFT, LEFT),), "class 0 scores 0.8980, not 0.9000"),
     ((expected(0, 0.9, (5.0, 5.0, 15.0, 15.6), LEFT),), "class 0 lies at (5.0, 5.0, 15.0, 15.6)"),
     ((expected(0, 0.9, RIGHT, RIGHT),), "class 0 lies at (30.0, 5.0, 40.0, 15.0)"),
-    ((expected(0, 0.9, LEFT, RIGHT),), "mask of class 0 at (5.0, 5.0, 15.0, 15.0) is another (IoU 0.00)"),
+    ((expected(0, 0.9, LEFT, RIGHT),), "mask of class 0 at (5.0, 5.0, 15.0, 15.0) differs (IoU 0.00)"),
     ((expected(0, 0.9, LEFT),), "mask of class 0"),
 ])  # fmt: skip
 def test_a_difference_says_what_was_seen_and_what_was_expected(seen: tuple[ExpectedObject, ...], said: str) -> None:
@@ -133,5 +133,5 @@ def test_classes_without_a_name_agree_by_their_number() -> None:
 
 
 def test_a_precision_without_a_tolerance_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no tolerance is known for the precision 'half'"):
+    with pytest.raises(ValueError, match="no tolerance is defined for the precision 'half'"):
         tolerance("half")

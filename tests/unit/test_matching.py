@@ -77,7 +77,7 @@ def test_masks_count_only_where_both_have_one() -> None:
 
 def test_an_object_at_the_very_threshold_may_be_found_by_one_alone() -> None:
     compared = compare([found(0.5004, LEFT)], [], 0.5)
-    assert compared.verdict == "the same (1 only local, at the very threshold)"
+    assert compared.verdict == "the same (1 only local, right at the threshold)"
     assert not compare([found(0.5004, LEFT)], [], 0.3).same
 
 

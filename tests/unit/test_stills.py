@@ -199,8 +199,8 @@ SIGNED, REAL = 9, 11  # kinds of values
 OTHERS = {
     "a width of its own for whoever looks": (again(other(), 256, 4, 1), "its tag 256 twice"),
     "a second width that is signed": (again(other(), 256, SIGNED, 60_000), "its tag 256 twice"),
-    "a width that is signed": (of_another_kind(other(), 256, SIGNED), "not as whole numbers"),
-    "a compression that is no number": (of_another_kind(other(), 259, REAL), "not as whole numbers"),
+    "a width that is signed": (of_another_kind(other(), 256, SIGNED), "not as integers"),
+    "a compression that is no number": (of_another_kind(other(), 259, REAL), "not as integers"),
     "L*a*b*": (other(t262=8), "CIE L\\*a\\*b\\*"),
     "YCbCr": (other(t262=6), "YCbCr"),
     "a mask": (other(t262=4), "mask"),
@@ -217,7 +217,7 @@ OTHERS = {
     "four bits of colour": (other(t258=(4, 4, 4)), "4 bits"),
     "a camera's": (other(t50706=1), "DNG"),
     "a palette of 8 bits": (other(t262=3, t277=1, t258=8, t320=(7,) * 768), "colour map"),
-    "strips that are missing": (other(t278=7), "1 parts, where 9"),
+    "strips that are missing": (other(t278=7), "1 parts, but the picture needs 9"),
     "huge tiles": (other(t322=60_000, t323=60_000), "60000 x 60000"),
     "tiles of nothing": (other(t322=0, t323=16), "0 x 16"),
 }

@@ -42,7 +42,7 @@ def test_runs_of_a_mask_are_taken_and_those_of_another_size_are_not(number: int)
     assert runs.whole(counts, mask.size)
     for size in (mask.size - 1, mask.size + 1):
         assert not runs.whole(counts, size)
-    with pytest.raises(InternalError, match="no mask of"):
+    with pytest.raises(InternalError, match="not a mask of"):
         Mask(mask.shape[0] + 1, mask.shape[1], counts=counts).coco()
 
 
@@ -50,7 +50,7 @@ def test_runs_of_a_mask_are_taken_and_those_of_another_size_are_not(number: int)
 def test_runs_that_are_none_are_refused(name: str) -> None:
     mask = Mask(HEIGHT, WIDTH, counts=NONE[name])
     for look in (mask.decode, mask.coco, mask.record):
-        with pytest.raises(InternalError, match="what gave it is no Vedette server"):
+        with pytest.raises(InternalError, match="the server is not a Vedette server"):
             look()
     assert not runs.whole(NONE[name], HEIGHT * WIDTH)
 

@@ -1,1 +1,1 @@
-"""Who calls, and what they may: certificates, tokens, JWTs, the policy. Knows nothing of gRPC and HTTP."""
+"""Authentication and authorisation: certificates, tokens, JWTs, the policy. Knows nothing of gRPC or HTTP."""

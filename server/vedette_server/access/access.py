@@ -1,4 +1,4 @@
-"""The one place of decisions: who a caller is, and whether it may do what it asks. gRPC and HTTP both ask here."""
+"""The single place of access decisions, for gRPC and HTTP: who a caller is, and what it may do."""
 
 import asyncio
 import functools
@@ -18,85 +18,85 @@ from vedette_server.access.limits import Quotas
 from vedette_server.access.policy import ANONYMOUS, JWT_GROUP, Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
 
-_DOTS = 2  # in a JWT, and in no token of ours
-_REVOKED = "it is unknown, or was revoked"
+_DOTS = 2  # in a JWT; our own tokens have none
+_REVOKED = "it is unknown or was revoked"
 
 
 @dataclass(frozen=True)
 class AccessSources:
-    """The files that say who may call. Without any, everybody may do everything."""
+    """The files that define who may call. Without any, everyone may do everything."""
 
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens: Path | None = None
-    jwks: Path | str | None = None  # a file, or an address
+    jwks: Path | str | None = None  # a file or a URL
     jwt_issuer: str = ""
     jwt_audience: str = ""
-    jwt_groups: str = ""  # the claim that has a caller's groups; empty: none has
+    jwt_groups: str = ""  # claim with a caller's groups; empty: no groups
     policy: Path | None = None
 
     @property
     def identities(self) -> bool:
-        """Whether callers can show who they are."""
+        """True if callers can prove their identity."""
         return any((self.tls_client_ca, self.tokens, self.jwks))
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a call shows."""
+    """The credentials that a call presents."""
 
-    authorization: tuple[str, ...] = field(default=(), repr=False)  # the header's values
-    certificate: bytes | None = None  # that was verified, as PEM or DER
-    host: str = ""  # it comes from, for telling those apart that show nothing
+    authorization: tuple[str, ...] = field(default=(), repr=False)  # values of the header
+    certificate: bytes | None = None  # verified certificate, as PEM or DER
+    host: str = ""  # origin, which tells anonymous callers apart
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls."""
+    """An authenticated or anonymous caller."""
 
-    name: str  # as the policy has it
+    name: str  # as in the policy
     host: str = ""
-    groups: tuple[str, ...] = ()  # of its JWT, likewise
+    groups: tuple[str, ...] = ()  # from its JWT, as in the policy
 
     @property
     def known(self) -> bool:
-        """Whether it has shown who it is."""
+        """True if it has proved its identity."""
         return self.name != ANONYMOUS
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that rules may call it."""
+        """All names by which rules may refer to it."""
         return (self.name, *self.groups)
 
     @property
     def key(self) -> str:
-        """By what its limits are counted."""
+        """The key by which its limits are counted."""
         return self.name if self.known else f"{ANONYMOUS} {self.host}"
 
 
 class Call:
-    """One call that is under way. Its limits are those of the policy of its beginning."""
+    """A call in flight, under the policy and limits in force when it began."""
 
     def __init__(self, caller: Caller, verb: Verb, by: Policy, limits: Quotas, *, identities: bool) -> None:
         self.caller = caller
-        self._model: str | None = None  # that it was admitted about
+        self._model: str | None = None  # for which it was admitted
         self._verb = verb
         self._policy = by
         self._limits = limits
         self._identities = identities
-        self._stream: Rule | None = None  # under which it is counted as an open stream
+        self._stream: Rule | None = None  # under which it counts as an open stream
 
     def may(self, model: str) -> bool:
-        """Whether it may be about a model."""
+        """Return whether it may concern `model`."""
         return self._policy.rule(self.caller.names, self._verb, model) is not None
 
     def check(self) -> None:
-        """Raise `Refused` where it may be about no model at all: CREDENTIALS_MISSING, NOT_PERMITTED."""
+        """Raise `Refused` if it may concern no model at all: CREDENTIALS_MISSING, NOT_PERMITTED."""
         self._rule(None)
 
     def admit(self, model: str | None = None) -> None:
-        """Count it, if it may be about that model. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED."""
+        """Admit and count it, if it may concern `model`. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED."""
         rule, caller, self._model = self._rule(model), self.caller, model
         self._limits.request(caller.name, caller.key, rule)
         if self._verb is Verb.STREAM:
@@ -104,16 +104,15 @@ class Call:
             self._stream = rule
 
     def check_under(self, now: Policy) -> None:
-        """The same by the policy of now, and about what it was admitted about."""
+        """Check it again under the current policy, for the model for which it was admitted."""
         self._policy = now
         self._rule(self._model)
 
     def choose(self, name: str, served: Sequence[str], aside: Sequence[str] = ()) -> str:
-        """Admit it about the model that is meant: without a name, the only one that it may be about.
+        """Admit it for the intended model: without a name, the only one that it may concern.
 
-        `aside` are those that are known and cannot be served, of which the engine says more.
-
-        Raises `Refused`: also MODEL_NAME_MISSING, MODEL_NOT_FOUND, which name no model that it may not be about.
+        `aside` are known models that cannot be served; the engine reports them. Raises `Refused`: also
+        MODEL_NAME_MISSING, MODEL_NOT_FOUND, whose messages list only models that it may concern.
         """
         visible = [one for one in served if self.may(one)]
         if not name and len(visible) == 1:
@@ -135,17 +134,17 @@ class Call:
         raise Refused(Reason.NOT_PERMITTED, who=self.caller.name, verb=self._verb, what=what)
 
     def close(self) -> None:
-        """It has ended."""
+        """End the call, and with it its share of the limits."""
         if self._stream is not None:
             self._limits.close(self.caller.key, self._stream)
             self._stream = None
 
 
 class Access:
-    """Tells who calls and begins their calls. What the files say is looked up at each."""
+    """Authenticates callers and begins their calls. Changed files take effect at the next call."""
 
     def __init__(self, sources: AccessSources | None = None, told: Told = lambda _file, _taken: None) -> None:
-        """Read the files; raises `AccessError`. `told` hears when one was read again."""
+        """Read the files. Raises `AccessError`. `told` is called whenever one is reloaded."""
         given = sources or AccessSources()
         self._identities = given.identities
         self._limits = Quotas()
@@ -168,32 +167,32 @@ class Access:
 
     @property
     def _kept(self) -> "Mapping[str, Kept[Any] | Fetched]":
-        """Everything that is kept, by what the log and the metrics call it."""
+        """All reloadable sources, by their names in log and metrics."""
         kept = {"tls": self.certificates, "tokens": self._tokens, "jwks": self._issuer, "policy": self._policy}
         return {kind: one for kind, one in kept.items() if one is not None}
 
     @property
     def stale(self) -> Mapping[str, bool]:
-        """Whether what was there before holds on, since what is there now cannot be read; of each kind."""
+        """True for each kind whose new content cannot be read, so that the previous one remains in force."""
         return {kind: kept.stale for kind, kept in self._kept.items()}
 
     @property
     def ends(self) -> Mapping[str, float]:
-        """When certificates end, in seconds since the epoch."""
+        """The expiry times of certificates, in seconds since the epoch."""
         return self.certificates.get().ends if self.certificates else {}
 
     def reload(self) -> None:
-        """Read every file again."""
+        """Reload every file."""
         for kept in self._kept.values():
             kept.reload()
 
     async def fetch(self) -> None:
-        """Fetch what is at an address, before the first call."""
+        """Fetch keys from a URL, before the first call."""
         if isinstance(self._issuer, Fetched):
             await self._issuer.fetch()
 
     async def follow(self) -> None:
-        """Fetch it again and again, until cancelled. Files are looked at when they are used."""
+        """Refetch keys periodically, until cancelled. Files are checked on use instead."""
         await (self._issuer.follow() if isinstance(self._issuer, Fetched) else asyncio.Event().wait())
 
     def begin(self, shown: Credentials, verb: Verb) -> Call:
@@ -204,13 +203,13 @@ class Access:
 
     @property
     def edition(self) -> tuple[int, ...]:
-        """Something else whenever it may be decided otherwise who calls, and what it may."""
+        """A value that changes whenever authentication or authorisation may have changed."""
         return tuple(kept.edition for kept in self._kept.values())
 
     def again(self, call: Call, shown: Credentials) -> None:
-        """Decide about a call once more, while it goes on: its credentials may have been revoked, but not run out.
+        """Check a call in flight again: its credentials may have been revoked; mere expiry is ignored.
 
-        Raises `Refused` as `begin`.
+        Raises `Refused` like `begin`.
         """
         if self._caller(shown, expired=True).name != call.caller.name:
             raise Refused(Reason.CREDENTIALS_REFUSED, why=_REVOKED)
@@ -223,7 +222,10 @@ class Access:
         return policy.THE_KNOWN if self._identities else policy.EVERYBODY
 
     def _caller(self, shown: Credentials, *, expired: bool = False) -> Caller:
-        """Who calls. What is shown and wrong is refused, whatever else is shown; `expired` takes old JWTs, too."""
+        """Authenticate the caller.
+
+        Any invalid credential is refused, even beside a valid one; `expired` accepts old JWTs.
+        """
         if shown.authorization and (self._tokens or self._issuer):
             name, groups = self._bearer(shown.authorization, expired=expired)
             return Caller(name, shown.host, groups)
@@ -234,7 +236,7 @@ class Access:
     def _bearer(self, values: tuple[str, ...], *, expired: bool) -> tuple[str, tuple[str, ...]]:
         scheme, _, token = values[0].partition(" ")
         if len(values) > 1 or scheme.lower() != "bearer" or not token:
-            raise Refused(Reason.CREDENTIALS_REFUSED, why="authorization is not one 'Bearer TOKEN'")
+            raise Refused(Reason.CREDENTIALS_REFUSED, why="authorization is not a single 'Bearer TOKEN'")
         if self._tokens and (name := self._tokens.get().get(tokens.digest(token))):
             return f"token:{name}", ()
         if self._issuer and token.count(".") == _DOTS:
@@ -242,14 +244,14 @@ class Access:
                 subject = self._issuer.get().subject(token, expired=expired)
             except JwtRefusedError as error:
                 if isinstance(error, KeyUnknownError) and isinstance(self._issuer, Fetched):
-                    self._issuer.reload()  # it may be a new one
+                    self._issuer.reload()  # the key may be new
                 raise Refused(Reason.CREDENTIALS_REFUSED, why=str(error)) from None
             return f"jwt:{subject.name}", tuple(f"{JWT_GROUP}{group}" for group in subject.groups)
         raise Refused(Reason.CREDENTIALS_REFUSED, why=_REVOKED)
 
 
 def _issuer(jwks: Path | str, of: tuple[str, str, str], told: Told) -> Kept[Issuer] | Fetched:
-    """Whose JWTs are taken; `of` names who makes them, for whom, and the claim of groups. Raises `AccessError`."""
+    """Return the accepted issuer; `of` holds the issuer, the audience and the claim of groups. Raises `AccessError`."""
     if isinstance(jwks, str):
         return Fetched(jwks, Issuer({}, *of), lambda written: jwts.parse(written, jwks, *of), told)
     return Kept("jwks", [jwks], lambda: jwts.read(jwks, *of), told)
@@ -257,7 +259,7 @@ def _issuer(jwks: Path | str, of: tuple[str, str, str], told: Told) -> Kept[Issu
 
 @functools.lru_cache(1_000)
 def _subject(certificate: bytes) -> str:
-    """Whom a verified certificate names, as RFC 4514 writes it: CN=alice,O=Acme. Raises `Refused`."""
+    """Return the subject of a verified certificate in RFC 4514 form: CN=alice,O=Acme. Raises `Refused`."""
     try:
         pem = certificate.startswith(b"-----")
         found = x509.load_pem_x509_certificate(certificate) if pem else x509.load_der_x509_certificate(certificate)
@@ -265,5 +267,5 @@ def _subject(certificate: bytes) -> str:
     except ValueError:
         raise Refused(Reason.CREDENTIALS_REFUSED, why="the certificate cannot be read") from None
     if not name or not name.isprintable():
-        raise Refused(Reason.CREDENTIALS_REFUSED, why="the certificate's subject is empty, or cannot be printed")
+        raise Refused(Reason.CREDENTIALS_REFUSED, why="the certificate's subject is empty or not printable")
     return name

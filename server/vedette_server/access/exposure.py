@@ -1,4 +1,4 @@
-"""Where a server would be open to others than it seems to be meant for."""
+"""Detection of servers that are more open than intended."""
 
 import ipaddress
 
@@ -7,7 +7,7 @@ from vedette_server.addresses import Tcp, Unix
 
 
 def problem(listening: tuple[Tcp | Unix, ...], sources: AccessSources) -> str:
-    """What is wrong with listening there, and what to do; empty: nothing."""
+    """Return the problem with listening there, and its remedy; empty if there is none."""
     beyond = [str(address) for address in listening if not _here(address)]
     lacking = []
     if not sources.tls_cert:
@@ -17,16 +17,16 @@ def problem(listening: tuple[Tcp | Unix, ...], sources: AccessSources) -> str:
     if not beyond or not lacking:
         return ""
     return (
-        f"{' and '.join(beyond)} can be reached from other machines, without {' and '.join(lacking)}: "
-        "give what is missing, listen at 127.0.0.1, or say --insecure if anybody there may call"
+        f"{' and '.join(beyond)} can be reached from other machines without {' and '.join(lacking)}: "
+        "add what is missing, listen at 127.0.0.1, or give --insecure if anyone there may call"
     )
 
 
 def _here(address: Tcp | Unix) -> bool:
-    """Whether this machine alone can call there."""
+    """Return whether only this machine can connect there."""
     if isinstance(address, Unix) or address.host == "localhost":
         return True
     try:
         return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:  # a name, whatever it stands for today
+    except ValueError:  # a name, whatever it resolves to today
         return False

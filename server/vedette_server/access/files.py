@@ -1,4 +1,4 @@
-"""Files that are read again when they change: what cannot be read leaves what was there before."""
+"""Files that are reloaded when they change. If a new version cannot be read, the previous one remains in force."""
 
 import os
 import threading
@@ -10,25 +10,25 @@ import structlog
 
 log = structlog.get_logger()
 
-_LARGEST = 4 * 2**20  # bytes of a file
+_LARGEST = 4 * 2**20  # bytes per file
 
 T = TypeVar("T")
-Told: TypeAlias = Callable[[str, bool], None]  # what was read again, and whether it was taken
+Told: TypeAlias = Callable[[str, bool], None]  # the kind of file that was reloaded, and whether it was accepted
 _Signature: TypeAlias = tuple[tuple[int, ...] | None, ...]
 
 
 class AccessError(ValueError):
-    """A file about who may call is not what it must be. The message holds nothing secret."""
+    """An access file is invalid. The message contains no secrets."""
 
 
 class Kept(Generic[T]):
-    """What files say. `get` looks whether they have changed, which takes microseconds, so that nothing stale is used.
+    """The parsed content of files. `get` checks for changes, which takes microseconds, so that nothing stale is used.
 
-    It may be called from any thread: gRPC asks for certificates in its own.
+    It may be called from any thread: gRPC requests certificates in its own.
     """
 
     def __init__(self, kind: str, paths: Sequence[Path], read: Callable[[], T], told: Told) -> None:
-        """Read them; raises `AccessError`. `kind` is what the log and the metrics call them."""
+        """Read the files. Raises `AccessError`. `kind` is their name in log and metrics."""
         self._kind = kind
         self._paths = paths
         self._read = read
@@ -40,7 +40,7 @@ class Kept(Generic[T]):
         self._stale = False
 
     def get(self) -> T:
-        """What they say now, or have said when they could last be read."""
+        """Return the current content, or the last readable one."""
         with self._lock:
             if (signature := self._signature()) != self._seen:
                 self._again(signature)
@@ -48,26 +48,26 @@ class Kept(Generic[T]):
 
     @property
     def edition(self) -> int:
-        """Another number whenever they say something else."""
+        """A number that increases whenever the content changes."""
         self.get()
         return self._edition
 
     @property
     def stale(self) -> bool:
-        """Whether they cannot be read as they are now."""
+        """True if the files are currently unreadable."""
         self.get()
         return self._stale
 
     def reload(self) -> None:
-        """Read them, changed or not."""
+        """Reload the files, changed or not."""
         with self._lock:
             self._again(self._signature())
 
     def _again(self, signature: _Signature) -> None:
-        self._seen = signature  # taken before reading: what changes meanwhile is read once more
+        self._seen = signature  # taken before reading: later changes cause another reload
         try:
             self._value = self._read()
-        except (AccessError, OSError) as error:  # of the system: no descriptor is left, for one
+        except (AccessError, OSError) as error:  # OSError: no descriptors left, for example
             log.error("reload_refused", file=self._kind, error=str(error))  # noqa: TRY400  a reason, not a bug
             taken = False
         else:
@@ -90,10 +90,10 @@ def _look(path: Path) -> tuple[int, ...] | None:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a regular file of sane size. Raises `AccessError`."""
+    """Return the bytes of a regular file of reasonable size. Raises `AccessError`."""
     try:
-        if not path.is_file():  # a FIFO would be waited for
-            msg = f"{path}: there is no such file" if not path.exists() else f"{path} is not a file"
+        if not path.is_file():  # opening a FIFO would block
+            msg = f"{path} does not exist" if not path.exists() else f"{path} is not a file"
             raise AccessError(msg)
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
@@ -107,7 +107,7 @@ def content(path: Path) -> bytes:
 
 
 def text(path: Path) -> str:
-    """The same, as text. Raises `AccessError`."""
+    """Return the text of such a file. Raises `AccessError`."""
     try:
         return content(path).decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""JSON Web Tokens, checked against the public keys of a JWKS."""
+"""Verification of JSON Web Tokens against the public keys of a JWKS."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,52 +11,52 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from vedette_server.access.files import AccessError, text
 
-# Asymmetric alone: with a secret that both sides know, whoever can check a token could make one.
+# Asymmetric only: with a shared secret, anyone who can verify a token could create one.
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _BY_TYPE = {"RSA": _ALGORITHMS[:6], "EC": _ALGORITHMS[6:9], "OKP": _ALGORITHMS[9:]}
 _LEAST_RSA_BITS = 2048
-_LEEWAY_SECONDS = 30.0  # by which the issuer's clock may differ
+_LEEWAY_SECONDS = 30.0  # tolerated clock skew of the issuer
 _LONGEST_NAME, _MOST_GROUPS = 256, 256
 
-# What a caller is told, by what the library finds; first match. Its own words may quote what was sent.
+# The message for each exception of the library; the first match counts. The library's own text may quote input.
 _WHY: Sequence[tuple[type[Exception], str]] = (
     (jwt.ExpiredSignatureError, "it has expired"),
     (jwt.ImmatureSignatureError, "it is not valid yet"),
     (jwt.InvalidAudienceError, "it is for another audience"),
-    (jwt.InvalidIssuerError, "it is of another issuer"),
+    (jwt.InvalidIssuerError, "it is from another issuer"),
     (jwt.MissingRequiredClaimError, "it lacks exp, sub, aud or iss"),
     (jwt.InvalidSignatureError, "its signature is wrong"),
-    (jwt.InvalidAlgorithmError, "its algorithm is not one of its key's"),
+    (jwt.InvalidAlgorithmError, "its algorithm does not match its key"),
 )
 
 
 class JwtRefusedError(Exception):
-    """A token is not taken; the message says why, in words of ours."""
+    """A token is refused; the message says why, in our own words."""
 
 
 class KeyUnknownError(JwtRefusedError):
-    """It is of a key that is not among those of its issuer, or not yet."""
+    """The token's key is not, or not yet, among its issuer's keys."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Whom a token names."""
+    """The subject of a token."""
 
     name: str
-    groups: tuple[str, ...] = ()  # that it is in, as its issuer says
+    groups: tuple[str, ...] = ()  # according to its issuer
 
 
 @dataclass(frozen=True)
 class Issuer:
-    """Who makes the tokens, and for whom."""
+    """The issuer of tokens, and their audience."""
 
-    keys: Mapping[str | None, tuple[jwt.PyJWK, tuple[str, ...]]]  # by id, each with the algorithms that it is for
+    keys: Mapping[str | None, tuple[jwt.PyJWK, tuple[str, ...]]]  # by key id, each with its permitted algorithms
     issuer: str
     audience: str
-    groups: str = ""  # the claim that has them; empty: none has
+    groups: str = ""  # claim that holds them; empty: no groups
 
     def subject(self, token: str, *, expired: bool = False) -> Subject:
-        """Whom a token names; `expired` takes one whose time is over, too. Raises `JwtRefusedError`."""
+        """Verify a token and return its subject; `expired` accepts expired ones. Raises `JwtRefusedError`."""
         try:
             claims = self._claims(token, expired=expired)
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
@@ -68,7 +68,7 @@ class Issuer:
         return Subject(claims["sub"], self._groups(claims))
 
     def _groups(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The groups of a token; one may stand without a list."""
+        """Return the groups of a token; a single one may be given without a list."""
         given = claims.get(self.groups, []) if self.groups else []
         found = [given] if isinstance(given, str) else given
         if not (isinstance(found, list) and len(found) <= _MOST_GROUPS and all(map(_is_name, found))):
@@ -104,19 +104,19 @@ def read(path: Path, issuer: str, audience: str, groups: str = "") -> Issuer:
 
 
 def parse(written: str, path: str, issuer: str, audience: str, groups: str = "") -> Issuer:
-    """The same of what a JWKS holds; `path` is where it is from. Raises `AccessError`."""
+    """Parse a JWKS; `path` says where it is from. Raises `AccessError`."""
     try:
         entries = json.loads(written)["keys"]
     except (ValueError, LookupError, TypeError, RecursionError):
         entries = None
     if not isinstance(entries, list) or not entries:
-        msg = f'{path} is not a JWKS: it is to be {{"keys": [...]}} with a key or more'
+        msg = f'{path} is not a JWKS: it must be {{"keys": [...]}} with at least one key'
         raise AccessError(msg)
     keys: dict[str | None, tuple[jwt.PyJWK, tuple[str, ...]]] = {}
     for number, entry in enumerate(entries, start=1):
         key = _key(path, number, entry)
         if key[0].key_id in keys or (key[0].key_id is None and len(entries) > 1):
-            msg = f"{path}, key {number} has no id of its own: give each a kid"
+            msg = f"{path}, key {number} has no unique id: give each a kid"
             raise AccessError(msg)
         keys[key[0].key_id] = key
     return Issuer(keys, issuer, audience, groups)
@@ -125,17 +125,17 @@ def parse(written: str, path: str, issuer: str, audience: str, groups: str = "")
 def _key(path: str, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]]:  # noqa: ANN401  JSON
     algorithms = _BY_TYPE.get(str(entry.get("kty"))) if isinstance(entry, dict) else None
     if algorithms is None:
-        msg = f"{path}, key {number} is of no asymmetric kind: RSA, EC and OKP keys are taken"
+        msg = f"{path}, key {number} is not asymmetric: RSA, EC and OKP keys are supported"
         raise AccessError(msg)
     if "d" in entry:
-        msg = f"{path}, key {number} is a private key: put its public part there, and replace the key"
+        msg = f"{path}, key {number} is a private key: give its public part, and replace the key pair"
         raise AccessError(msg)
     if not isinstance(entry.get("kid"), str | None):
-        msg = f"{path}, key {number} has an id that is no text"
+        msg = f"{path}, key {number} has an id that is not text"
         raise AccessError(msg)
     stated = entry.get("alg")
     if stated is not None and stated not in algorithms:
-        msg = f"{path}, key {number} is for {str(stated)[:20]!r}; of its kind, {', '.join(algorithms)} are taken"
+        msg = f"{path}, key {number} is for {str(stated)[:20]!r}; supported for its type are {', '.join(algorithms)}"
         raise AccessError(msg)
     try:
         key = jwt.PyJWK(entry)
@@ -143,6 +143,6 @@ def _key(path: str, number: int, entry: Any) -> tuple[jwt.PyJWK, tuple[str, ...]
         msg = f"{path}, key {number} cannot be read as a public key"
         raise AccessError(msg) from error
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < _LEAST_RSA_BITS:
-        msg = f"{path}, key {number} has {key.key.key_size} bits; RSA keys of {_LEAST_RSA_BITS} and more are taken"
+        msg = f"{path}, key {number} has {key.key.key_size} bits; RSA keys need at least {_LEAST_RSA_BITS}"
         raise AccessError(msg)
     return key, (stated,) if stated else algorithms

@@ -1,4 +1,4 @@
-"""How much each caller has of what a rule allows it: streams that are open, requests in the last second."""
+"""Each caller's use of its limits: open streams, and requests in the last second."""
 
 import time
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from vedette_server.access.policy import Rule
 from vedette_server.contract.refusal import Reason, Refused
 
-_MOST_IDLE = 10_000  # accounts, beyond which those that are as new are let go
+_MOST_IDLE = 10_000  # accounts, beyond which unused ones are dropped
 
 
 @dataclass
 class _Account:
-    """What one caller has used under one rule."""
+    """One caller's use under one rule."""
 
     left: float  # requests that it may send at once
-    since: float  # when that was so
+    since: float  # time for which `left` holds
     streams: int = 0
 
 
 class Quotas:
-    """Counts by caller and rule."""
+    """Counters by caller and rule."""
 
     def __init__(self) -> None:
         self._accounts: dict[tuple[str, Rule], _Account] = {}
@@ -38,14 +38,14 @@ class Quotas:
         account.left -= 1.0
 
     def open(self, who: str, key: str, rule: Rule) -> None:
-        """Count a stream as open; `close` ends that. Raises `Refused`: STREAMS_EXCEEDED."""
+        """Count a stream as open until `close`. Raises `Refused`: STREAMS_EXCEEDED."""
         account = self._account(key, rule)
         if rule.max_streams is not None and account.streams >= rule.max_streams:
             raise Refused(Reason.STREAMS_EXCEEDED, who=who, most=rule.max_streams)
         account.streams += 1
 
     def close(self, key: str, rule: Rule) -> None:
-        """A stream has ended."""
+        """Count a stream as closed."""
         self._account(key, rule).streams -= 1
 
     def _account(self, key: str, rule: Rule) -> _Account:
@@ -56,6 +56,6 @@ class Quotas:
 
 
 def _full(account: _Account, rule: Rule) -> bool:
-    """Whether an account is as a new one would be."""
+    """Return whether an account equals a new one."""
     rate = rule.rate or 1.0
     return account.left + (time.monotonic() - account.since) * rate >= max(rate, 1.0)

@@ -1,4 +1,4 @@
-"""Who may do what: a TOML file of rules. What no rule allows is refused."""
+"""The policy: a TOML file of rules. Calls that no rule allows are refused."""
 
 import tomllib
 from enum import StrEnum, auto
@@ -17,12 +17,12 @@ _GROUP = "group:"
 
 
 class Verb(StrEnum):
-    """What can be done."""
+    """An action that a call performs."""
 
     DETECT = auto()
     STREAM = auto()
     DIAGNOSE = auto()
-    DESCRIBE = auto()  # the models and their contracts
+    DESCRIBE = auto()  # list models and their contracts
     METRICS = auto()
     HEALTH = auto()
     REFLECTION = auto()
@@ -34,20 +34,20 @@ def _check_name(name: str, *, groups: bool) -> str:
     known = ", ".join(
         ["token:NAME", "jwt:SUB", "jwt-group:NAME", "cert:SUBJECT", *(["group:NAME"] if groups else []), "*", ANONYMOUS]
     )
-    msg = f"{name!r} is nobody: write one of {known}"
+    msg = f"{name!r} is not a caller: write one of {known}"
     raise ValueError(msg)
 
 
 class Rule(BaseModel):
-    """What some may do, and how much of it each of them."""
+    """Permissions of some callers, and the limits of each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     who: tuple[str, ...]
     may: tuple[Verb, ...]
-    models: tuple[str, ...] = ("*",)  # names, with * and ? for any letters
+    models: tuple[str, ...] = ("*",)  # names, with the wildcards * and ?
     max_streams: Annotated[int, Field(ge=1)] | None = None  # open at once
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests per second
 
     @field_validator("who")
     @classmethod
@@ -56,7 +56,7 @@ class Rule(BaseModel):
 
 
 class Policy(BaseModel):
-    """Rules, of which the first that allows a call has it, and sets its limits."""
+    """An ordered list of rules. The first that allows a call applies, and sets its limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,14 +72,14 @@ class Policy(BaseModel):
     def _known_groups(self) -> Self:
         named = [name.removeprefix(_GROUP) for rule in self.rules for name in rule.who if name.startswith(_GROUP)]
         if unknown := sorted(set(named) - set(self.groups)):
-            msg = f"there is no group {', '.join(unknown)} under [groups]"
+            msg = f"[groups] does not define {', '.join(unknown)}"
             raise ValueError(msg)
         return self
 
     def rule(self, who: tuple[str, ...], verb: Verb, model: str | None = None) -> Rule | None:
-        """The rule under which a caller of these names may do it; None: there is none.
+        """Return the first rule that allows `verb` to a caller with these names, or None.
 
-        Without a model, one for any model counts.
+        Without a model, a rule for any model counts.
         """
         for rule in self.rules:
             if (
@@ -89,12 +89,12 @@ class Policy(BaseModel):
             ):
                 return rule
         if verb is Verb.HEALTH and not any(verb in rule.may for rule in self.rules):
-            return _OPEN  # orchestrators ask it, and have nothing to show
+            return _OPEN  # orchestrators use it, and have no credentials
         return None
 
     @property
     def names_jwt_groups(self) -> bool:
-        """Whether a rule goes by the groups of JWTs."""
+        """True if a rule refers to groups of JWTs."""
         named = [*(rule.who for rule in self.rules), *self.groups.values()]
         return any(name.startswith(JWT_GROUP) for names in named for name in names)
 
@@ -113,12 +113,12 @@ def _matches(patterns: tuple[str, ...], name: str) -> bool:
 
 
 _OPEN = Rule(who=("*", ANONYMOUS), may=tuple(Verb))
-EVERYBODY = Policy(rules=(_OPEN,))  # where nobody is told from anybody
+EVERYBODY = Policy(rules=(_OPEN,))  # without any means of identification
 THE_KNOWN = Policy(rules=(Rule(who=("*",), may=tuple(verb for verb in Verb if verb is not Verb.HEALTH)),))
 
 
 def read(path: Path, *, jwt_groups: bool = True) -> Policy:
-    """Read a policy; without `jwt_groups`, none of its rules may go by those. Raises `AccessError`."""
+    """Read a policy; without `jwt_groups`, its rules may not refer to those. Raises `AccessError`."""
     written = text(path)
     try:
         found = Policy.model_validate(tomllib.loads(written))
@@ -129,10 +129,10 @@ def read(path: Path, *, jwt_groups: bool = True) -> Policy:
         )
         msg = f"{path}: {'; '.join(told)}"
         raise AccessError(msg) from error
-    except (ValueError, RecursionError) as error:  # numbers without end and lists too deep, too
+    except (ValueError, RecursionError) as error:  # includes huge numbers and deeply nested lists
         msg = f"{path} is not TOML: {error}"
         raise AccessError(msg) from error
     if found.names_jwt_groups and not jwt_groups:
-        msg = f"{path} has rules for {JWT_GROUP}NAME, and no claim has groups: name it with --jwt-groups"
+        msg = f"{path} has rules for {JWT_GROUP}NAME, but no claim holds groups: name one with --jwt-groups"
         raise AccessError(msg)
     return found

@@ -1,1 +1,1 @@
-"""What goes into a model and what comes out: the input contract, images, answers, refusals. No torch, no gRPC."""
+"""Inputs and outputs of models: the input contract, images, answers, refusals. No torch, no gRPC."""

@@ -1,6 +1,6 @@
-"""What a model answers about one image.
+"""The model's answer for one image.
 
-Boxes are XYXY in absolute pixels of the image as sent, upright; masks are COCO compressed RLE of that image's size.
+Boxes are XYXY in absolute pixels of the upright image, as sent. Masks are COCO compressed RLE at the image's size.
 """
 
 import math
@@ -14,19 +14,19 @@ from vedette_server.contract.types import Float32Array, Int32Array
 
 @dataclass(frozen=True)
 class Mask:
-    """One mask of the image's size, in exactly one of the formats."""
+    """A mask of the image's size, in exactly one of the formats."""
 
     counts: bytes | None = None  # of a COCO compressed RLE
-    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y in turn, pixels, one for each connected part
+    polygons: tuple[tuple[float, ...], ...] | None = None  # x and y alternate, in pixels; one per connected part
     png: bytes | None = None  # 1 bit
 
 
 def corners(rotated: Sequence[float] | Float32Array) -> Float32Array:
-    """The corners of one rotated box: shape (4, 2), pixels. Its own upper left one comes first, then clockwise."""
+    """Return the corners of one rotated box: shape (4, 2), pixels, clockwise from its own upper left."""
     x, y, width, height, degrees = (float(value) for value in rotated)
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     own = np.array(((-1, -1), (1, -1), (1, 1), (-1, 1))) * (width / 2, height / 2)
-    # The y axis points down: what turns from it to the x axis turns against the clock.
+    # The y axis points down, so turning from the y axis to the x axis is counter-clockwise.
     turned: Float32Array = own @ np.array(((cosine, -sine), (sine, cosine))) + np.array((x, y))
     return turned.astype(np.float32)
 
@@ -40,14 +40,14 @@ class Detections:
     class_ids: Int32Array  # (N,), from 0
     masks: tuple[Mask, ...] | None = None  # N masks
     keypoints: Float32Array | None = None  # (N, K, 3): x and y in pixels, and the model's score
-    rotated: Float32Array | None = None  # (N, 5): centre's x and y, width, height, pixels; degrees, counter-clockwise
+    rotated: Float32Array | None = None  # (N, 5): centre x and y, width, height in pixels; degrees, counter-clockwise
 
     def __len__(self) -> int:
         """The number of objects."""
         return len(self.scores)
 
     def outline(self, index: int) -> Float32Array:
-        """The corners of an object's box, rotated if it is one: shape (4, 2), pixels."""
+        """Return the corners of an object's box, rotated if the box is: shape (4, 2), pixels."""
         if self.rotated is not None:
             return corners(self.rotated[index])
         x0, y0, x1, y1 = self.boxes[index]
@@ -58,30 +58,30 @@ class Detections:
 class Segment:
     """One segment of a panoptic answer."""
 
-    id: int  # value of its pixels in the map, from 1
+    id: int  # pixel value in the map, from 1
     is_thing: bool
-    class_id: int  # among the things, or among the stuff
+    class_id: int  # index among the things, or among the stuff classes
     area: int  # pixels
     score: float | None = None  # things only
 
 
 @dataclass(frozen=True)
 class Panoptic:
-    """One segment for every pixel."""
+    """A panoptic map that assigns every pixel to one segment."""
 
     segment_map_png: bytes  # 16-bit grey, the image's size
     segments: tuple[Segment, ...]
 
 
-_TRAINED_QUARTER = 0.25  # of the way from all alike to certain: a trained head's mean best share lies beyond it
+_TRAINED_QUARTER = 0.25  # of the way from uniform to certain: a trained head's mean best share is above it
 
 
 def least_certainty(classes: int) -> float:
-    """The `Evidence.certainty` below which a head of so many classes is as good as random.
+    """Return the `Evidence.certainty` below which a head with `classes` classes is as good as random.
 
-    A random head gives each class and the background the same share, whatever its number of classes. A trained one is
-    sure of nearly every region that it is background, however low its best score. Measured on random heads of 1 to
-    1,203 classes, which stay below, and on trained ones whose scores were flattened, which stay far above.
+    A random head gives every class and the background the same share, however many classes it has. A trained head is
+    confident that nearly every region is background, however low its best score. Measured on random heads of 1 to 1,203
+    classes, which stay below, and on trained heads with flattened scores, which stay far above.
     """
     uniform = 1 / (classes + 1)
     return uniform + _TRAINED_QUARTER * (1 - uniform)
@@ -89,70 +89,71 @@ def least_certainty(classes: int) -> float:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the model scored of an image, and what became of it from stage to stage.
+    """Scores of the candidates, and how many of them each stage removed.
 
-    A candidate is a pair of a scored row (a region of an R-CNN, an anchor of RetinaNet) and a class whose score lies
-    above the floor. candidates = overlapped + suppressed + filtered + capped + clipped + detections.
-    Of a model that is selected from behind, rows and candidates are what it returned: what it dropped is not seen. All
-    is of the image alone but `not_finite`, which is of the batch in which it was answered.
+    A candidate is a pair of a scored row (a region of an R-CNN, an anchor of RetinaNet) and a class whose score is
+    above the floor. candidates = overlapped + suppressed + filtered + capped + clipped + detections. For a model whose
+    output is selected from outside, rows and candidates are the objects it returned; what it dropped internally is
+    invisible. Every field describes this image alone, except `not_finite`, which describes the batch it ran in.
 
-    `certainty` is the mean over the scored rows of the highest share, the background's included: a random head of K
-    classes is near 1 / (K + 1). RetinaNet's scores are no shares: there it is 1 - mean / best of all scores, near 0
-    where a random head gives them all alike, and near 1 where a few, be they small, stand out. 1: there are no rows.
+    `certainty` is the mean over the scored rows of the highest share, the background's included. It is about 1 / (K +
+    1) for a random head with K classes. RetinaNet's scores are not shares; there it is 1 - mean / best over all scores.
+    That is near 0 if all scores are alike, as from a random head, and near 1 if a few stand out, even at low values. It
+    is 1 if there are no rows.
     """
 
-    best_scores: Float32Array  # (classes,), the highest finite score of each before the threshold; 0: none was scored
-    proposed: int | None = None  # regions before they are filtered; None: the model proposes none
-    proposals: int | None = None  # regions after that
-    scored: int = 0  # rows whose boxes and scores are finite
-    certainty: float = 1.0  # 0 to 1: how far those tell one class from another
-    candidates: int = 0  # that entered non-maximum suppression
-    overlapped: int = 0  # of those, what it removed: all that is in none of the counts below, nor detected
-    suppressed: int = 0  # above the floor and not above the threshold
-    filtered: int = 0  # above the threshold, of classes that were not asked for
-    capped: int = 0  # above the threshold, beyond the number that was asked for
-    clipped: int = 0  # whose box had no area left within the image
-    dropped: dict[str, int] = field(default_factory=dict)  # rows with values that are not finite, by the dropping stage
-    not_finite: str = ""  # the first stage of the model that gave such values, named as in the checkpoint; empty: none
+    best_scores: Float32Array  # (classes,), best finite score of each class before the threshold; 0: none was scored
+    proposed: int | None = None  # regions before filtering; None: the model has no proposal stage
+    proposals: int | None = None  # regions after filtering
+    scored: int = 0  # rows with finite boxes and scores
+    certainty: float = 1.0  # 0 to 1: how clearly the scored rows separate the classes
+    candidates: int = 0  # candidates that entered non-maximum suppression
+    overlapped: int = 0  # removed by it: in none of the counts below, and not detected
+    suppressed: int = 0  # above the floor but not above the threshold
+    filtered: int = 0  # above the threshold, of classes that the request excludes
+    capped: int = 0  # above the threshold, beyond the requested maximum
+    clipped: int = 0  # whose boxes have no area inside the image
+    dropped: dict[str, int] = field(default_factory=dict)  # rows with non-finite values, by the stage that dropped them
+    not_finite: str = ""  # first stage with non-finite values, named as in the checkpoint; empty: none
 
     @property
     def best_class_id(self) -> int | None:
-        """The class with the best score; None: nothing was scored."""
+        """The class with the best score; None if nothing was scored."""
         return int(self.best_scores.argmax()) if self.scored and len(self.best_scores) else None
 
     @property
     def best_score(self) -> float | None:
-        """The best score of any candidate and any class; None: nothing was scored."""
+        """The best score over all candidates and classes; None if nothing was scored."""
         best = self.best_class_id
         return None if best is None else float(self.best_scores[best])
 
 
-NEARLY_ALL = 0.99  # share of the samples from which an image counts as black or as white
-NO_MIDDLE = 0.02  # share of the samples from 4 to 252, below which an image seems to have nothing but ends
-FLAT = 2.0  # levels, by which the samples of one colour spread at most
+NEARLY_ALL = 0.99  # share of samples from which an image counts as black or white
+NO_MIDDLE = 0.02  # share of samples from 4 to 252 below which an image seems to hold extremes only
+FLAT = 2.0  # levels; the largest spread of a single colour
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """What an image looks like, in grey levels 0 to 255: an evenly spaced sample of its pixels; all where said so."""
+    """Pixel statistics in grey levels 0 to 255, from an evenly spaced sample unless stated otherwise."""
 
-    mean: tuple[float, ...]  # of each channel; of three: blue, green, red
-    spread: tuple[float, ...]  # standard deviations of the same
-    lowest: int  # of all samples
-    highest: int  # the same
-    dark: float  # share of the samples that are at most 12
-    saturated: float  # share of the samples that are at least 250
-    middle: float  # share of the samples from 4 to 252, of all where it is below NO_MIDDLE: what normalised values lack
+    mean: tuple[float, ...]  # per channel; of three: blue, green, red
+    spread: tuple[float, ...]  # standard deviation per channel
+    lowest: int  # over all samples
+    highest: int  # over all samples
+    dark: float  # share of samples that are at most 12
+    saturated: float  # share of samples that are at least 250
+    middle: float  # share of samples from 4 to 252, over all pixels if below NO_MIDDLE; normalised values lack it
     flat: float  # share of neighbouring samples that differ by at most one level in every channel
-    coherence: float  # correlation of the luminance of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
-    colour: float  # mean difference between the largest and the smallest channel of a pixel; 0 of other than colours
-    sharpness: float  # variance of the Laplacian of the middle's luminance, at the size that the model sees
-    hash: int  # perceptual: 64 bits, each whether brightness grows from one of 9 x 8 fields to its right neighbour
+    coherence: float  # luminance correlation of neighbouring samples, -1 to 1: near 1 for pictures, 0 for noise
+    colour: float  # mean difference between a pixel's largest and smallest channel; 0 unless the channels are colours
+    sharpness: float  # variance of the Laplacian of the centre's luminance, at the model's input size
+    hash: int  # 64 perceptual bits, each true if a cell of 9 x 8 is darker than its right neighbour
     checksum: int  # CRC-32 of the sample: equal for equal pixels
-    upper: float  # share of the luminance that lies in the upper half: upside down, u becomes 1 - u
-    wrapped: bool = False  # whether it makes sense as signed numbers alone; looked at where there is no middle at all
-    featureless: bool = False  # whether all of it shows but noise; looked at where nearly all is black, white or flat
-    one_colour: bool = False  # whether all of it is the same; looked at where nearly all is black, white or flat
+    upper: float  # share of the luminance in the upper half; upside down, u becomes 1 - u
+    wrapped: bool = False  # makes sense only as signed numbers; checked only if there are no middle values
+    featureless: bool = False  # holds nothing but noise; checked only if nearly all is black, white or flat
+    one_colour: bool = False  # has one colour throughout; checked only if nearly all is black, white or flat
 
     @property
     def brightness(self) -> float:
@@ -166,24 +167,24 @@ class PixelStatistics:
 
     @property
     def redness(self) -> float:
-        """Red over red and blue, 1 level each, so that black is even, as is what has no colours: exchanged, 1 - r."""
+        """Red over red plus blue, each offset by 1 so that black and grey are even; swapping channels gives 1 - r."""
         blue, red = (self.mean[0], self.mean[2]) if len(self.mean) == 3 else (0.0, 0.0)
         return (red + 1) / (red + blue + 2)
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What entered the model: resized and normalised, in its own channel order."""
+    """The image as it entered the model: resized and normalised, in the model's channel order."""
 
     height: int  # pixels
     width: int
-    mean: tuple[float, ...]  # of each channel, in units of the contract's `pixel_std`
+    mean: tuple[float, ...]  # per channel, in units of the contract's `pixel_std`
     spread: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class StageTimes:
-    """What a worker spent on one image, in seconds."""
+    """The time a worker spent on one image, by stage, in seconds."""
 
     decode: float
     preprocess: float
@@ -193,22 +194,22 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything a worker says about one image."""
+    """A worker's complete answer for one image."""
 
-    height: int  # of the image, upright, in pixels
+    height: int  # of the upright image, in pixels
     width: int
     threshold: float
     detections: Detections
     evidence: Evidence
     times: StageTimes
     panoptic: Panoptic | None = None
-    class_map_png: bytes | None = None  # the class of every pixel: grey, 8 bits or, of more than 256 classes, 16
-    pixels: PixelStatistics | None = None  # as they arrived; None: not observed
-    model_input: ModelInput | None = None  # as they entered the model; None: not observed
-    thumbnail: bytes | None = None  # a small JPEG with the detections drawn in, where it was asked for
-    detects: bool = True  # whether the model finds objects at all
+    class_map_png: bytes | None = None  # class of every pixel: grey, 8 bits, or 16 above 256 classes
+    pixels: PixelStatistics | None = None  # as received; None: not measured
+    model_input: ModelInput | None = None  # as they entered the model; None: not measured
+    thumbnail: bytes | None = None  # small JPEG with the detections drawn on it, if requested
+    detects: bool = True  # the model finds objects at all
 
     @property
     def empty(self) -> bool:
-        """Whether the model finds objects and found none here."""
+        """True if the model finds objects but found none in this image."""
         return self.detects and not len(self.detections)

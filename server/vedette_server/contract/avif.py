@@ -1,7 +1,7 @@
-"""Read the boxes of an AVIF before Pillow does: how many bits its samples have, and how large its frames are.
+"""Check an AVIF's boxes before Pillow opens it: bit depth and frame sizes.
 
-Pillow reduces 10 and 12 bits without a word, and the decoder allocates what the AV1 stream asks for, whatever size the
-file's header gives.
+Pillow silently reduces 10 and 12 bits. The decoder allocates whatever the AV1 stream asks for, whatever size the file's
+header declares.
 """
 
 import struct
@@ -12,26 +12,26 @@ from vedette_server.contract.image import Buffer
 from vedette_server.contract.refusal import Reason, Refused
 
 _HIGH_BITS = 0x40  # in the third byte of av1C
-_SEQUENCE_HEADER = 1  # type of an OBU
-_ROOM = 2**20  # pixels that a frame may have beyond the picture's: encoders pad
+_SEQUENCE_HEADER = 1  # OBU type
+_ROOM = 2**20  # pixels by which a frame may exceed the picture: encoders pad
 
 
 @dataclass(frozen=True)
 class _Box:
     kind: bytes
-    start: int  # of its content
+    start: int  # of the content
     end: int
 
 
 def is_avif(data: Buffer) -> bool:
-    """Whether data begins as an AVIF, by any of the brands that it names."""
+    """Return whether any of the brands at the start of `data` is AVIF."""
     length, kind = int.from_bytes(bytes(data[:4]), "big"), bytes(data[4:8])
     brands = bytes(data[8 : min(length, 256)])
     return kind == b"ftyp" and any(brands[at : at + 4] in (b"avif", b"avis") for at in range(0, len(brands), 4))
 
 
 def check(data: Buffer, pixels: int) -> None:
-    """Refuse deep samples, several frames, and frames that are larger than a picture of so many pixels.
+    """Refuse deep samples, multiple frames, and frames larger than a picture of `pixels` pixels.
 
     Raises `Refused`: IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_ANIMATED, IMAGE_UNREADABLE.
     """
@@ -61,7 +61,7 @@ def _boxes(view: memoryview, start: int, end: int) -> Iterator[_Box]:
             content += 8
         stop = end if length == 0 else start + length
         if stop < content:
-            msg = "a box that ends before it begins"
+            msg = "a box ends before it begins"
             raise struct.error(msg)
         yield _Box(kind, content, min(stop, end))
         start = stop
@@ -75,7 +75,7 @@ def _check_depth(view: memoryview, properties: _Box) -> None:
 
 
 def _items(view: memoryview, inside: dict[bytes, _Box]) -> Iterator[bytes]:
-    """The AV1 streams of a file."""
+    """Yield the AV1 streams of a file."""
     coded = set(_coded(view, inside[b"iinf"]))
     box = inside[b"iloc"]
     version, sizes, more = view[box.start], view[box.start + 4], view[box.start + 5]
@@ -93,7 +93,7 @@ def _items(view: memoryview, inside: dict[bytes, _Box]) -> Iterator[bytes]:
 
     for _ in range(number(id_size)):
         item, method = number(id_size), number(2) & 15 if version else 0
-        number(2)  # in which file it lies: this one
+        number(2)  # data reference index: this file
         base = number(base_size) + (inside[b"idat"].start if method == 1 else 0)
         parts = []
         for _ in range(number(2)):
@@ -108,7 +108,7 @@ def _items(view: memoryview, inside: dict[bytes, _Box]) -> Iterator[bytes]:
 
 
 def _coded(view: memoryview, items: _Box) -> Iterator[int]:
-    """The numbers of the items that are AV1 streams."""
+    """Yield the ids of the items that are AV1 streams."""
     version = view[items.start]
     for box in _boxes(view, items.start + (6 if version == 0 else 8), items.end):
         layout = ">HH4s" if view[box.start] == 2 else ">IH4s"
@@ -118,7 +118,7 @@ def _coded(view: memoryview, items: _Box) -> Iterator[int]:
 
 
 def _frames(stream: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height that each sequence header of an AV1 stream allows for."""
+    """Yield the maximum width and height in each sequence header of an AV1 stream."""
     at = 0
     while at < len(stream):
         header = stream[at]
@@ -139,7 +139,7 @@ def _frames(stream: bytes) -> Iterator[tuple[int, int]]:
 
 
 class _Bits:
-    """The bits of a header, the highest first."""
+    """Reader of a header's bits, most significant first."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data[:256], 0
@@ -153,9 +153,9 @@ class _Bits:
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
-    """Width and height of a sequence header, by the AV1 specification, 5.5.1."""
+    """Return width and height from a sequence header (AV1 specification, 5.5.1)."""
     bits(4)  # profile, still picture
-    if bits(1):  # a still picture's reduced header
+    if bits(1):  # reduced still picture header
         bits(5)
     else:
         _skip_timing(bits)

@@ -1,7 +1,8 @@
-"""Between which values the numbers of a config must lie: what no model needs would take all memory, or all time.
+"""Bounds on the numbers in a config, so that no config can exhaust memory or time.
 
-Both dialects are held to one table, by the last part of a number's key, lower case: `MODEL.ROI_HEADS.NUM_CLASSES` and
-`model.roi_heads.num_classes` are both "num_classes". Numbers whose keys are not in the table are held to `_ANY`.
+One table covers both dialects. Its keys are the last part of a number's key in lower case:
+`MODEL.ROI_HEADS.NUM_CLASSES` and `model.roi_heads.num_classes` are both "num_classes". Other numbers must satisfy
+`_ANY`.
 """
 
 import contextlib
@@ -13,21 +14,21 @@ from typing import NoReturn
 from vedette_server.contract.loading import Check, LoadRefusedError
 
 _MOST = 100_000  # values in a config
-_LONGEST_LIST = 200  # entries; the longest of the model zoo has 48
-_DEEPEST = 100  # collections within each other, as of its YAML
-_LONGEST = 128  # bits of a number, characters of a key that are shown
+_LONGEST_LIST = 200  # entries; the longest in the model zoo has 48
+_DEEPEST = 100  # nested collections, as in YAML
+_LONGEST = 128  # bits of a number, or characters of a key, shown in messages
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The least and the most that a number may be, and why no model needs more."""
+    """The allowed range of a number, and why no model needs more."""
 
     least: float
     most: float
     why: str
 
 
-_ANY = Bound(-(2**63), 2**63, "no number of a model is larger")
+_ANY = Bound(-(2**63), 2**63, "no number in a model is larger")
 _CHANNELS = Bound(0, 65_536, "the widest layer of Detectron2's models, a classifier's, has 5,632")
 _LAYERS = Bound(-1, 1_000, "the deepest of Detectron2's models has 200 layers")
 _CANDIDATES = Bound(-1, 100_000, "an image of 1,333 x 800 pixels has 270,000 anchors, of which 2,000 are usual")
@@ -52,7 +53,7 @@ BOUNDS: Mapping[str, Bound] = {
     "topk_candidates_test": _CANDIDATES,
     "test_topk_candidates": _CANDIDATES,
     "sizes": _ANCHORS,
-    "aspect_ratios": Bound(0.001, 1_000, "a box a thousand times as wide as high is none"),
+    "aspect_ratios": Bound(0.001, 1_000, "no real box is a thousand times as wide as high"),
     "angles": Bound(-360, 360, "angles are degrees"),
     "angle": Bound(-360, 360, "angles are degrees"),
     "pixel_mean": Bound(-65_536, 65_536, "pixels are 8 bits, 16 at most"),
@@ -84,12 +85,12 @@ BOUNDS: Mapping[str, Bound] = {
     "size_divisibility": Bound(-1, 4_096, "images are padded to a multiple of 32 or 64"),
     "img_size": Bound(1, 4_096, "positions are learnt for images of 1,024 x 1,024"),
 }
-# Sections that serving does not read: what training took is its own affair. Of the data it reads the test's.
+# Sections that serving never reads: training settings, and data settings other than those for testing.
 _NOT_READ = ("solver", "datasets", "dataloader.train", "dataloader.evaluator", "dataloader.num_workers")
 
 
 def check(config: Mapping[str, object]) -> None:
-    """Refuse numbers that no model has, and lists without end. Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS."""
+    """Refuse implausible numbers and endless lists. Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS."""
     for key, value in _leaves(config):
         name = _name(key)
         number = _number(value, known=name in BOUNDS)
@@ -97,17 +98,17 @@ def check(config: Mapping[str, object]) -> None:
             continue
         bound = BOUNDS.get(name, _ANY)
         endless = number in (math.inf, -math.inf) and name not in BOUNDS  # as some thresholds are
-        if not (endless or bound.least <= number <= bound.most):  # nor is NaN between any two
-            _refuse(f"{key} is {_short(number)}; it is to be {bound.least:g} to {bound.most:g}: {bound.why}")
+        if not (endless or bound.least <= number <= bound.most):  # false for NaN, too
+            _refuse(f"{key} is {_short(number)}; it must be {bound.least:g} to {bound.most:g}: {bound.why}")
 
 
 def _name(key: str) -> str:
-    """The last part of a key that is no place in a list."""
+    """Return the last part of a key that is not a list index."""
     return next((part for part in reversed(key.lower().split(".")) if not part.isdecimal()), "")
 
 
 def _number(value: object, *, known: bool) -> int | float | None:
-    """A value as a number, if it is one; of a key that is `known` to be one a text is read as Python would."""
+    """Return a value as a number, or None. Under a key `known` to be numeric, text is parsed as Python would."""
     if isinstance(value, str) and known:
         with contextlib.suppress(ValueError):
             return float(value)
@@ -121,7 +122,7 @@ def _short(number: float) -> str:
 
 
 def _leaves(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """Every value of what serving reads, with its key. Raises `LoadRefusedError`."""
+    """Yield every value that serving reads, with its key. Raises `LoadRefusedError`."""
     waiting: list[tuple[str, int, object]] = [(str(key), 1, value) for key, value in config.items()]
     for _ in range(_MOST):
         if not waiting:
@@ -132,7 +133,7 @@ def _leaves(config: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         if depth > _DEEPEST:
             _refuse(f"{key[:_LONGEST]}… is more than {_DEEPEST} levels deep")
         if isinstance(node, list | tuple) and len(node) > _LONGEST_LIST:
-            _refuse(f"{key} has {len(node)} entries; a list has {_LONGEST_LIST} at most: each is a layer, or an anchor")
+            _refuse(f"{key} has {len(node)} entries; a list has at most {_LONGEST_LIST}: each is a layer or an anchor")
         if isinstance(node, Mapping):
             waiting.extend((f"{key}.{name}", depth + 1, child) for name, child in node.items())
         elif isinstance(node, list | tuple):

@@ -1,4 +1,4 @@
-"""The input contract of a model version: what pixels must be before they reach it, and what it can produce."""
+"""The input contract of a model version: the pixels it requires, and the outputs it can produce."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from vedette_server.contract.loading import Check
 
 
 class Output(StrEnum):
-    """What a model can answer with."""
+    """A kind of output that a model can produce."""
 
     BOXES = "boxes"
     ROTATED_BOXES = "rotated_boxes"
@@ -38,16 +38,16 @@ class Input(StrEnum):
 
 
 def possible(order: ChannelOrder) -> tuple[Input, ...]:
-    """The ways to send an image from which a model's channels can be had: colours give grey, but nothing else."""
+    """Return the kinds of input that can provide a model's channels: colours can become grey, but nothing else."""
     if order is ChannelOrder.MODEL:
         return Input.CHANNELS8, Input.TENSOR
     return tuple(item for item in Input if item is not Input.CHANNELS8)
 
 
 def default_inputs(order: ChannelOrder) -> tuple[Input, ...]:
-    """What callers may send where the operator says nothing.
+    """Return the kinds of input that are allowed by default.
 
-    Grey is expanded to colour only where the operator allows it: a model trained on colour may be blind to it.
+    Grey is expanded to colour only if the operator allows it, because a model trained on colour may fail on it.
     """
     return tuple(item for item in possible(order) if item is not Input.GRAY8 or order is ChannelOrder.GRAY)
 
@@ -62,7 +62,7 @@ class ResizeRule:
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an operator lets callers send."""
+    """The operator's limits on images."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 40_000_000
@@ -71,7 +71,7 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class Names:
-    """What a model's classes and keypoints are called, in the order of their ids."""
+    """Names of a model's classes and keypoints, in the order of their ids."""
 
     classes: Sequence[str]
     stuff: Sequence[str] = ()
@@ -80,11 +80,11 @@ class Names:
 
 @dataclass(frozen=True)
 class InputContract:
-    """Immutable, derived from a model's Detectron2 config and its operator's settings."""
+    """An immutable contract, derived from a model's Detectron2 config and its operator's settings."""
 
-    channel_order: ChannelOrder  # in which the model itself takes its channels (`INPUT.FORMAT`)
+    channel_order: ChannelOrder  # of the model's own input (`INPUT.FORMAT`)
     resize: ResizeRule
-    pixel_mean: tuple[float, ...]  # in channel_order, of values 0 to 255; subtracted inside the model
+    pixel_mean: tuple[float, ...]  # in channel_order, for values 0 to 255; subtracted inside the model
     pixel_std: tuple[float, ...]  # in channel_order; divided by inside the model
     outputs: tuple[Output, ...]
     class_names: tuple[str, ...]
@@ -94,40 +94,40 @@ class InputContract:
     default_threshold: float
     max_detections: int | None  # None: any number
     precision: str
-    source_digest: str  # of the config and the weights
-    panoptic_threshold: float | None = None  # score that a thing needs to enter the map; None: not a panoptic model
-    plugins: tuple[str, ...] = ()  # modules of the model's project, imported before it is built
-    inputs: tuple[Input, ...] = default_inputs(ChannelOrder.BGR)  # what the operator lets callers send
+    source_digest: str  # of config and weights
+    panoptic_threshold: float | None = None  # minimum score of a thing in the panoptic map; None: not a panoptic model
+    plugins: tuple[str, ...] = ()  # modules of the model's project, imported before the model is built
+    inputs: tuple[Input, ...] = default_inputs(ChannelOrder.BGR)  # kinds of input that the operator allows
     limits: ImageLimits = field(default_factory=ImageLimits)
-    waivers: tuple[Check, ...] = ()  # checks that the operator has switched off
-    own_threshold: bool = False  # whether the model drops what lies below a threshold of its own, seen by nobody
+    waivers: tuple[Check, ...] = ()  # checks that the operator has waived
+    own_threshold: bool = False  # the model applies a threshold of its own and drops everything below it unseen
 
     @property
     def detects(self) -> bool:
-        """Whether the model finds objects, so that an answer without one is empty."""
+        """True if the model finds objects, so that an answer without any is empty."""
         return Output.BOXES in self.outputs
 
     def class_name(self, class_id: int) -> str:
-        """The name of a class of objects; its number, where a model of a project gives one that it has not named."""
+        """Return the name of an object class, or its number if a custom model returns an id without a name."""
         return named(self.class_names, class_id)
 
     def stuff_name(self, class_id: int) -> str:
-        """The same of a class of stuff."""
+        """Return the name of a stuff class, or its number if it has no name."""
         return named(self.stuff_class_names, class_id)
 
     @property
     def channels(self) -> int:
-        """How many channels an image has as it is given to the model; of colours, three."""
+        """The number of channels of an image as given to the model; three for colours."""
         return {ChannelOrder.GRAY: 1, ChannelOrder.MODEL: len(self.pixel_mean)}.get(self.channel_order, 3)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that changes an answer: all fields but the last four, as sorted JSON."""
+        """The SHA-256 of everything that affects an answer: all fields but the last four, as sorted JSON."""
         others = ("inputs", "limits", "waivers", "own_threshold")
         fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in others}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def named(names: Sequence[str], index: int) -> str:
-    """The name of a class, or its number where it has none."""
+    """Return the name of a class, or its number if it has no name."""
     return names[index] if 0 <= index < len(names) else str(index)

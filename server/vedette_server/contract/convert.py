@@ -1,9 +1,9 @@
-"""From what a caller sent to pixels, each converted exactly once.
+"""Conversion of a caller's image to pixels, exactly once.
 
-`check` looks at sizes and headers alone and is cheap enough for the gateway; `decode` makes the pixels, in a worker,
-and finds what only the pixels show. Every image becomes HWC, uint8, 0 to 255. Colours become BGR: what Detectron2's
-`DefaultPredictor` takes, whatever the model's own channel order. A model of one channel is given grey, and one of any
-other number of channels what callers send, in the model's own order.
+`check` reads only sizes and headers and is cheap enough for the gateway. `decode` runs in a worker, produces the
+pixels, and finds the faults that only pixels show. Every image becomes HWC, uint8, 0 to 255. Colours become BGR, as
+Detectron2's `DefaultPredictor` takes them, whatever the model's own channel order. A model with one channel receives
+grey. A model with any other number of channels receives them as sent, in its own order.
 """
 
 import numpy as np
@@ -15,14 +15,14 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.resize import output_shape
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_MOST_RESIZED = ImageLimits.max_pixels  # of an image that is resized, even if callers may send but smaller ones
+_MOST_RESIZED = ImageLimits.max_pixels  # of an image after resizing, even if the limit for callers is lower
 
 
 def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
-    """Refuse what the declaration, the header or the length shows to be wrong; nothing is decoded.
+    """Refuse an image that its declaration, header or length shows to be wrong, without decoding it.
 
-    Returns the height and width that the header or the declaration says, in pixels.
-    Raises `Refused` with one of the IMAGE_*, RAW_*, TENSOR_* and INPUT_* reasons.
+    Returns the height and width from the header or the declaration, in pixels. Raises `Refused` with one of the
+    IMAGE_*, RAW_*, TENSOR_* and INPUT_* reasons.
     """
     kind = _kind(spec)
     if kind not in contract.inputs:
@@ -72,7 +72,7 @@ def _check_size(height: int, width: int, limits: ImageLimits) -> None:
 
 
 def _check_resized(size: tuple[int, int], contract: InputContract) -> None:
-    """Refuse what resizing would leave without an edge, or, under a rule without a longest edge, blow up."""
+    """Refuse images that resizing would reduce to nothing, or blow up if the rule has no longest edge."""
     height, width = size
     rows, columns = output_shape(size, contract.resize)
     most = max(contract.limits.max_pixels, height * width, _MOST_RESIZED)
@@ -90,9 +90,9 @@ def _check_resized(size: tuple[int, int], contract: InputContract) -> None:
 
 
 def decode(spec: ImageSpec, data: Buffer, channels: int = 3) -> UInt8Array:
-    """The pixels of an image that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
+    """Decode an image that `check` has passed: uint8, shape (height, width, channels); BGR if three channels.
 
-    Raises `Refused` for what only the pixels show to be wrong.
+    Raises `Refused` for faults that only the pixels show.
     """
     match spec:
         case EncodedImage():
@@ -104,9 +104,9 @@ def decode(spec: ImageSpec, data: Buffer, channels: int = 3) -> UInt8Array:
 
 
 def read(spec: ImageSpec, data: Buffer, channels: int = 3) -> Float32Array:
-    """The pixels of an image that `check` has passed, believing what is declared: shape (height, width, channels).
+    """Decode an image that `check` has passed, trusting its declaration: shape (height, width, channels).
 
-    Values are levels, 0 to 255 where nothing is wrong; what `decode` refuses about them is left as it is.
+    Values are levels, 0 to 255 in a correct image. Values that `decode` would refuse are returned unchanged.
     """
     match spec:
         case EncodedImage():

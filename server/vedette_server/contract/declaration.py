@@ -1,11 +1,11 @@
-"""What is declared of a model: what it takes, and what it gives."""
+"""A model as declared: its inputs and its outputs."""
 
 from dataclasses import dataclass
 
 from vedette_server.contract.contract import Output, ResizeRule
 from vedette_server.contract.image import ChannelOrder
 
-# Detectron2's own meta-architectures, and the one of its projects whose configs say what it gives.
+# Detectron2's own meta-architectures, and the one from its projects whose configs declare the outputs.
 FAMILIES = (
     "GeneralizedRCNN",
     "RetinaNet",
@@ -19,10 +19,10 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Count:
-    """A number in the config, and the key that says it."""
+    """A number from the config, and its key."""
 
     key: str
-    number: int | None  # None: it is as many as names were given
+    number: int | None  # None: as many as there are names
 
 
 ANY_NUMBER = Count("", -1)
@@ -30,47 +30,47 @@ ANY_NUMBER = Count("", -1)
 
 @dataclass(frozen=True)
 class Produced:
-    """What was seen of a model when it was imported, where its config cannot say it."""
+    """Properties observed when a model was imported, if its config cannot declare them."""
 
-    family: str = ""  # of FAMILIES, by whose keys its config is read; empty: by none
-    own_threshold: bool = True  # whether it selects by itself what it returns: no selector of ours stands within it
+    family: str = ""  # one of FAMILIES, whose config keys apply; empty: none
+    own_threshold: bool = True  # the model selects its own output, so no selector of ours runs inside it
     outputs: tuple[Output, ...] = ()
-    classes: int | None = None  # None: nothing in the model says it
+    classes: int | None = None  # None: nothing in the model declares it
     keypoints: int | None = None
-    stuff: int | None = None  # classes of its semantic scores
-    pixel_mean: tuple[float, ...] = ()  # as the model holds it
+    stuff: int | None = None  # semantic classes
+    pixel_mean: tuple[float, ...] = ()  # as stored in the model
     pixel_std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """How images are prepared for a model."""
+    """Preparation of images for a model."""
 
-    architecture: str  # the name of the model's class
+    architecture: str  # name of the model's class
     channel_order: ChannelOrder
     resize: ResizeRule
-    pixel_mean: tuple[float, ...]  # of values 0 to 255, in channel_order
+    pixel_mean: tuple[float, ...]  # for values 0 to 255, in channel_order
     pixel_std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Gives:
-    """What a model can answer with, and how it selects that."""
+    """Outputs of a model, and the settings that select them."""
 
     outputs: tuple[Output, ...] = ()
-    threshold: float = 0.0  # 0 to 1; 0: it applies none
-    most: Count = ANY_NUMBER  # detections of an image; negative where that means any number
-    classes: Count | None = None  # of objects; None: it finds none
+    threshold: float = 0.0  # 0 to 1; 0: the model applies none
+    most: Count = ANY_NUMBER  # detections per image; negative if that means any number
+    classes: Count | None = None  # of objects; None: finds no objects
     keypoints: Count | None = None
     stuff: Count | None = None  # classes of the semantic map
-    panoptic_threshold: float | None = None  # None: no map is combined from things and stuff
+    panoptic_threshold: float | None = None  # None: no map combines things and stuff
 
 
 @dataclass(frozen=True)
 class Declared(Gives, Prepared):
-    """A model as its config declares it."""
+    """A model as declared by its config."""
 
-    own_threshold: bool = False  # whether the model applies its threshold where no selector of ours stands
+    own_threshold: bool = False  # the model applies a threshold of its own, where no selector of ours runs
 
 
 def outputs(
@@ -82,7 +82,7 @@ def outputs(
     panoptic: bool = False,
     semantic: bool = False,
 ) -> tuple[Output, ...]:
-    """The outputs of a model, in the order in which they are told."""
+    """Return a model's outputs in canonical order."""
     produced = {
         Output.BOXES: boxes,
         Output.ROTATED_BOXES: rotated,

@@ -1,10 +1,10 @@
-"""What a Detectron2 config says about its model, in whichever of Detectron2's two dialects it is written.
+"""Reader of Detectron2 configs, in either of Detectron2's two dialects.
 
-A yacs config names parts in capitals (`MODEL.ROI_HEADS.NUM_CLASSES`); a LazyConfig, resolved to plain data, is a tree
-of calls, each with the name of what it calls under `_target_`. Both are given as the plain mapping that YAML holds.
+A yacs config names its parts in capitals (`MODEL.ROI_HEADS.NUM_CLASSES`). A LazyConfig, resolved to plain data, is a
+tree of calls; `_target_` names each callable. Both are given as the plain mapping in their YAML.
 
-A config says what a model of a known family gives. Of any other it says how images are prepared, and little else: what
-that model gives was seen when it was imported, and is told as `Produced`.
+A config declares the outputs of a model from a known family. For any other model it declares little but the preparation
+of images. Its outputs were observed at import and are given as `Produced`.
 """
 
 import contextlib
@@ -19,41 +19,44 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 
 Config = Mapping[str, Any]
 
-# Detectron2's own defaults, for the arguments that a LazyConfig leaves out.
+# Detectron2's defaults for arguments that a LazyConfig omits.
 _RCNN_THRESHOLD, _COMBINE_THRESHOLD, _MOST = 0.0, 0.5, 100
 _DENSE_THRESHOLD = {"RetinaNet": 0.05, "FCOS": 0.2}
 _FORMATS = ("BGR", "RGB", "L")
 _WHITE = 255
 _LONGEST_REASON = 300  # characters
-_NO_LIMIT = 2**31 - 1  # pixels; where a LazyConfig sets no longest edge
+_NO_LIMIT = 2**31 - 1  # pixels; used if a LazyConfig sets no longest edge
 
-OBJECT = "object"  # what a proposal network finds, where its operator has no better name
+OBJECT = "object"  # class of a proposal network, if its operator gives no better name
 ONE_CLASS = Count("the one class of proposals", 1)
 _NAMES = Count("--classes", None)
-_OF_A_ROTATED_BOX = 5  # numbers, and so many weights of their regression
+_OF_A_ROTATED_BOX = 5  # numbers, each with a regression weight
 _THRESHOLD_KEYS = ("test_score_thresh", "score_thresh_test", "score_thresh")
-_OWN_SECTIONS = ("ROI_HEADS", "RETINANET")  # of every yacs config, whatever its model: they hold such a key
+_OWN_SECTIONS = ("ROI_HEADS", "RETINANET")  # present in every yacs config, whatever its model
 
 
 @contextlib.contextmanager
 def _as_data() -> Iterator[None]:
-    """Tell of values that are not of the kinds that Detectron2 gives them. Raises `LoadRefusedError`."""
+    """Report values of the wrong type. Raises `LoadRefusedError`."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        seen = f"the config has values of other kinds than Detectron2's ({type(error).__name__}: {error})"
+        seen = f"the config has values of other types than Detectron2's ({type(error).__name__}: {error})"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, seen[:_LONGEST_REASON]) from error
 
 
 @_as_data()
 def declared(config: Config, produced: Produced | None = None) -> Declared:
-    """Read either dialect. Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL."""
+    """Read a config in either dialect.
+
+    Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL.
+    """
     taken, lazy = prepared(config, produced), is_lazy(config)
     family = taken.architecture if produced is None else produced.family or taken.architecture
     if family in FAMILIES:
         gives = (_LAZY if lazy else _YACS)[family](config)
     elif produced is None:
-        seen = f"the model is a {family}, of which nothing was written down when it was imported"
+        seen = f"the model is a {family}, and its import recorded nothing about it"
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
     else:
         gives = _seen(produced, _lazy_threshold(config) if lazy else _yacs_threshold(config))
@@ -63,25 +66,25 @@ def declared(config: Config, produced: Produced | None = None) -> Declared:
 
 @_as_data()
 def prepared(config: Config, produced: Produced | None = None) -> Prepared:
-    """How images are prepared for the model. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
+    """Read the preparation of images. Raises `LoadRefusedError`: CONFIG_UNSERVABLE."""
     return _lazy_prepared(config, produced or Produced()) if is_lazy(config) else _yacs_prepared(config)
 
 
 def is_lazy(config: Config) -> bool:
-    """Whether a config is a resolved LazyConfig."""
+    """Return whether a config is a resolved LazyConfig."""
     return "MODEL" not in config
 
 
 @_as_data()
 def architecture(config: Config) -> str:
-    """The name of the class of a config's model."""
+    """Return the class name of a config's model."""
     name = config["model"]["_target_"] if is_lazy(config) else config["MODEL"]["META_ARCHITECTURE"]
     return str(name).rpartition(".")[2]
 
 
 @_as_data()
 def datasets(config: Config) -> tuple[str, ...]:
-    """The names of the datasets that the model was trained and tested on, as far as the config says them."""
+    """Return the names of the training and test datasets, as far as the config names them."""
     if is_lazy(config):
         names = config["dataloader"]["test"].get("dataset", {}).get("names", ())
         return (names,) if isinstance(names, str) else tuple(names)
@@ -90,7 +93,7 @@ def datasets(config: Config) -> tuple[str, ...]:
 
 
 def _seen(produced: Produced, threshold: float) -> Gives:
-    """What a model of no known family gives: only what was seen of it."""
+    """Return the outputs of a model of no known family: those observed at import."""
     has = produced.outputs
     return Gives(
         outputs=has,
@@ -175,7 +178,7 @@ def _yacs_most(config: Config) -> Count:
 
 
 def _yacs_threshold(config: Config) -> float:
-    """The threshold in the section of a project's own model; 0: none is to be seen there."""
+    """Return the threshold in a custom model's section; 0 if there is none."""
     sections = {name: part for name, part in config["MODEL"].items() if isinstance(part, Mapping)}
     own = (part for name, part in sections.items() if "SCORE_THRESH_TEST" in part and name not in _OWN_SECTIONS)
     return next((float(part["SCORE_THRESH_TEST"]) for part in own), 0.0)
@@ -186,7 +189,7 @@ def _lazy_prepared(config: Config, produced: Produced) -> Prepared:
     mean = model.get("pixel_mean", produced.pixel_mean)
     return Prepared(
         architecture=architecture(config),
-        # The model's own input_format is for drawings in training.
+        # The model's own input_format is used for drawings in training only.
         channel_order=_channels("dataloader.test.mapper.image_format", mapper["image_format"], mean),
         resize=_lazy_resize(mapper["augmentations"]),
         pixel_mean=_floats(mean),
@@ -195,26 +198,26 @@ def _lazy_prepared(config: Config, produced: Produced) -> Prepared:
 
 
 def _channels(key: str, image_format: str, mean: Sequence[float]) -> ChannelOrder:
-    """What a model's channels are. Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
+    """Return the order of a model's channels. Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
 
-    A format other than L says nothing about a model of one channel, or of more than three: Detectron2 leaves it as it
-    is by default, and such a model's images are read by a program of its own.
+    A format other than L says nothing about a model with one channel or more than three. Detectron2's default is often
+    left in place, because a program of the project's own reads such images.
     """
     if image_format not in _FORMATS:
         seen = (
             f"{key} is {image_format!r}: Detectron2's DefaultPredictor refuses it too, and its samples are not 8-bit "
-            f"colours or grey. Served are {', '.join(_FORMATS)}; where a model takes other than three channels, which "
+            f"colours or grey. Supported are {', '.join(_FORMATS)}; if a model takes other than three channels, which "
             "callers send as they are, set it to BGR"
         )
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
     if max(mean, default=0) > _WHITE:
         seen = (
-            f"the mean of a channel is {max(mean):g}: the model takes more than 8 bits, and 0 to 255 is what is served"
+            f"the mean of a channel is {max(mean):g}: the model takes more than 8 bits, but only 0 to 255 is supported"
         )
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
     if image_format == "L" or len(mean) == 1:
         return ChannelOrder.GRAY
-    return ChannelOrder(image_format) if len(mean) in (0, 3) else ChannelOrder.MODEL  # 0: the model does not say
+    return ChannelOrder(image_format) if len(mean) in (0, 3) else ChannelOrder.MODEL  # 0: not declared by the model
 
 
 def _lazy_regions(config: Config) -> Gives:
@@ -264,18 +267,18 @@ def _lazy_proposals(config: Config) -> Gives:
 
 
 def _lazy_unknown(_config: Config) -> Gives:
-    raise LoadRefusedError(Check.CONFIG_UNSERVABLE, "a PanopticDeepLab is read from a yacs config alone")
+    raise LoadRefusedError(Check.CONFIG_UNSERVABLE, "a PanopticDeepLab can only be read from a yacs config")
 
 
 def _lazy_threshold(config: Config) -> float:
-    """The threshold among a project's model's own arguments; 0: none is to be seen there."""
+    """Return the threshold among a custom model's arguments; 0 if there is none."""
     return next((float(config["model"][key]) for key in _THRESHOLD_KEYS if key in config["model"]), 0.0)
 
 
 _YACS: dict[str, Callable[[Config], Gives]] = {
     "GeneralizedRCNN": _yacs_regions,
     "RetinaNet": _yacs_retinanet,
-    "FCOS": _yacs_retinanet,  # Detectron2 builds none from such a config; a project's may extend its keys
+    "FCOS": _yacs_retinanet,  # Detectron2 cannot build one from such a config, but a custom model may extend its keys
     "PanopticFPN": _yacs_panoptic,
     "PanopticDeepLab": _yacs_deeplab,
     "SemanticSegmentor": _yacs_semantic,
@@ -293,13 +296,13 @@ _LAZY: dict[str, Callable[[Config], Gives]] = {
 
 
 def _with_stuff(things: Gives, stuff: Count, threshold: float | None) -> Gives:
-    """What a Panoptic FPN gives, with its threshold of things in the combined map; None: it combines none."""
+    """Add the outputs of a Panoptic FPN; `threshold` applies to things in the combined map, None if there is no map."""
     combined = outputs(boxes=False, panoptic=threshold is not None, semantic=True)
     return replace(things, outputs=things.outputs + combined, stuff=stuff, panoptic_threshold=threshold)
 
 
 def _check_own_proposals(key: str, generator: str | None) -> None:
-    """A model without a generator is given its regions with each image, which no request brings."""
+    """Refuse a model without a proposal generator: it expects regions with each image, and no request provides them."""
     if generator in (None, "PrecomputedProposals"):
         raise LoadRefusedError(Check.PROPOSALS_EXTERNAL, f"{key} is {generator}")
 
@@ -313,19 +316,19 @@ def _count(key: str, part: Config) -> Count:
 
 
 def _lazy_predictor(heads: Config) -> tuple[str, Config]:
-    """What selects an R-CNN's boxes, with its key: of a cascade the last stage's."""
+    """Return the box predictor of an R-CNN with its key; the last stage of a cascade."""
     if stages := heads.get("box_predictors"):
         return f"model.roi_heads.box_predictors.{len(stages) - 1}", stages[-1]
     return "model.roi_heads.box_predictor", heads.get("box_predictor", {})
 
 
 def _lazy_resize(augmentations: Sequence[Config]) -> ResizeRule:
-    """The resize rule of testing, which must be one of one size, and all that is done."""
+    """Return the test-time resize rule, which must have one size and be the only augmentation."""
     names = [str(item["_target_"]).rpartition(".")[2] for item in augmentations]
     edges = augmentations[0]["short_edge_length"] if names == ["ResizeShortestEdge"] else ()
     sizes = {edges} if isinstance(edges, int) else set(edges)
     if len(sizes) != 1:
-        seen = f"images are prepared by {', '.join(names) or 'nothing'}, not by ResizeShortestEdge to one size alone"
+        seen = f"images are prepared by {', '.join(names) or 'nothing'}, not just by ResizeShortestEdge to one size"
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
     return ResizeRule(sizes.pop(), int(augmentations[0].get("max_size", _NO_LIMIT)))
 

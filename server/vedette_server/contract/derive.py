@@ -1,4 +1,4 @@
-"""Derive the input contract from a Detectron2 config, given as the plain mapping that its YAML holds."""
+"""Derivation of the input contract from a Detectron2 config, given as the plain mapping in its YAML."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from vedette_server.contract.declaration import Count, Declared, Produced
 from vedette_server.contract.declared import declared
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 
-_DENSE = ("RetinaNet", "FCOS")  # which take a negative number of detections for those at the end to be left out
-_MOST_STUFF = 65_536  # classes that a 16-bit map can tell apart
-FLOOR = 0.05  # Detectron2's own default threshold: low enough for evidence, high enough to cost nothing
+_DENSE = ("RetinaNet", "FCOS")  # for which a negative number of detections drops the last ones
+_MOST_STUFF = 65_536  # classes that a 16-bit map can encode
+FLOOR = 0.05  # Detectron2's default threshold: low enough for evidence, high enough to cost nothing
 
 
 def derive(  # noqa: PLR0913  all but two are keywords
@@ -28,16 +28,17 @@ def derive(  # noqa: PLR0913  all but two are keywords
 ) -> InputContract:
     """Derive the contract.
 
-    `produced` is what was seen of the model at import, where its config cannot say it. `threshold` is the operator's
-    default for requests that set none; None takes the config's own. `inputs` are what the operator
-    lets callers send; None is what the model's channels suggest.
+    `produced` holds properties observed at import that the config cannot declare. `threshold` is the operator's default
+    for requests that set none; None takes the config's. `inputs` are the kinds of input that the operator allows; None
+    derives them from the model's channels.
+
     Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS, CONFIG_UNSERVABLE, PROPOSALS_EXTERNAL, NAMES_MISSING, CLASS_COUNT,
     ALWAYS_EMPTY.
     """
     bounds.check(config)
     model = declared(config, produced)
     default = model.threshold if threshold is None else threshold
-    if model.own_threshold:  # nothing below it is ever seen
+    if model.own_threshold:  # nothing below it is ever visible
         default = max(default, model.threshold)
     _check_names(model.classes, names.classes, "objects")
     _check_names(model.stuff, names.stuff, "stuff")
@@ -74,7 +75,7 @@ def _most(model: Declared) -> int | None:
 
 
 def _check_inputs(inputs: Sequence[Input], model: Declared) -> None:
-    """Refuse what the operator allows and the model has no use for."""
+    """Refuse inputs that the operator allows but the model cannot use."""
     if wrong := [item for item in inputs if item not in possible(model.channel_order)]:
         allowed, channels = ", ".join(possible(model.channel_order)), len(model.pixel_mean)
         seen = (
@@ -86,10 +87,10 @@ def _check_inputs(inputs: Sequence[Input], model: Declared) -> None:
 def _check_names(count: Count | None, names: Sequence[str], of: str) -> None:
     if count is None:
         if names:
-            raise LoadRefusedError(Check.CLASS_COUNT, f"{len(names)} names were given for {of}, and the model has none")
+            raise LoadRefusedError(Check.CLASS_COUNT, f"{len(names)} names were given for {of}, but the model has none")
     elif count.number is None:
         if not names:
-            raise LoadRefusedError(Check.NAMES_MISSING, f"nothing says what its {of} are called ({count.key})")
+            raise LoadRefusedError(Check.NAMES_MISSING, f"nothing names its {of} ({count.key})")
     elif len(names) != count.number:
         seen = f"{len(names)} names were given for {count.key} = {count.number}"
         raise LoadRefusedError(Check.CLASS_COUNT, seen)
@@ -97,12 +98,12 @@ def _check_names(count: Count | None, names: Sequence[str], of: str) -> None:
 
 def _check_map_holds(stuff: Count | None) -> None:
     if stuff and stuff.number and stuff.number > _MOST_STUFF:
-        seen = f"{stuff.key} is {stuff.number}, and a class map holds {_MOST_STUFF} classes"
+        seen = f"{stuff.key} is {stuff.number}, but a class map holds at most {_MOST_STUFF} classes"
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, seen)
 
 
 def _check_not_always_empty(model: Declared, threshold: float, waivers: Collection[Check]) -> None:
-    """Refuse settings under which no answer could ever hold a detection (a score must exceed its threshold)."""
+    """Refuse settings under which no answer can contain a detection (a score must exceed its threshold)."""
     if not 0 <= threshold < 1:
         refuse(Check.ALWAYS_EMPTY, f"the threshold is {threshold}, and no score exceeds 1", waivers)
     most = model.most.number or 0

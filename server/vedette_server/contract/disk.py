@@ -1,7 +1,7 @@
-"""Open files that others have made: regular ones alone, within their folder, no larger than such a file may be.
+"""Safe opening of files from others: regular files only, within their folder, up to a maximum size.
 
-What is no regular file is never opened: a FIFO would wait for ever, a device gives bytes without end, and to open some
-devices does something.
+Other kinds of file are never opened: a FIFO would block forever, a device may yield endless bytes, and opening some
+devices has side effects.
 """
 
 import errno
@@ -14,18 +14,18 @@ from typing import NoReturn
 from vedette_server.contract.loading import Check, LoadRefusedError
 
 _MIB, _GIB = 2**20, 2**30
-# The most bytes of each file that is read. What is checked against them has its size from the kernel, unread.
+# Maximum bytes read from each file. Sizes come from the kernel and are checked before anything is read.
 LARGEST = {
-    "config.yaml": 1 * _MIB,  # the largest of the model zoo has 6 kB
+    "config.yaml": 1 * _MIB,  # the largest in the model zoo has 6 kB
     "manifest.json": 16 * _MIB,  # 10,000 classes with long names take 1 MB
     "model.toml": 1 * _MIB,
     "baseline.json": 64 * _MIB,
     "expected.json": 64 * _MIB,  # masks and label maps of hundreds of pictures
-    "model.safetensors": 16 * _GIB,  # the largest backbone that Detectron2 has, ViTDet-H, takes 2.7 GB
+    "model.safetensors": 16 * _GIB,  # Detectron2's largest backbone, ViTDet-H, takes 2.7 GB
 }
 LARGEST_OTHER = 256 * _MIB  # such as a golden image
-LARGEST_CHECKPOINT = 64 * _GIB  # as a training leaves it, with its optimiser's state
-MOST_FILES = 10_000  # in a version's folder
+LARGEST_CHECKPOINT = 64 * _GIB  # as written by training, with the optimiser's state
+MOST_FILES = 10_000  # per version
 
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {
@@ -39,10 +39,10 @@ _NEVER = {errno.ELOOP: "a link that leads to itself", errno.ENAMETOOLONG: "a nam
 
 
 def opened(path: Path, most: int, within: Path | None = None) -> BufferedReader:
-    """Open a file for reading; links are followed as far as they stay in the folder `within`.
+    """Open a file for reading, following links that stay within the folder `within`.
 
-    Raises `LoadRefusedError`, FILE_UNUSABLE, for what is no regular file, lies elsewhere or has more than `most` bytes;
-    `OSError` for what is not there or may not be read.
+    Raises `LoadRefusedError`, FILE_UNUSABLE, for a file that is not regular, lies outside the folder or has more than
+    `most` bytes. Raises `OSError` for a file that is missing or may not be read.
     """
     target = _resolved(path)
     if within is not None and not target.is_relative_to(_resolved(within)):
@@ -50,24 +50,24 @@ def opened(path: Path, most: int, within: Path | None = None) -> BufferedReader:
     _check(path, target.lstat(), most)
     descriptor = os.open(target, _FLAGS)
     try:
-        _check(path, os.fstat(descriptor), most)  # it may have been exchanged meanwhile
-        return open(descriptor, "rb")  # noqa: PTH123  whoever asked closes it
+        _check(path, os.fstat(descriptor), most)  # it may have been replaced meanwhile
+        return open(descriptor, "rb")  # noqa: PTH123  the caller closes it
     except BaseException:
         os.close(descriptor)
         raise
 
 
 def contents(path: Path, most: int, within: Path | None = None) -> bytes:
-    """All bytes of a file, as `opened` gives it."""
+    """Return all bytes of a file, opened by `opened`."""
     with opened(path, most, within) as file:
         data = file.read(most + 1)
-    if len(data) > most:  # it grows
+    if len(data) > most:  # the file is growing
         _too_large(path, len(data), most)
     return data
 
 
 def _resolved(path: Path) -> Path:
-    """Where a path leads to. `Path.resolve` may raise a `RuntimeError` for a loop of links."""
+    """Resolve a path. `Path.resolve` may raise a `RuntimeError` for a loop of links."""
     try:
         return Path(os.path.realpath(path, strict=True))
     except OSError as error:
@@ -80,13 +80,13 @@ def _resolved(path: Path) -> Path:
 
 def _check(path: Path, found: os.stat_result, most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
-        _refuse(path, f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}")
+        _refuse(path, f"is {_KINDS.get(stat.S_IFMT(found.st_mode), 'not a file')}")
     if found.st_size > most:
         _too_large(path, found.st_size, most)
 
 
 def _too_large(path: Path, size: int, most: int) -> NoReturn:
-    _refuse(path, f"has {size} bytes, and {most} is the most that is read of such a file", "give a smaller one")
+    _refuse(path, f"has {size} bytes, but the limit for such a file is {most}", "give a smaller one")
 
 
 def _refuse(path: Path, why: str, remedy: str | None = None) -> NoReturn:

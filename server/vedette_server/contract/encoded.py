@@ -1,12 +1,11 @@
-"""Compressed files: JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF, told apart by content, decoded by Pillow.
+"""Compressed files: JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF, recognised by content and decoded by Pillow.
 
-What is done with what is not plain 8-bit RGB:
+Files other than plain 8-bit RGB are treated as follows:
 
-- grey, palette and bilevel files are expanded, which loses nothing; CMYK is converted as Detectron2's `read_image`
-  does;
-- alpha that is opaque everywhere is dropped; else only if the request says so;
-- of a JPEG that holds further pictures (a second view, a gain map), the first is taken, which all viewers show;
-- more than 8 bits a sample, animations and several pages are refused: there is no single right way to reduce either.
+- Grey, palette and bilevel files are expanded, which is lossless. CMYK is converted as by Detectron2's `read_image`.
+- Alpha is dropped if it is opaque everywhere; otherwise only if the request says so.
+- A JPEG with several pictures (a second view, a gain map) yields its first, as in every viewer.
+- More than 8 bits a sample, animations and multiple pages are refused: there is no single right way to reduce them.
 """
 
 import io
@@ -20,9 +19,9 @@ from vedette_server.contract.image import Buffer, EncodedImage, Orientation
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
 
-# Pillow's own guard warns or raises at a fixed size; ours refuses at the contract's, before anything is decoded.
+# Pillow's guard warns or raises at a fixed size. Ours refuses at the contract's limit, before decoding.
 Image.MAX_IMAGE_PIXELS = None
-# What it warns of are metadata that nobody reads here, in words that a sender chooses and that would be kept for ever.
+# Pillow warns about unused metadata in words that the sender chooses, and Python would keep each warning forever.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 CODECS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
@@ -34,14 +33,14 @@ _BEGINNINGS = {
     "GIF": (b"GIF87a", b"GIF89a"),
 }
 _DEEP_MODES = ("I", "F")
-_PNG_DEPTH = 24  # where a PNG's header says the bits a sample; Pillow reduces 16-bit colour without a word
+_PNG_DEPTH = 24  # offset of the bits per sample in a PNG's header; Pillow silently reduces 16-bit colour
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
-_BYTES_OF_A_PIXEL = 8  # that decoding takes: as the codec gives it, and as it is wanted
-_MUCH = 16_000_000  # pixels, where it is not known how many there are
-_SCAN = b"\xff\xda"  # what each scan of a JPEG begins with; within one, 0xff is never followed by it
-_USUAL_SCANS, _MOST_SCANS = 20, 100  # of one file, with those of its previews; encoders write about ten
-_MOST_SCANNED = 800_000_000  # pixels of all scans, from which there may be no more than usual: about a second
+_BYTES_OF_A_PIXEL = 8  # used by decoding: the codec's pixels and the requested ones
+_MUCH = 16_000_000  # pixels, if the actual number is unknown
+_SCAN = b"\xff\xda"  # start of each JPEG scan; within a scan, 0xff is never followed by this byte
+_USUAL_SCANS, _MOST_SCANS = 20, 100  # per file, including previews; encoders write about ten
+_MOST_SCANNED = 800_000_000  # pixels over all scans, beyond which only the usual number is allowed: about a second
 _BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,7 +53,7 @@ _BACK = {
 
 
 def size(data: Buffer) -> tuple[int, int]:
-    """Height and width of a file as stored, from its header.
+    """Return height and width from a file's header, as stored.
 
     Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_TOO_COSTLY, IMAGE_ANIMATED.
     """
@@ -74,20 +73,20 @@ def size(data: Buffer) -> tuple[int, int]:
 
 
 def _frames(data: Buffer, image: Image.Image, codec: str) -> str:
-    """How many frames an animation has; empty: it is none. To find out, Pillow may read more than the header."""
+    """Return the number of frames of an animation, or "" if there is one only. Pillow may read past the header."""
     try:
         if codec == "JPEG" or not getattr(image, "is_animated", False):
             return ""
-        # Those of a GIF cannot be counted without reading all of it.
+        # Counting the frames of a GIF would require reading all of it.
         return "several" if codec == "GIF" else str(getattr(image, "n_frames", 0))
     except MemoryError:
         raise
-    except Exception as error:  # whatever a codec raises about a broken file
+    except Exception as error:  # codecs raise anything for a broken file
         raise _truncated(data, codec) from error
 
 
 def _check_scans(data: Buffer, image: Image.Image) -> None:
-    """Refuse a progressive JPEG whose scans would take a worker for minutes: each costs as much as a picture."""
+    """Refuse a progressive JPEG whose scans would occupy a worker for minutes: each costs as much as a picture."""
     scans, within = bytes(data).count(_SCAN), _MOST_SCANNED // (image.width * image.height)
     most = min(max(_USUAL_SCANS, within), _MOST_SCANS)
     if scans > most:
@@ -108,12 +107,12 @@ def _codec(data: Buffer) -> str:
 
 
 def _open(data: Buffer, codec: str) -> Image.Image:
-    """Read a file's header; nothing is decoded yet."""
+    """Read a file's header without decoding anything."""
     try:
         return Image.open(io.BytesIO(data), formats=(codec,))
     except MemoryError:
         raise
-    except Exception as error:  # whatever a codec raises about a broken file
+    except Exception as error:  # codecs raise anything for a broken file
         raise _truncated(data, codec) from error
 
 
@@ -122,14 +121,14 @@ def _truncated(data: Buffer, codec: str) -> Refused:
 
 
 def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
-    """The pixels of a file whose header was checked: uint8, (height, width, channels), BGR of three or grey of one.
+    """Decode a file whose header was checked: uint8, (height, width, channels); BGR for three, grey for one.
 
     Raises `Refused`: IMAGE_TRUNCATED, IMAGE_NOT_UPRIGHT, ALPHA_NOT_DROPPED; `MemoryError`.
     """
     codec = _codec(data)
     try:
         image = _open(data, codec)
-    except Refused:  # `size` could open it: of a WebP, this takes the memory of its pixels
+    except Refused:  # `size` opened it before; opening a WebP allocates its pixels
         _check_memory(_MUCH)
         raise
     try:
@@ -145,19 +144,19 @@ def decode(spec: EncodedImage, data: Buffer, channels: int) -> UInt8Array:
         rgb = np.asarray(image.convert("RGB"))
     except Refused:
         raise
-    except Exception as error:  # the same
+    except Exception as error:  # codecs raise anything for a broken file
         _check_memory(image.width * image.height)
         raise _truncated(data, codec) from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
 
 
 def _check_memory(pixels: int) -> None:
-    """Raise `MemoryError` if it was memory for so many pixels that was lacking: few codecs say so themselves."""
+    """Raise `MemoryError` if memory for `pixels` pixels is lacking: few codecs report that themselves."""
     np.empty((pixels, _BYTES_OF_A_PIXEL), np.uint8)
 
 
 def _turned(image: Image.Image, codec: str, turned: int, wanted: Orientation) -> Image.Image:
-    """A loaded image, upright or as it was stored. Pillow has turned a TIFF when it loaded it."""
+    """Turn a loaded image upright, or back to its stored orientation. Pillow turns a TIFF when loading it."""
     if codec == "TIFF":
         back = None if wanted is Orientation.APPLY else _BACK.get(turned)
         return image if back is None else image.transpose(back)

@@ -1,4 +1,4 @@
-"""What a picture in a folder of ours is: an image file, or a NumPy array of channels that no image file can hold."""
+"""Pictures in our folders: image files, or NumPy arrays of channels that no image file can hold."""
 
 import io
 from collections.abc import Callable
@@ -20,9 +20,10 @@ ARRAYS = "a .npy file of {channels} channels: uint8, shape (height, width, {chan
 
 
 def declare(data: bytes, contract: InputContract) -> tuple[ImageSpec, Buffer]:
-    """What a file holds, and its bytes, for a model of this contract.
+    """Return a file's declaration and bytes, for a model with this contract.
 
-    Raises `Refused`, INPUT_NOT_ALLOWED, for an image file that cannot hold the model's channels, or an array of others.
+    Raises `Refused`, INPUT_NOT_ALLOWED, for an image file that cannot hold the model's channels, or an array with other
+    channels.
     """
     if not data.startswith(_MAGIC) or contract.channels == 3:
         if contract.channel_order is ChannelOrder.MODEL:
@@ -41,7 +42,7 @@ def declare(data: bytes, contract: InputContract) -> tuple[ImageSpec, Buffer]:
 
 
 def picture(data: bytes) -> Image.Image:
-    """What such a file looks like: RGB, upright; of an array, the average of its channels."""
+    """Render such a file for viewing: RGB, upright; an array becomes the average of its channels."""
     if data.startswith(_MAGIC):
         channels = np.load(io.BytesIO(data), allow_pickle=False)
         return Image.fromarray(np.rint(channels.mean(axis=2)).astype(np.uint8)).convert("RGB")

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is none that is taken, and what its sender can do about that."""
+"""Recognition of unsupported formats by their first bytes, and advice for the sender."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from vedette_server.contract.image import Buffer
 _PICTURE = "convert it to PNG, or to JPEG"
 _RAW = "develop it to PNG, TIFF of 8 bits or JPEG"
 _VIDEO = "send its frames, one by one or as a stream: `vedette stream` reads videos"
-_DOCUMENT = "render it to PNG at the size at which it is to be looked at"
-_PIXELS = "pixels without a file format belong in image.raw, with their format and size"
-_FETCH = "what was to be downloaded or read is not the picture: look at what the file holds"
+_DOCUMENT = "render it to PNG at the intended size"
+_PIXELS = "send pixels without a file format in image.raw, with their format and size"
+_FETCH = "the file is not the intended picture: look at its contents"
 
 
 @dataclass(frozen=True)
 class _Kind:
-    pattern: re.Pattern[bytes]  # of the beginning
+    pattern: re.Pattern[bytes]  # of the first bytes
     name: str
     remedy: str
 
@@ -58,7 +58,7 @@ _KINDS = (
     _kind(
         rb"(data:image/|/9j/|iVBORw0KGgo|R0lGOD|UklGR|Qk0[0-9A-Za-z])",
         "a picture in base64",
-        "decode it: bytes are sent",
+        "decode it, and send the bytes",
     ),
     _kind(
         rb"(\xef\xbb\xbf)?\s*(<!doctype html|<!DOCTYPE HTML|<!DOCTYPE html|<html|<HTML|<head)", "an HTML page", _FETCH
@@ -72,7 +72,7 @@ _LOOKED_AT = 1024  # bytes
 
 
 def recognise(data: Buffer) -> tuple[str, str]:
-    """What data is and what to do, where it begins as none of the formats that are taken."""
+    """Return a description and a remedy for data in none of the supported formats."""
     start = bytes(data[:_LOOKED_AT])
     for kind in _KINDS:
         if kind.pattern.match(start):

@@ -1,4 +1,4 @@
-"""Images as callers declare them. What is done with them is in `contract.convert`."""
+"""Images as declared by callers. `contract.convert` converts them."""
 
 from enum import StrEnum
 from typing import TypeAlias
@@ -9,7 +9,7 @@ Buffer: TypeAlias = bytes | memoryview
 
 
 class Orientation(StrEnum):
-    """What is done with the orientation that a file carries in its EXIF data."""
+    """Handling of the orientation in a file's EXIF data."""
 
     APPLY = "APPLY"
     REFUSE = "REFUSE"
@@ -26,30 +26,30 @@ class PixelFormat(StrEnum):
     RGBA8 = "RGBA8"
     NV12 = "NV12"
     I420 = "I420"
-    CHANNELS8 = "8UCN"  # as ROS and OpenCV call samples of no fixed meaning: 8 bits, unsigned, n channels
+    CHANNELS8 = "8UCN"  # named as in ROS and OpenCV: 8 bits, unsigned, n channels of no fixed meaning
 
 
 class YuvMatrix(StrEnum):
-    """What turns YUV into RGB."""
+    """The matrix that converts YUV to RGB."""
 
     BT601 = "BT601"
     BT709 = "BT709"
 
 
 class YuvRange(StrEnum):
-    """What 8-bit YUV samples span: luma 16 to 235 and chroma 16 to 240, or 0 to 255."""
+    """The range of 8-bit YUV samples: luma 16 to 235 and chroma 16 to 240, or 0 to 255."""
 
     LIMITED = "LIMITED"
     FULL = "FULL"
 
 
 class ChannelOrder(StrEnum):
-    """What the channels are, in their order."""
+    """The channels in their order."""
 
     BGR = "BGR"
     RGB = "RGB"
     GRAY = "GRAY"
-    MODEL = "MODEL"  # whatever the model was trained on, in its own order
+    MODEL = "MODEL"  # as in the model's training, in its own order
 
 
 class TensorLayout(StrEnum):
@@ -60,14 +60,14 @@ class TensorLayout(StrEnum):
 
 
 class ValueRange(StrEnum):
-    """What a tensor's values span."""
+    """The range of a tensor's values."""
 
     TO_255 = "0-255"
     TO_1 = "0-1"
 
 
 class EncodedImage(msgspec.Struct, frozen=True, tag=True):
-    """A compressed file; its format is told by its content."""
+    """A compressed file, whose format is recognised by its content."""
 
     orientation: Orientation = Orientation.APPLY
     drop_alpha: bool = False
@@ -76,8 +76,8 @@ class EncodedImage(msgspec.Struct, frozen=True, tag=True):
 class RawImage(msgspec.Struct, frozen=True, tag=True):
     """Raw samples: rows from top to bottom, `row_stride` bytes from row to row (None: packed).
 
-    NV12 and I420 need `yuv_matrix` and `yuv_range`; their chroma planes follow the luma rows. Formats with alpha need
-    `drop_alpha`. How many channels 8UCN has is the contract's to say.
+    NV12 and I420 require `yuv_matrix` and `yuv_range`; their chroma planes follow the luma rows. Formats with alpha
+    require `drop_alpha`. The contract defines the number of channels of 8UCN.
     """
 
     pixel_format: PixelFormat

@@ -1,4 +1,4 @@
-"""What a safetensors file says that it holds, held against its size before a byte of a tensor is read."""
+"""Validation of a safetensors header against the file's size, before any tensor is read."""
 
 import math
 from pathlib import Path
@@ -9,10 +9,10 @@ import msgspec
 from vedette_server.contract import disk
 from vedette_server.contract.loading import Check, LoadRefusedError
 
-_LENGTH = 8  # bytes, of the header's length
-_LONGEST = 32 * 2**20  # bytes of a header, which takes about a hundred for each tensor
+_LENGTH = 8  # bytes of the header's length field
+_LONGEST = 32 * 2**20  # bytes of a header, which has about a hundred per tensor
 _MOST_DIMENSIONS = 64
-_SIZES = {  # bytes of a number
+_SIZES = {  # bytes per number
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
@@ -27,7 +27,7 @@ class _TensorHeader(msgspec.Struct, frozen=True):
 
 
 def check(path: Path, within: Path | None = None) -> None:
-    """Refuse a file whose header does not account for each of its bytes once.
+    """Refuse a file whose header does not account for each of its bytes exactly once.
 
     Raises `LoadRefusedError`: FILE_UNUSABLE, WEIGHTS_UNREADABLE; `OSError`.
     """
@@ -49,17 +49,17 @@ def check(path: Path, within: Path | None = None) -> None:
         _check(path, name, tensor, end)
         end = tensor.data_offsets[1]
     if end != size - _LENGTH - length:
-        _refuse(path, f"says that its tensors have {end} bytes, and they have {size - _LENGTH - length}")
+        _refuse(path, f"declares {end} bytes of tensors, but has {size - _LENGTH - length}")
 
 
 def _check(path: Path, name: str, tensor: _TensorHeader, begin: int) -> None:
     each = _SIZES.get(tensor.dtype)
     if each is None:
-        _refuse(path, f"has the tensor {name[:100]!r} of {tensor.dtype[:20]!r}, which is no dtype that is read")
+        _refuse(path, f"has the tensor {name[:100]!r} of {tensor.dtype[:20]!r}, a dtype that is not supported")
     if len(tensor.shape) > _MOST_DIMENSIONS or min(tensor.shape, default=0) < 0:
-        _refuse(path, f"has the tensor {name[:100]!r}, whose shape is none")
+        _refuse(path, f"has the tensor {name[:100]!r}, whose shape is invalid")
     if tensor.data_offsets != (begin, begin + math.prod(tensor.shape) * each):
-        _refuse(path, f"has the tensor {name[:100]!r}, whose bytes are not as many as its shape takes")
+        _refuse(path, f"has the tensor {name[:100]!r}, whose number of bytes contradicts its shape")
 
 
 def _refuse(path: Path, why: str) -> NoReturn:

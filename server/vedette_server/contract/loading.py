@@ -1,6 +1,6 @@
-"""Why a model is refused before it ever serves: the closed list of checks with their remedies, in one table.
+"""The closed list of checks that a model must pass before it serves, with their remedies, in one table.
 
-Whoever refuses says what was seen; what that means and what to do about it is said here, once.
+The code that refuses states what was seen. Its meaning and remedy are stated here, once.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ from enum import StrEnum, auto
 
 
 class Check(StrEnum):
-    """What every version must pass. The name is what a refusal says, and what a waiver names."""
+    """A check that every version must pass. Refusals and waivers use its name."""
 
     @staticmethod
     def _generate_next_value_(name: str, _start: int, _count: int, _last: list[str]) -> str:
@@ -55,7 +55,7 @@ class Check(StrEnum):
 
 @dataclass(frozen=True)
 class CheckRow:
-    """How one check is told: what a model that fails it is like, and what to do."""
+    """The description of one check: the meaning of a failure, and the remedy."""
 
     meaning: str
     remedy: str
@@ -64,171 +64,171 @@ class CheckRow:
 
 CHECKS: dict[Check, CheckRow] = {
     Check.DEVICE_UNUSABLE: CheckRow(
-        "The device that models are to run on is not there, or torch cannot use it.",
-        "see what `vedette-server doctor` and `nvidia-smi` say, or give another --device",
+        "The requested device is missing, or torch cannot use it.",
+        "check the output of `vedette-server doctor` and `nvidia-smi`, or give another --device",
     ),
     Check.FILE_UNUSABLE: CheckRow(
-        "A file is no regular one, leads out of its version's folder, or is larger than such a file may be.",
-        "put the file itself there",
+        "A file is not regular, leads out of its version's folder, or is larger than its limit.",
+        "replace it by the file itself",
     ),
     Check.VERSION_UNREADABLE: CheckRow(
-        "A file of the version, or the model's model.toml, is missing or is not what it should be.",
-        "mend model.toml where it is named, else import the model again",
+        "A file of the version, or the model's model.toml, is missing or invalid.",
+        "if model.toml is named, correct it; otherwise import the model again",
     ),
     Check.CONFIG_UNREADABLE: CheckRow(
-        "The config is no file, no path of the model zoo, or not what Detectron2 reads.",
-        "give the config.yaml that the training wrote into its OUTPUT_DIR",
+        "The config is neither a file nor a path in the model zoo, or Detectron2 cannot read it.",
+        "give the config.yaml that training wrote into its OUTPUT_DIR",
     ),
     Check.CONFIG_IS_PROGRAM: CheckRow(
-        "The config is a Python program (a LazyConfig), or holds an expression that would be run.",
+        "The config is a Python program (a LazyConfig), or contains an expression that would be evaluated.",
         "write the values instead, or give --run-config to run the program once, at import",
     ),
     Check.CONFIG_UNBUILDABLE: CheckRow(
         "Detectron2 cannot build the model that the config describes.",
-        "build it with detectron2.modeling.build_model, which says the same, and mend the config",
+        "reproduce the error with detectron2.modeling.build_model, and correct the config",
     ),
     Check.CONFIG_KEYS_UNKNOWN: CheckRow(
-        "The config has keys that Detectron2 does not have: a project's own, or misspelt ones.",
-        "give the --plugin whose keys they are, or leave out by --ignore-keys what is not under MODEL or INPUT",
+        "The config has keys unknown to Detectron2: a project's own, or misspelt ones.",
+        "give the --plugin that defines them, or drop keys outside MODEL and INPUT with --ignore-keys",
     ),
     Check.CONFIG_UNSERVABLE: CheckRow(
-        "The config describes a model, or a way to prepare images, that this server cannot serve.",
+        "The config describes a model, or a preparation of images, that this server does not support.",
         "import the model again, and prepare its images as Detectron2's DefaultPredictor does",
     ),
     Check.CONFIG_OUT_OF_BOUNDS: CheckRow(
-        "A number of the config is none, or beyond what any model has: nobody meant it, or it would take all memory.",
+        "A number in the config is NaN or implausible for any model: it is a mistake, or would exhaust memory.",
         "give the config of the training",
     ),
     Check.MODEL_TOO_LARGE: CheckRow(
-        "The config describes a model of far more numbers than its weights hold.",
-        "give the config and the weights of one training",
+        "The config describes a model with far more parameters than its weights hold.",
+        "give the config and the weights of the same training",
     ),
     Check.OUT_OF_MEMORY: CheckRow(
-        "The memory that the server may use was not enough to load the model or to answer a picture.",
+        "The server ran out of memory while loading the model or answering a picture.",
         "give the server more memory, fewer workers, or a smaller model or MIN_SIZE_TEST",
     ),
     Check.PROPOSALS_EXTERNAL: CheckRow(
-        "The model takes its proposals from outside (Fast R-CNN), and no request brings any.",
+        "The model requires external proposals (Fast R-CNN), and requests contain none.",
         "give the Faster R-CNN of the same family, which proposes its own regions (MODEL.PROPOSAL_GENERATOR.NAME RPN)",
     ),
     Check.OPERATORS_MISSING: CheckRow(
-        "The model needs operators of Detectron2 that are compiled, and they do not run here.",
+        "The model needs compiled operators of Detectron2, which do not run here.",
         "build Detectron2 with them (python -m pip install --no-build-isolation "
         "'git+https://github.com/facebookresearch/detectron2.git'), or give --plugin with a module that provides them",
     ),
     Check.OUTPUT_UNSERVABLE: CheckRow(
-        "What the model returns is not what its config and its names say, or nothing that can be served.",
+        "The model's output contradicts its config or its names, or cannot be served.",
         "return Instances with scores, pred_classes and pred_boxes or pred_masks, sem_seg or panoptic_seg, at the size "
-        "that `height` and `width` say; give a name for each class",
+        "given by `height` and `width`; give a name for each class",
     ),
     Check.INFERENCE_FAILS: CheckRow(
-        "The model does not answer a picture.",
-        "run it on one picture with Detectron2's DefaultPredictor: what fails here fails there",
+        "The model fails on a picture.",
+        "run it on one picture with Detectron2's DefaultPredictor, which fails in the same way",
     ),
     Check.OUTPUT_NOT_FINITE: CheckRow(
-        "The model computes NaN or infinite values from a picture, and drops what it makes of them without a word.",
+        "The model computes NaN or infinite values for a picture, and silently drops the results.",
         "give an earlier checkpoint, with PIXEL_MEAN and PIXEL_STD as they were in training",
         waivable=True,
     ),
     Check.PLUGIN_MISSING: CheckRow(
-        "A module that the model needs cannot be imported or fails, or a part of it is registered by no module.",
-        "install the project beside the server, or put its folder on PYTHONPATH",
+        "A module that the model needs is missing or fails, or no module registers a part of the model.",
+        "install the project beside the server, or add its folder to PYTHONPATH",
     ),
     Check.PLUGIN_NOT_ALLOWED: CheckRow(
-        "The version was imported with a plugin, which is a program, and this server was not told to run it.",
+        "The version was imported with a plugin, which runs code, and this server does not allow that plugin.",
         "start the server with --plugin and the module's name, if you trust it",
     ),
     Check.NAMES_MISSING: CheckRow(
-        "Neither the config nor its dataset says what the classes are called, nor how many there are.",
-        "give --classes, and --stuff-classes for a model that gives a class for every pixel",
+        "Neither the config nor its dataset declares the names of the classes, or their number.",
+        "give --classes, and --stuff-classes for a model that classifies every pixel",
     ),
     Check.NAMES_UNUSABLE: CheckRow(
-        "Two classes or keypoints have one name, or one has none: nobody could ask for it, or tell it.",
-        "give one name for each, separated by commas; blanks around a name are taken off",
+        "Two classes or keypoints share a name, or one has none, so callers cannot tell them apart.",
+        "give one name for each, separated by commas; blanks around a name are removed",
     ),
     Check.CLASS_COUNT: CheckRow(
-        "The config, the weights and the names do not agree on the number of classes or keypoints.",
+        "The config, the weights and the names disagree on the number of classes or keypoints.",
         "set NUM_CLASSES to the trained number, and give one name for each",
     ),
     Check.ALWAYS_EMPTY: CheckRow(
-        "Under these settings no answer could ever hold a detection.",
+        "Under these settings no answer can ever contain a detection.",
         "set the threshold below 1, in model.toml or the config, and TEST.DETECTIONS_PER_IMAGE to 100",
         waivable=True,
     ),
     Check.WEIGHTS_UNREADABLE: CheckRow(
-        "The weights are no whole checkpoint.",
-        "compare its size with the original's; save model.state_dict()",
+        "The weights are not a complete checkpoint.",
+        "compare the file's size with the original's, or save model.state_dict() again",
     ),
     Check.WEIGHTS_UNSAFE: CheckRow(
-        "The checkpoint is a pickle that runs a program where it is loaded as usual, as no checkpoint needs to.",
-        "find out who made it, and load it nowhere; give the checkpoint from where it was trained",
+        "The checkpoint is a pickle that runs code when loaded in the usual way, which no checkpoint needs.",
+        "do not load it anywhere, and find out who made it; get the checkpoint from where it was trained",
     ),
     Check.WEIGHTS_EMPTY: CheckRow(
-        "The checkpoint holds no tensors, or none where --weights-key and --strip-prefix say.",
-        "give the trained checkpoint, or --weights-key with the entry that holds them",
+        "The checkpoint holds no tensors, or none under --weights-key and --strip-prefix.",
+        "give the trained checkpoint, or set --weights-key to the entry that holds them",
     ),
     Check.WEIGHTS_AMBIGUOUS: CheckRow(
         "The checkpoint holds several sets of tensors that could be the model's, such as a student's and a teacher's.",
-        "say which, by --weights-key and --strip-prefix",
+        "choose one with --weights-key and --strip-prefix",
     ),
     Check.BACKBONE_ONLY: CheckRow(
-        "No head is in the weights: they are a backbone's, from which training starts.",
+        "The weights contain no head: they are a backbone, the starting point of training.",
         "give the trained checkpoint",
     ),
     Check.SWITCH_DISAGREES: CheckRow(
-        "The config asks for a mask or keypoint head that the weights do not have, or the other way round.",
-        "set the switch as it was in training; a request can leave masks and keypoints out by itself",
+        "The config asks for a mask or keypoint head that the weights do not have, or vice versa.",
+        "set the switch as in training; requests can omit masks and keypoints themselves",
     ),
     Check.TENSORS_MISSHAPEN: CheckRow(
-        "Tensors have another shape than the config says.", "give the config of the training"
+        "Tensors have other shapes than the config declares.", "give the config of the training"
     ),
     Check.TENSORS_MISSING: CheckRow(
-        "Tensors of the model are not in the weights: Detectron2 would leave them random.",
-        "give the checkpoint of this very config",
+        "Tensors of the model are missing from the weights: Detectron2 would leave them random.",
+        "give the checkpoint trained with this config",
         waivable=True,
     ),
     Check.TENSORS_UNEXPECTED: CheckRow(
-        "The weights hold tensors that the model does not have: the config is another's.",
+        "The weights hold tensors that the model does not have: the config belongs to another model.",
         "give the config of the training",
         waivable=True,
     ),
     Check.VALUES_NOT_FINITE: CheckRow(
-        "Weights are NaN or infinite: training has diverged, and what they touch is dropped without a word.",
+        "Weights are NaN or infinite: training diverged, and affected results are silently dropped.",
         "give an earlier checkpoint",
         waivable=True,
     ),
     Check.GOLDEN_UNREADABLE: CheckRow(
-        "A file in the folder of golden images is no picture that the server takes, or there is none.",
-        "convert these files, or move them out of the folder",
+        "A file in the folder of golden images is not a supported picture, or the folder has none.",
+        "convert such files, or move them out of the folder",
     ),
     Check.SCORES_FLAT: CheckRow(
-        "The best score on any golden image is what a random head would give.",
+        "The best score on any golden image is no better than a random head's.",
         "give the trained checkpoint, or golden images that show what the model was trained to find",
         waivable=True,
     ),
     Check.CHECKSUM_CHANGED: CheckRow(
-        "A file of the version is not what it was when the version was written.",
+        "A file of the version has changed since the version was written.",
         "import the model again: a version never changes",
         waivable=True,
     ),
     Check.GOLDEN_CHANGED: CheckRow(
-        "A golden image is answered otherwise than when the version was made.",
-        "find what changed beneath the model (libraries, device, precision), then import it again",
+        "The answer to a golden image differs from the one recorded with the version.",
+        "find out what changed around the model (libraries, device, precision), then import it again",
         waivable=True,
     ),
 }
 
 
 class LoadRefusedError(Exception):
-    """A model is not what its config says, or could only give empty answers.
+    """A model contradicts its config, or could only give empty answers.
 
-    The message names the check, says what was seen and what to do; it is for whoever ships the model.
+    The message names the check, and says what was seen and what to do. It addresses whoever ships the model.
     """
 
     def __init__(
         self, check: Check, seen: str, remedy: str | None = None, *, flags: Sequence[Sequence[str]] = ()
     ) -> None:
-        """`remedy` is one that fits what was seen better than the table's; `flags` are flags of `import` to try."""
+        """Use `remedy` instead of the table's if it fits better; `flags` are flags of `import` to try."""
         super().__init__(f"{check}: {seen}; {remedy or CHECKS[check].remedy}")
         self.check = check
         self.seen = seen

@@ -1,29 +1,29 @@
-"""Read YAML within bounds: how deep it is, and how much it holds once its anchors are written out.
+"""Bounded reading of YAML: limits on depth, and on size after its anchors are expanded.
 
-Both are counted over the events of the parser, which keeps nothing, before anything is made of them.
+Both are counted over parser events, which keep nothing in memory, before any object is built.
 """
 
 from typing import Any
 
 import yaml
 
-_DEEPEST = 100  # collections within each other; a written LazyConfig has about 15
-MOST = 100_000  # values, once anchors are written out
-_EVENTS: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML has it, is ten times as fast
+_DEEPEST = 100  # nested collections; a resolved LazyConfig has about 15
+MOST = 100_000  # values, with anchors expanded
+_EVENTS: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, if PyYAML has it, is ten times as fast
 
 
 class BoundsError(ValueError):
-    """YAML is deeper or larger than what is read, or holds itself; the message says which, as a predicate."""
+    """YAML is too deep, too large or contains itself; the message says which, as a predicate."""
 
 
 def check(text: str) -> None:
-    """Hold a text to the bounds. Raises `BoundsError`; `yaml.YAMLError` for what is no YAML."""
-    sizes: dict[str, int] = {}  # what an anchor stands for; 0: it is being counted
-    counts = [0]  # of what is open, the innermost last
+    """Check a text against the bounds. Raises `BoundsError`; `yaml.YAMLError` for invalid YAML."""
+    sizes: dict[str, int] = {}  # values behind each anchor; 0: still being counted
+    counts = [0]  # of open collections, innermost last
     anchors: list[str | None] = []
     for event in yaml.parse(text, _EVENTS):
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(str(event.anchor), 1)  # of an anchor that is not there the composer tells
+            size = sizes.get(str(event.anchor), 1)  # the composer reports undefined anchors
             if not size:
                 msg = f"has an anchor that holds itself (*{event.anchor})"
                 raise BoundsError(msg)
@@ -50,16 +50,19 @@ def _hold(counts: list[int], depth: int) -> None:
         msg = f"is nested too deeply: more than {_DEEPEST} levels"
         raise BoundsError(msg)
     if counts[-1] > MOST:
-        msg = f"has more than {MOST} values, those that anchors stand for counted"
+        msg = f"has more than {MOST} values, with its anchors expanded"
         raise BoundsError(msg)
 
 
-def plain(data: bytes) -> Any:  # noqa: ANN401  whatever it holds
-    """What YAML of plain data holds. Raises `BoundsError`, `ValueError`; `yaml.YAMLError` for what is no such YAML."""
+def plain(data: bytes) -> Any:  # noqa: ANN401  any YAML value
+    """Load YAML of plain data.
+
+    Raises `BoundsError`, `ValueError`; `yaml.YAMLError` for anything other than YAML of plain data.
+    """
     text = data.decode()
     check(text)
     try:
         return yaml.safe_load(text)
-    except (ArithmeticError, AttributeError, LookupError) as error:  # of a scalar that is not what its tag says
-        msg = f"has a value that is not of its kind ({error})"
+    except (ArithmeticError, AttributeError, LookupError) as error:  # for a scalar that contradicts its tag
+        msg = f"has a value of the wrong type ({error})"
         raise ValueError(msg) from error

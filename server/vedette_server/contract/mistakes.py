@@ -1,7 +1,7 @@
-"""The known mistakes by which an image reaches a model as something else than was meant, and how each is undone.
+"""The known mistakes that alter an image on its way to a model, and the inverse of each.
 
-Undoing works on pixels as they were declared, shape (height, width, channels), float32, BGR where there are three
-channels; a mistaken image may well have values outside 0 to 255. What is about colours is tried on colours alone.
+Inverses work on the pixels as declared, shape (height, width, channels), float32, BGR if there are three channels. A
+mistaken image may have values outside 0 to 255. Inverses of colour mistakes apply to colour images only.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from vedette_server.contract.types import Float32Array, UInt8Array
 
 # torchvision's constants for models trained on ImageNet, times 255, as blue, green, red.
 IMAGENET = np.array([[103.53, 116.28, 123.675], [57.375, 57.12, 58.395]], np.float32)
-HIGHEST_NORMALISED = 3  # level of normalised values once they are 8 bits and cut at zero
+HIGHEST_NORMALISED = 3  # highest level of normalised values after they are cast to 8 bits and clipped at zero
 _SCALED_UP = 0.5  # share of saturated samples that values multiplied by 255 exceed
 _GAMMA = 2.2
-_SUBTRACTED_ONLY = 2.0  # a standard deviation below it, as Caffe's models have, which only subtract the mean
-_SIGNED = 128  # where an 8-bit sample that was cut from a negative value begins
+_SUBTRACTED_ONLY = 2.0  # standard deviations below it mark models that only subtract the mean, as Caffe's do
+_SIGNED = 128  # first 8-bit sample that results from casting a negative value
 _OF_COLOURS = ("CHANNELS_SWAPPED", "COLOUR_FOR_GREY", "NORMALISED_IMAGENET")
-_OF_CHANNELS = ("CHW_AS_HWC", "HWC_AS_CHW")  # with one channel, both are the same
-_LUMINANCE = np.array([0.114, 0.587, 0.299], np.float32)  # ITU-R BT.601, of blue, green, red
+_OF_CHANNELS = ("CHW_AS_HWC", "HWC_AS_CHW")  # with one channel, both layouts are the same
+_LUMINANCE = np.array([0.114, 0.587, 0.299], np.float32)  # ITU-R BT.601, for blue, green, red
 
 
 class Mistake(StrEnum):
-    """What may have been done to an image, or to the question. Its own value undoes nothing: the image as sent."""
+    """A mistake in an image or in the request. `NONE` undoes nothing and keeps the image as sent."""
 
     NONE = "NONE"
     CHANNELS_SWAPPED = "CHANNELS_SWAPPED"
@@ -47,14 +47,14 @@ class Mistake(StrEnum):
     TOO_FAR = "TOO_FAR"
     TOO_DARK = "TOO_DARK"
     TOO_BRIGHT = "TOO_BRIGHT"
-    THRESHOLD = "THRESHOLD"  # of the question: undone by asking at the floor
+    THRESHOLD = "THRESHOLD"  # in the request: undone by using the floor
 
 
 Undo = Callable[[Float32Array, InputContract], Float32Array]
 
 
 def undo(mistake: Mistake, pixels: Float32Array, contract: InputContract) -> UInt8Array:
-    """The image as it would have been without the mistake, rounded and cut to 8 bits."""
+    """Return the image without the mistake, rounded and clipped to 8 bits."""
     undone = _UNDO[mistake](pixels, contract)
     return np.ascontiguousarray(np.clip(np.rint(np.nan_to_num(undone)), 0, 255).astype(np.uint8))
 
@@ -62,7 +62,7 @@ def undo(mistake: Mistake, pixels: Float32Array, contract: InputContract) -> UIn
 def applicable(
     pixels: PixelStatistics, size: tuple[int, int], contract: InputContract, threshold: float
 ) -> list[Mistake]:
-    """The mistakes that can have been made about an image of `size` (height, width) that looks so."""
+    """Return the mistakes possible in an image of `size` (height, width) with these statistics."""
     constants, channels = _constants(contract), contract.channels
     tiny = pixels.highest <= HIGHEST_NORMALISED
     normalised = tiny or pixels.middle < NO_MIDDLE
@@ -80,9 +80,9 @@ def applicable(
 
 
 def _constants(contract: InputContract) -> Float32Array:
-    """Means and standard deviations that the model normalises with: shape (2, channels), of three blue, green, red.
+    """Return the model's means and standard deviations: shape (2, channels); blue, green, red if three.
 
-    A model that makes several channels of one grey has as many of them; their average stands for it.
+    A model that expands grey to several channels has one constant per channel; their average is returned.
     """
     step = -1 if contract.channel_order is ChannelOrder.RGB else 1
     constants = np.array([contract.pixel_mean[::step], contract.pixel_std[::step]], np.float32)
@@ -91,7 +91,7 @@ def _constants(contract: InputContract) -> Float32Array:
 
 
 def _denormalised(pixels: Float32Array, constants: Float32Array) -> Float32Array:
-    """From normalised values to levels; 8-bit samples are read as what wraps around at zero when it is cast."""
+    """Convert normalised values to levels. 8-bit samples are assumed to have wrapped around at zero when cast."""
     mean, std = constants
     if pixels.min() < 0 or (pixels % 1).any():
         levels = pixels * std + mean
@@ -124,7 +124,7 @@ def _interleaved(pixels: Float32Array, _contract: InputContract) -> Float32Array
 
 
 def _crop(height: int, width: int, contract: InputContract) -> tuple[int, int] | None:
-    """Height and width of the middle part that the model would see unreduced; None: hardly less than all of it."""
+    """Return height and width of the centre that the model would see unreduced; None if that is nearly all."""
     edge = contract.resize.shortest_edge
     if not edge or min(height, width) < 2 * edge:
         return None

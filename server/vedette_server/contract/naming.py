@@ -1,4 +1,4 @@
-"""What models, their classes and their keypoints may be called: one rule for import and for serving."""
+"""Rules for names of models, classes and keypoints, shared by import and serving."""
 
 import re
 from collections import Counter
@@ -8,20 +8,20 @@ from typing import NoReturn
 from vedette_server.contract.contract import Names
 from vedette_server.contract.loading import Check, LoadRefusedError
 
-_LONGEST = 128  # characters of a model's name, which is a folder's, a label's and a part of addresses
+_LONGEST = 128  # characters of a model's name, which serves as a folder, a label and a part of addresses
 _MODEL = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LONGEST - 1}}}")
-RULE = f"letters, digits, '_', '-' and '.', at most {_LONGEST}, of which '-' and '.' do not come first"
+RULE = f"letters, digits, '_', '-' and '.', at most {_LONGEST}, not starting with '-' or '.'"
 
 
 def is_model_name(name: str) -> bool:
-    """Whether a model may be called so."""
+    """Return whether `name` is a valid model name."""
     return _MODEL.fullmatch(name) is not None
 
 
 def clean(names: Sequence[str], of: str) -> tuple[str, ...]:
-    """Names without blanks around them; `of` says what they are the names of.
+    """Strip blanks around names; `of` says what the names belong to.
 
-    Raises `LoadRefusedError`, NAMES_UNUSABLE, if one is empty, given twice, or holds what cannot be printed.
+    Raises `LoadRefusedError`, NAMES_UNUSABLE, if a name is empty, a duplicate, or not printable.
     """
     trimmed = tuple(name.strip() for name in names)
     if empty := [str(number) for number, name in enumerate(trimmed, start=1) if not name]:
@@ -34,7 +34,7 @@ def clean(names: Sequence[str], of: str) -> tuple[str, ...]:
 
 
 def check(names: Names) -> None:
-    """Hold the names of a version to the same. Raises `LoadRefusedError`: NAMES_UNUSABLE."""
+    """Apply the same rule to a version's names. Raises `LoadRefusedError`: NAMES_UNUSABLE."""
     for given, of in ((names.classes, "classes"), (names.stuff, "classes of stuff"), (names.keypoints, "keypoints")):
         clean(given, of)
 

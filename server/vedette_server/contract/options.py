@@ -1,4 +1,4 @@
-"""What a request asks about an image, and what that means under a contract."""
+"""Options of a request, and their resolution against a contract."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,30 +11,30 @@ from vedette_server.contract.refusal import Reason, Refused
 
 
 class MaskFormat(StrEnum):
-    """How masks are encoded."""
+    """The encoding of masks."""
 
     COCO_RLE = "COCO_RLE"
     POLYGONS = "POLYGONS"
     PNG = "PNG"
-    NONE = "NONE"  # the mask head does not even run
+    NONE = "NONE"  # the mask head does not run
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks; what it leaves open takes the model's own value."""
+    """Options as requested; unset ones take the model's own values."""
 
     threshold: float | None = None
     outputs: tuple[Output, ...] = ()  # empty: everything that the model produces
     mask_format: MaskFormat = MaskFormat.COCO_RLE
-    class_names: tuple[str, ...] = ()  # with class_ids; both empty: all
+    class_names: tuple[str, ...] = ()  # combined with class_ids; both empty: all
     class_ids: tuple[int, ...] = ()
     max_detections: int | None = None
     panoptic_threshold: float | None = None
-    contract_fingerprint: str = ""  # empty: whatever is served
+    contract_fingerprint: str = ""  # empty: any
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a worker does about an image: nothing is left open."""
+    """Fully resolved options for a worker."""
 
     threshold: float
     outputs: tuple[Output, ...]
@@ -42,22 +42,22 @@ class Options(msgspec.Struct, frozen=True):
     class_ids: tuple[int, ...] | None = None  # None: all
     max_detections: int | None = None  # None: any number
     panoptic_threshold: float | None = None  # None: not a panoptic model
-    undo: Mistake | None = None  # a mistake to undo in the image first; None: it is taken for what it is declared to be
-    thumbnail: bool = False  # whether a small picture of what the model was shown and found goes with the answer
+    undo: Mistake | None = None  # mistake to undo in the image first; None: take the image as declared
+    thumbnail: bool = False  # return a small picture of the model's input and detections
 
     @property
     def masks(self) -> bool:
-        """Whether masks are to be given."""
+        """True if the answer includes masks."""
         return Output.MASKS in self.outputs and self.mask_format is not MaskFormat.NONE
 
 
 def defaults(contract: InputContract) -> Options:
-    """What is done where nothing is asked."""
+    """Return the options of a request that sets none."""
     return resolve(Asked(), contract)
 
 
 def resolve(asked: Asked, contract: InputContract) -> Options:
-    """Fill in what a request leaves open.
+    """Resolve a request's options against a contract.
 
     Raises `Refused`: CONTRACT_CHANGED, OUTPUT_NOT_PRODUCED, THRESHOLD_OUT_OF_RANGE, THRESHOLD_BELOW_FLOOR,
     CLASS_UNKNOWN, MAX_DETECTIONS_INVALID.
@@ -81,7 +81,7 @@ def _outputs(asked: tuple[Output, ...], contract: InputContract) -> tuple[Output
 
 
 def require(output: Output, contract: InputContract) -> None:
-    """Raise `Refused` (OUTPUT_NOT_PRODUCED) unless the model produces an output."""
+    """Raise `Refused` (OUTPUT_NOT_PRODUCED) unless the model produces `output`."""
     if output not in contract.outputs:
         raise _not_produced(output, contract)
 
@@ -102,7 +102,7 @@ SWITCHES = {
 
 
 def _in_range(asked: float, field: str) -> float:
-    if not 0 <= asked <= 1:  # which a NaN is not either
+    if not 0 <= asked <= 1:  # false for NaN, too
         raise Refused(Reason.THRESHOLD_OUT_OF_RANGE, threshold=asked, field=field)
     return asked
 

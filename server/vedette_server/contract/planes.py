@@ -1,24 +1,24 @@
-"""Tell interleaved samples (HWC) from planar ones (CHW) by the samples themselves.
+"""Detection of interleaved (HWC) and planar (CHW) samples by their values.
 
-In a picture, neighbours resemble each other. Where samples are planes, the next sample is the next pixel, and the
-third next is three pixels away; where they are interleaved, the next sample is another colour of the same pixel, and
-the third next is the next pixel. The same holds a row further down.
+In a picture, neighbours resemble each other. In planar samples, the next sample is the next pixel, and the third next
+is three pixels away. In interleaved samples, the next sample is another colour of the same pixel, and the third next is
+the next pixel. The same holds one row further down.
 
-A picture whose noise outweighs what it shows stays undecided, and is taken as it was declared.
+A picture with more noise than content stays undecided, and its declaration is trusted.
 """
 
 import numpy as np
 
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_LEAST_EDGE = 16  # pixels; a smaller picture has too few neighbours
+_LEAST_EDGE = 16  # pixels; smaller pictures have too few neighbours
 _SAMPLES = 200_000
 _MARGIN = 0.9  # noise and flat pictures lie at 1
-_GREY = 0.9  # share of pixels whose three samples are equal, from which a picture is grey, and so interleaved
+_GREY = 0.9  # share of pixels with three equal samples above which a picture is grey, and so interleaved
 
 
 def _step(samples: UInt8Array | Float32Array, distance: int) -> float:
-    """Mean absolute difference of samples that lie `distance` apart, of a part of the picture."""
+    """Return the mean absolute difference of samples `distance` apart, over a part of the picture."""
     start = len(samples) // 4
     part = samples[start : start + _SAMPLES + distance].astype(np.float32)
     return float(np.abs(part[distance:] - part[:-distance]).mean())
@@ -29,7 +29,7 @@ def _steps(samples: UInt8Array | Float32Array, width: int) -> tuple[float, float
 
 
 def look_planar(samples: UInt8Array | Float32Array, height: int, width: int) -> bool:
-    """Whether samples that were declared as interleaved are planes. `samples` are flat and packed."""
+    """Return whether samples declared as interleaved are planar. `samples` are flat and packed."""
     if min(height, width) < _LEAST_EDGE:
         return False
     pixels = samples[: _SAMPLES * 3].reshape(-1, 3)
@@ -40,11 +40,11 @@ def look_planar(samples: UInt8Array | Float32Array, height: int, width: int) -> 
 
 
 def look_interleaved(samples: UInt8Array | Float32Array, height: int, width: int) -> bool:
-    """Whether samples that were declared as planes are interleaved. `samples` are flat and packed."""
+    """Return whether samples declared as planar are interleaved. `samples` are flat and packed."""
     if min(height, width) < _LEAST_EDGE:
         return False
     planes = samples.reshape(3, -1)[:, : _SAMPLES * 3]
-    if (planes == planes[:1]).all(axis=0).mean() > _GREY:  # as grey planes are, however it was dithered
+    if (planes == planes[:1]).all(axis=0).mean() > _GREY:  # as in grey planes, dithered or not
         return False
     next_one, next_third, row, third_row = _steps(samples, width)
     return next_third < _MARGIN * next_one and third_row < _MARGIN * row

@@ -1,4 +1,4 @@
-"""Raw 8-bit samples: interleaved colours, grey, a model's own channels, and the two YUV layouts that decoders give."""
+"""Raw 8-bit samples: interleaved colours, grey, a model's own channels, and decoders' two usual YUV layouts."""
 
 from dataclasses import dataclass
 
@@ -25,23 +25,23 @@ _WEIGHTS = {YuvMatrix.BT601: (0.299, 0.114), YuvMatrix.BT709: (0.2126, 0.0722)}
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the samples of an image lie."""
+    """The memory layout of an image's samples."""
 
-    packed: int  # bytes of a row of the first plane
+    packed: int  # bytes per row of the first plane
     stride: int  # bytes from row to row of the first plane
-    chroma_rows: int  # of each chroma plane
+    chroma_rows: int  # per chroma plane
     chroma_stride: int  # bytes from row to row of a chroma plane
     chroma_planes: int
 
     def lengths(self, height: int) -> tuple[int, int]:
-        """The bytes of all planes, with and without the padding after the very last row of interleaved samples."""
+        """Return the bytes of all planes, with and without padding after the last row of interleaved samples."""
         chroma = self.chroma_planes * self.chroma_rows * self.chroma_stride
         full = self.stride * height + chroma
         return full, full if chroma else full - self.stride + self.packed
 
 
 def _interleaved(spec: RawImage, model: int) -> int:
-    """The samples of a pixel, given how many channels the model has; 0 of a format that is planar."""
+    """Return the samples per pixel, `model` being the model's channels; 0 for planar formats."""
     return model if spec.pixel_format is PixelFormat.CHANNELS8 else _CHANNELS.get(spec.pixel_format, 0)
 
 
@@ -60,7 +60,7 @@ def _stride(spec: RawImage, packed: int) -> int:
 
 
 def check(spec: RawImage, data: Buffer, channels: int) -> None:
-    """Refuse a declaration that contradicts itself or the length of the data; `channels` are the model's.
+    """Refuse a declaration that contradicts itself or the data's length; `channels` are the model's.
 
     Raises `Refused`: ROW_STRIDE_INVALID, RAW_LENGTH_MISMATCH, YUV_UNDECLARED, ALPHA_NOT_DROPPED.
     """
@@ -86,7 +86,7 @@ def check(spec: RawImage, data: Buffer, channels: int) -> None:
 
 
 def decode(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
-    """The pixels of samples that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
+    """Convert samples that `check` has passed: uint8, shape (height, width, channels); BGR if three channels.
 
     Raises `Refused`: LAYOUT_CONTRADICTED.
     """
@@ -98,7 +98,7 @@ def decode(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
 
 
 def read(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
-    """The same pixels, believing what is declared about them."""
+    """Convert the same samples, trusting their declaration."""
     samples = np.frombuffer(data, np.uint8)
     sent = _interleaved(spec, channels)
     if not sent:
@@ -115,7 +115,7 @@ def read(spec: RawImage, data: Buffer, channels: int) -> UInt8Array:
 
 
 def _from_yuv(spec: RawImage, samples: UInt8Array) -> UInt8Array:
-    """Chroma is replicated over its 2 x 2 pixels, then ITU-R's formula is applied and rounded."""
+    """Convert YUV to BGR: replicate chroma over its 2 x 2 pixels, apply ITU-R's formula, and round."""
     layout = _layout(spec, 0)
     luma = samples[: layout.stride * spec.height].reshape(spec.height, layout.stride)[:, : spec.width]
     shape = (layout.chroma_planes, layout.chroma_rows, layout.chroma_stride)

@@ -1,16 +1,16 @@
-"""Why a request can be refused or fail: the closed list of reasons, and the exception that carries one.
+"""The closed list of reasons for which a request is refused or fails, and the exception that carries one.
 
-Whoever refuses states the reason and the facts. What the caller reads is made of them in one place, the table in
-`vedette_server.rpc.errors`.
+The code that refuses gives the reason and the facts. Only the table in `vedette_server.rpc.errors` turns them into text
+for the caller.
 """
 
 from enum import StrEnum, auto
 
-_LONGEST_FACT = 2_000  # characters; the names of many classes fit
+_LONGEST_FACT = 2_000  # characters; long enough for the names of many classes
 
 
 class Reason(StrEnum):
-    """The closed list. Each is documented, with its gRPC code and remedy, in the error table."""
+    """A reason on the closed list. The error table documents each, with its gRPC code and remedy."""
 
     @staticmethod
     def _generate_next_value_(name: str, _start: int, _count: int, _last: list[str]) -> str:
@@ -77,7 +77,7 @@ class Reason(StrEnum):
     INTERNAL = auto()
 
 
-# What contradicts itself, its declaration or the contract, as opposed to what was asked for wrongly or at a bad time.
+# Inputs that contradict themselves, their declaration or the contract, as opposed to wrong or untimely requests.
 VIOLATIONS = (
     Reason.IMAGE_MISSING,
     Reason.IMAGE_TOO_MANY_BYTES,
@@ -111,7 +111,7 @@ VIOLATIONS = (
 class Refused(Exception):  # noqa: N818  a refusal is an outcome, not a bug
     """A request was refused, or failed, for a reason on the list.
 
-    `facts` are what was seen and what would have been right; they fill the reason's message.
+    `facts` hold what was seen and what would be valid; they fill the reason's message.
     """
 
     def __init__(self, reason: Reason, **facts: object) -> None:
@@ -121,5 +121,5 @@ class Refused(Exception):  # noqa: N818  a refusal is an outcome, not a bug
 
 
 def _short(text: str) -> str:
-    """A fact may quote what a caller sent, which may be of any length."""
+    """Truncate a fact, which may quote a caller's input of any length."""
     return text if len(text) <= _LONGEST_FACT else text[:_LONGEST_FACT] + "…"

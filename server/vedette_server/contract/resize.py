@@ -1,12 +1,12 @@
-"""The size at which a model sees an image: Detectron2's own arithmetic, for the gateway, which never imports it."""
+"""The size at which a model sees an image: Detectron2's arithmetic, for the gateway, which never imports Detectron2."""
 
 from vedette_server.contract.contract import ResizeRule
 
 
 def output_shape(size: tuple[int, int], rule: ResizeRule) -> tuple[int, int]:
-    """Height and width that `ResizeShortestEdge` gives an image of this height and width; an edge may become 0.
+    """Return the height and width after `ResizeShortestEdge`; an edge may become 0.
 
-    Operation for operation what `ResizeShortestEdge.get_output_shape` does, so that halves fall alike.
+    Repeats the operations of `ResizeShortestEdge.get_output_shape` one by one, so that halves round alike.
     """
     height, width = size
     if not rule.shortest_edge:

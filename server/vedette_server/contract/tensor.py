@@ -1,7 +1,7 @@
-"""Floating-point pixels: taken only where their values agree with what is declared about them.
+"""Floating-point pixels, accepted only if their values agree with their declaration.
 
-They become 8 bits, rounded to the nearest, as that is what the models were trained on and what Detectron2's own resize
-treats as a picture (for floats it leaves the antialiasing out).
+They are rounded to 8 bits, because models are trained on those, and because Detectron2 resizes floats without
+antialiasing.
 """
 
 import numpy as np
@@ -11,13 +11,13 @@ from vedette_server.contract.image import Buffer, ChannelOrder, TensorImage, Ten
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_BYTES = 4  # of a sample
+_BYTES = 4  # per sample
 _HIGHEST = {ValueRange.TO_255: 255.0, ValueRange.TO_1: 1.0}
-_SLACK = 0.5 / 255  # of the range: what rounds to it
+_SLACK = 0.5 / 255  # of the range: rounds to its end
 
 
 def check(spec: TensorImage, data: Buffer, own: ChannelOrder, channels: int) -> None:
-    """Refuse other channels than the model's, whose `own` they are, and a length that is not the size's.
+    """Refuse channels other than the model's, whose order is `own`, and a length that contradicts the size.
 
     Raises `Refused`: CHANNELS_NOT_THE_MODELS, TENSOR_LENGTH_MISMATCH.
     """
@@ -41,13 +41,13 @@ def check(spec: TensorImage, data: Buffer, own: ChannelOrder, channels: int) -> 
 
 
 def orders(own: ChannelOrder) -> tuple[ChannelOrder, ...]:
-    """The orders of a tensor's channels that a model of this `own` order takes: colours in either, else its own."""
+    """Return the channel orders accepted by a model whose order is `own`: either for colours, else its own."""
     colours = (ChannelOrder.BGR, ChannelOrder.RGB)
     return colours if own in colours else (own,)
 
 
 def decode(spec: TensorImage, data: Buffer, channels: int) -> UInt8Array:
-    """The pixels of a tensor that `check` has passed: uint8, shape (height, width, channels); of three channels, BGR.
+    """Convert a tensor that `check` has passed: uint8, shape (height, width, channels); BGR if three channels.
 
     Raises `Refused`: VALUES_NOT_FINITE, VALUES_NORMALISED, VALUES_IN_UNIT_RANGE, VALUES_OUT_OF_RANGE,
     LAYOUT_CONTRADICTED.
@@ -61,7 +61,7 @@ def decode(spec: TensorImage, data: Buffer, channels: int) -> UInt8Array:
 
 
 def read(spec: TensorImage, data: Buffer, channels: int) -> Float32Array:
-    """The same pixels before they are 8 bits, believing what is declared about them, whatever their values."""
+    """Scale the same pixels to levels before rounding, trusting their declaration, whatever their values."""
     values = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
     if spec.layout is TensorLayout.CHW:
         pixels = values.reshape(channels, spec.height, spec.width).transpose(1, 2, 0)

@@ -1,7 +1,7 @@
-"""Read the tags of a TIFF before Pillow does, and refuse what Pillow would decode otherwise than meant, or not safely.
+"""Check of a TIFF's tags before Pillow opens it, refusing files that Pillow would decode wrongly or unsafely.
 
-Pillow reduces 16 bits, takes signed samples for unsigned, leaves black what a strip is missing for, and allocates what
-a tile's tags ask for. So a file is taken only if all of its tags say what is known to come out right.
+Pillow reduces 16 bits, reads signed samples as unsigned, leaves missing strips black, and allocates whatever a tile's
+tags ask for. So a file is accepted only if all of its tags have values known to be decoded correctly.
 """
 
 import struct
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from vedette_server.contract.image import Buffer
 from vedette_server.contract.refusal import Reason, Refused
 
-_REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page, as maps have for their overviews
-_MOST_PAGES = 10_000  # that are counted
-_MOST_VALUES = 1_000_000  # of a tag: more than the rows of the largest picture
+_REDUCED = 1  # bit of NewSubfileType: a smaller copy of another page, such as a map's overview
+_MOST_PAGES = 10_000  # maximum counted
+_MOST_VALUES = 1_000_000  # per tag: more than the rows of the largest picture
 _MOST_TILE = 2**24  # pixels
-_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of the values that are read here
+_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # struct codes of the value types read here
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 _SUBFILE, _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 259, 262, 266
@@ -27,7 +27,7 @@ _READ = (
 )  # fmt: skip
 
 _PLAIN, _JPEG = 1, 7
-# LZW, Deflate by both of its numbers, PackBits.
+# LZW, Deflate under both of its numbers, PackBits.
 _COMPRESSIONS = (_PLAIN, 5, _JPEG, 8, 32946, 32773)
 _OTHER_COMPRESSIONS = {
     2: "CCITT (fax)", 3: "CCITT (fax)", 4: "CCITT (fax)", 6: "old-style JPEG", 34712: "JPEG 2000", 34925: "LZMA",
@@ -40,7 +40,7 @@ _OTHER_COLOURS = {4: "a transparency mask", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10
 
 @dataclass(frozen=True)
 class _TiffPage:
-    tags: Mapping[int, Sequence[int]]  # of those that are read here
+    tags: Mapping[int, Sequence[int]]  # those read here
     following: int  # offset of the next page; 0: none
 
     def one(self, tag: int, default: int) -> int:
@@ -48,7 +48,7 @@ class _TiffPage:
 
 
 class _TiffFile:
-    """The structure of a file; what lies beyond its end raises `struct.error`."""
+    """The structure of a file. Reads beyond its end raise `struct.error`."""
 
     def __init__(self, data: Buffer) -> None:
         self._data = memoryview(data)
@@ -73,8 +73,8 @@ class _TiffFile:
             tag, kind, number = self._unpack(self._entry, entry)
             if tag not in wanted:
                 continue
-            if tag in tags or kind not in _TYPES:  # where Pillow may take another of the two, or reads other kinds
-                msg = f"that has its tag {tag} twice, or not as whole numbers"
+            if tag in tags or kind not in _TYPES:  # Pillow may take the other duplicate, or read other types
+                msg = f"that has its tag {tag} twice, or not as integers"
                 raise _unreadable(msg)
             tags[tag] = self._values(entry, kind, number)
         return _TiffPage(tags, following)
@@ -89,7 +89,7 @@ class _TiffFile:
         return self._unpack(f"{number}{_TYPES[kind]}", at)
 
     def pages(self, first: _TiffPage) -> Iterator[_TiffPage]:
-        """The pages that are no smaller copies of others, as many as are counted."""
+        """Yield the pages that are not smaller copies of others, up to the maximum counted."""
         page = first
         for _ in range(_MOST_PAGES):
             if page is first or not page.one(_SUBFILE, 0) & _REDUCED:
@@ -100,7 +100,7 @@ class _TiffFile:
 
 
 def size(data: Buffer) -> tuple[int, int]:
-    """Height and width as stored, of a file that can be decoded.
+    """Return the stored height and width of a file that can be decoded.
 
     Raises `Refused`: IMAGE_UNREADABLE, IMAGE_TRUNCATED, IMAGE_TOO_DEEP, IMAGE_ANIMATED.
     """
@@ -118,7 +118,7 @@ def size(data: Buffer) -> tuple[int, int]:
 
 
 def orientation(data: Buffer) -> int:
-    """As EXIF counts it, of a file that `size` has passed. Pillow turns a TIFF by itself, and forgets that it has."""
+    """Return the EXIF orientation of a file that `size` has passed. Pillow turns a TIFF without recording it."""
     file = _TiffFile(data)
     return file.page(file.first, (_ORIENTATION,)).one(_ORIENTATION, 1)
 
@@ -128,7 +128,7 @@ def _unreadable(seen: str, remedy: str = "save it as a plain RGB TIFF of 8 bits,
 
 
 def _check_samples(page: _TiffPage) -> None:
-    """Refuse samples that are no 8-bit levels of grey or of colours that Pillow converts rightly."""
+    """Refuse samples other than 8-bit grey levels or colours that Pillow converts correctly."""
     photometric, compression = page.one(_PHOTOMETRIC, _WHITE_IS_ZERO), page.one(_COMPRESSION, _PLAIN)
     bits, samples = page.tags.get(_BITS) or (1,), page.one(_SAMPLES, 1)
     if _DNG in page.tags or photometric == 32803:
@@ -136,7 +136,7 @@ def _check_samples(page: _TiffPage) -> None:
     if max(bits) > 8 or 3 in page.tags.get(_FORMAT, ()):
         raise Refused(Reason.IMAGE_TOO_DEEP, codec="TIFF")
     if set(page.tags.get(_FORMAT, (1,))) != {1}:
-        raise _unreadable("whose samples are not unsigned whole numbers")
+        raise _unreadable("whose samples are not unsigned integers")
     if photometric not in _COLOURS:
         msg = f"whose samples are {_OTHER_COLOURS.get(photometric, 'of no known meaning')}"
         raise _unreadable(msg)
@@ -159,11 +159,11 @@ def _check_samples(page: _TiffPage) -> None:
 
 
 def _check_layout(page: _TiffPage, length: int) -> None:
-    """Refuse strips or tiles that are missing, lie beyond the end of the file or are out of proportion."""
+    """Refuse strips or tiles that are missing, out of proportion, or beyond the end of the file."""
     width, height, samples = page.one(_WIDTH, 0), page.one(_LENGTH, 0), page.one(_SAMPLES, 1)
     planes = samples if page.one(_PLANAR, 1) == 2 else 1
     if width <= 0 or height <= 0:
-        return  # which is refused by whoever asks for the size
+        return  # refused by the caller of `size`
     tiled = _TILES in page.tags
     if tiled:
         across, down = page.one(_TILE_WIDTH, 0), page.one(_TILE_LENGTH, 0)
@@ -177,7 +177,7 @@ def _check_layout(page: _TiffPage, length: int) -> None:
     offsets = page.tags.get(_TILES if tiled else _STRIPS, ())
     lengths = page.tags.get(_TILE_BYTES if tiled else _STRIP_BYTES, ())
     if len(offsets) != expected or len(lengths) != expected:
-        msg = f"of {len(offsets)} parts, where {expected} make the picture"
+        msg = f"of {len(offsets)} parts, but the picture needs {expected}"
         raise _unreadable(msg)
     bits = (page.tags.get(_BITS) or (1,))[0] * (samples if planes == 1 else 1)
     row, plain = -(-across * bits // 8), page.one(_COMPRESSION, _PLAIN) == _PLAIN

@@ -1,1 +1,1 @@
-"""The bundled model: the scenes it was trained on, the recipe, its weights, golden images and card."""
+"""The bundled model: its training scenes, recipe, weights, golden images and card."""

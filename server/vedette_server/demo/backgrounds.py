@@ -1,4 +1,4 @@
-"""What stands behind the signs: streets, country roads, woods, walls; drawn from noise and simple shapes."""
+"""Backgrounds of the signs: streets, country roads, woods and walls, drawn from noise and simple shapes."""
 
 from typing import TypeAlias, TypeVar
 
@@ -22,7 +22,7 @@ _WALLS: tuple[Colour, ...] = ((150, 92, 70), (170, 160, 145), (110, 112, 118), (
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int], octaves: int = 4) -> Float32Array:
-    """Smooth fractal noise in [0, 1], shape (height, width), for `size` = (width, height)."""
+    """Return smooth fractal noise in [0, 1], shape (height, width), for `size` = (width, height)."""
     total = np.zeros(size[::-1], np.float32)
     for octave in range(octaves):
         cells = 2 ** (octave + 2)
@@ -91,7 +91,7 @@ def _road(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None:
 
 
 def _car(rng: np.random.Generator, picture: Image.Image, horizon: int) -> None:
-    """A parked car in any colour, red and blue among them, with lamps."""
+    """Draw a parked car with lamps, in any colour, including red and blue."""
     draw = ImageDraw.Draw(picture)
     width = int(rng.integers(50, 150))
     height = width // 3

@@ -1,4 +1,4 @@
-"""Write a moving scene as a video file."""
+"""Export of a moving scene as a video file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from vedette_server.demo import scenes
 
 
 def write(clip: scenes.Clip, path: Path) -> None:
-    """Write a clip as H.264 in the container that the path's suffix names, such as .mp4."""
+    """Write a clip as H.264, in the container given by the path's suffix, such as .mp4."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=clip.fps)
         stream.width, stream.height = scenes.SIZE

@@ -1,4 +1,4 @@
-"""Measure the bundled model on held-out scenes and write its card's table: `make card`."""
+"""Evaluation of the bundled model on held-out scenes, which writes its card's table: `make card`."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-HELD_OUT = range(300)  # seeds; those of the training scenes begin at a million
+HELD_OUT = range(300)  # seeds; those for training begin at a million
 DETECTRON2_THRESHOLD = 0.05
 _CARD = BUNDLED_REPOSITORY / "roadsigns" / "MODEL_CARD.md"
 _TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- /table -->)", re.DOTALL)
@@ -64,14 +64,14 @@ INPUTS: dict[str, Distort] = {
 
 @dataclass(frozen=True)
 class Scored:
-    """What one scene holds and what the model said of it, at Detectron2's low threshold."""
+    """The signs in a scene, and the model's detections at Detectron2's low threshold."""
 
     truth: tuple[scenes.Sign, ...]
     found: Detections
 
 
 def answers(model: ModelVersion, distort: Distort, seeds: Sequence[int] = HELD_OUT, label: str = "") -> list[Scored]:
-    """Infer the scenes of `seeds` with Detectron2's own predictor, their pixels distorted as given."""
+    """Infer the scenes of `seeds` with Detectron2's own predictor, after distorting their pixels with `distort`."""
     predictor = default_predictor(model.folder, {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": DETECTRON2_THRESHOLD})
     scored = []
     for seed in track(seeds, label or "scenes", console=Console(stderr=True)):
@@ -92,7 +92,7 @@ def _compressed(mask: NDArray[Any]) -> dict[str, Any]:
 
 
 def average_precision(scored: Sequence[Scored], threshold: float, kind: str) -> float:
-    """AP50 by pycocotools of everything above `threshold`; `kind` is "bbox" or "segm"."""
+    """Return pycocotools' AP50 of all detections above `threshold`; `kind` is "bbox" or "segm"."""
     height, width = scenes.SIZE[::-1]
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -122,7 +122,7 @@ def average_precision(scored: Sequence[Scored], threshold: float, kind: str) -> 
                     "segmentation": {"size": [height, width], "counts": masks[index].counts},
                 }
             )
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints as it goes
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints progress
         coco = COCO()
         coco.dataset = {
             "info": {},
@@ -139,7 +139,7 @@ def average_precision(scored: Sequence[Scored], threshold: float, kind: str) -> 
 
 
 def recall(scored: Sequence[Scored], threshold: float) -> float:
-    """Share of signs that a detection of their class covers with an IoU of at least 0.5."""
+    """Return the share of signs covered by a detection of their class with an IoU of at least 0.5."""
     hits = total = 0
     for scene in scored:
         total += len(scene.truth)
@@ -160,13 +160,13 @@ def _iou(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def empty_share(scored: Sequence[Scored], threshold: float) -> float:
-    """Share of the scenes with signs that are answered with nothing."""
+    """Return the share of scenes with signs whose answer is empty."""
     with_signs = [scene for scene in scored if scene.truth]
     return sum(not list(_above(scene.found, threshold)) for scene in with_signs) / len(with_signs)
 
 
 def table(model: ModelVersion, seeds: Sequence[int] = HELD_OUT) -> str:
-    """Measure everything, on the scenes of `seeds`, and lay it out as the card's Markdown."""
+    """Run all measurements on the scenes of `seeds`, and format them as the card's Markdown."""
     default = model.contract.default_threshold
     by_input = {name: answers(model, distort, seeds, label=name) for name, distort in INPUTS.items()}
     right = next(iter(by_input.values()))
@@ -189,7 +189,7 @@ def table(model: ModelVersion, seeds: Sequence[int] = HELD_OUT) -> str:
 @click.command()
 @click.option("--repository", "root", type=click.Path(path_type=Path), default=BUNDLED_REPOSITORY, show_default=True)
 def main(root: Path) -> None:
-    """Print the card's table; for the bundled model, write it into the card too."""
+    """Print the card's table; for the bundled model, also write it into the card."""
     (model,) = repository.read(root)
     measured = table(model)
     if root == BUNDLED_REPOSITORY:

@@ -1,4 +1,4 @@
-"""Turn a training checkpoint into a version of the model `roadsigns`, with golden images that it answers well."""
+"""Publication of a training checkpoint as a version of the model `roadsigns`, with reliable golden images."""
 
 import io
 from pathlib import Path
@@ -26,14 +26,14 @@ _SURE, _UNSURE = 0.9, 0.05
 
 
 def jpeg(pixels: UInt8Array) -> bytes:
-    """A picture as a JPEG file; `pixels` are RGB."""
+    """Encode a picture as a JPEG file; `pixels` are RGB."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
 
 
 def _golden_pictures(config: CfgNode, checkpoint: Path) -> dict[str, bytes]:
-    """Pictures whose answers are right and far from the threshold, so that they stay so on any machine."""
+    """Choose pictures whose answers are correct and far from the threshold, so that they stay so on any machine."""
     config = config.clone()
     config.MODEL.WEIGHTS = str(checkpoint)
     config.MODEL.ROI_HEADS.SCORE_THRESH_TEST = _UNSURE
@@ -56,7 +56,7 @@ def _golden_pictures(config: CfgNode, checkpoint: Path) -> dict[str, bytes]:
 
 
 def publish(checkpoint: Path, root: Path) -> Path:
-    """Write version 1 of `roadsigns` into the repository at `root`; returns its folder."""
+    """Write version 1 of `roadsigns` into the repository at `root`, and return its folder."""
     config = recipe.config()
     config.DATASETS.TRAIN = ()
     folder = root / "roadsigns"
@@ -66,6 +66,6 @@ def publish(checkpoint: Path, root: Path) -> Path:
     DetectionCheckpointer(predictor.model).load(str(checkpoint))
     pictures = _golden_pictures(config, checkpoint)
     for parameter in predictor.model.parameters():
-        if parameter.ndim > 1:  # halves the file; loading makes them 32 bits again, and the card measures the result
+        if parameter.ndim > 1:  # halves the file; loading restores 32 bits, and the card measures the result
             parameter.data = parameter.data.half()
     return importer.write_version(folder, 1, plain(config), predictor.model, names=Names(CLASSES), pictures=pictures)

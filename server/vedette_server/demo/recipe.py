@@ -12,14 +12,14 @@ ITERATIONS = 7000
 
 
 def config() -> CfgNode:
-    """Detectron2's own Mask R-CNN config with the changes that make it small, fast and trainable from nothing."""
+    """Return Detectron2's own Mask R-CNN config with changes that make it small, fast and trainable from scratch."""
     cfg = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.PIXEL_STD = [57.375, 57.12, 58.395]
 
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.NORM = "BN"  # trained from nothing, so the statistics must be learned
+    cfg.MODEL.RESNETS.NORM = "BN"  # trained from scratch, so the statistics must be learned
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 16
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 16
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
@@ -39,7 +39,7 @@ def config() -> CfgNode:
     cfg.MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO = 2
 
     cfg.INPUT.MASK_FORMAT = "bitmask"
-    cfg.INPUT.RANDOM_FLIP = "none"  # a mirrored sign is another sign
+    cfg.INPUT.RANDOM_FLIP = "none"  # a mirrored sign is a different sign
     cfg.INPUT.MIN_SIZE_TRAIN = (224, 256, 288)
     cfg.INPUT.MAX_SIZE_TRAIN = 512
     cfg.INPUT.MIN_SIZE_TEST = 272
@@ -48,7 +48,7 @@ def config() -> CfgNode:
     cfg.DATASETS.TRAIN = ("roadsigns_train",)
     cfg.DATASETS.TEST = ()
     cfg.DATALOADER.NUM_WORKERS = 1
-    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # scenes without signs teach what no sign looks like
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False  # scenes without signs are negative examples
     cfg.SOLVER.IMS_PER_BATCH = 4
     cfg.SOLVER.BASE_LR = 0.015
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"

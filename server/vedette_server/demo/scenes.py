@@ -16,26 +16,26 @@ from vedette_server.contract.types import BoolArray, Float32Array, UInt8Array
 from vedette_server.demo import backgrounds, signs
 
 SIZE = (512, 384)  # width and height of a scene, in pixels
-_LEAST_VISIBLE = 0.6  # an occluder that hides more of a sign than the rest is left out
-_QUIET_SHARE = 0.2  # of all scenes hold no sign
+_LEAST_VISIBLE = 0.6  # an occluder that leaves less of a sign visible is omitted
+_QUIET_SHARE = 0.2  # share of scenes without signs
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One sign (or decoy, whose class is None) in a scene: where it stands and how it is turned."""
+    """A sign (or a decoy, whose class is None) in a scene: its position and rotation."""
 
     name: str | None
-    x: float  # middle of the face, in pixels
+    x: float  # centre of the face, in pixels
     y: float
-    side: float  # of the square patch, in pixels
-    roll: float  # in the picture's plane, radians
-    yaw: float  # away from the camera around the vertical axis, radians
-    seed: int  # of what varies in the face itself: text, wear, light
+    side: float  # edge of the square patch, in pixels
+    roll: float  # in the image plane, radians
+    yaw: float  # around the vertical axis, away from the camera, radians
+    seed: int  # for variation of the face itself: text, wear, light
 
 
 @dataclass(frozen=True)
 class Weather:
-    """The light and the lens: everything that happens to the whole picture."""
+    """Light and lens: all effects on the whole picture."""
 
     gain: float = 1.0
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -44,8 +44,8 @@ class Weather:
     fog: float = 0.0  # share of grey mixed in, 0 to 1
     rain: int = 0  # number of streaks
     blur: float = 0.0  # radius of a Gaussian, in pixels
-    noise: float = 0.0  # standard deviation of the sensor's noise, in grey levels
-    jpeg_quality: int | None = None  # of a lossy round trip, if there is one
+    noise: float = 0.0  # standard deviation of sensor noise, in grey levels
+    jpeg_quality: int | None = None  # of a lossy round trip, if any
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,20 @@ class Scene:
     """A picture before it is drawn."""
 
     seed: int
-    placed: tuple[Placed, ...]  # the nearest last
+    placed: tuple[Placed, ...]  # nearest last
     weather: Weather
 
 
 @dataclass(frozen=True)
 class Sign:
-    """The label of one visible sign: its class and visible pixels, bool, shape (height, width) of the picture."""
+    """The label of a visible sign: its class and visible pixels, bool, shape (height, width) of the picture."""
 
     name: str
     mask: BoolArray
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """XYXY around the visible pixels, absolute, the far edge exclusive."""
+        """XYXY around the visible pixels, absolute, far edges exclusive."""
         ys, xs = np.nonzero(self.mask)
         return float(xs.min()), float(ys.min()), float(xs.max() + 1), float(ys.max() + 1)
 
@@ -110,7 +110,7 @@ def _place(rng: np.random.Generator, taken: list[Placed], name: str | None) -> P
 
 
 def describe(seed: int, *, quiet: bool | None = None) -> Scene:
-    """Describe the scene of `seed`; `quiet` says whether it is to hold no sign, or leaves that to the seed."""
+    """Describe the scene of `seed`; `quiet` says whether it has no signs, None leaves that to the seed."""
     rng = np.random.default_rng([seed, 1])
     drawn_quiet = bool(rng.random() < _QUIET_SHARE)
     count = 0 if (drawn_quiet if quiet is None else quiet) else 1 + int(rng.poisson(1.6))
@@ -124,7 +124,7 @@ def describe(seed: int, *, quiet: bool | None = None) -> Scene:
 
 
 def _worn(patch: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """Fade, dirty and light a face, each pixel's alpha left as it is."""
+    """Add fading, dirt and lighting to a face, without changing its alpha."""
     colour = patch[..., :3].astype(np.float32)
     grey = colour.mean(axis=2, keepdims=True)
     colour = grey + (colour - grey) * float(rng.uniform(0.65, 1.1))
@@ -136,7 +136,7 @@ def _worn(patch: UInt8Array, rng: np.random.Generator) -> UInt8Array:
 
 
 def _warp(patch: UInt8Array, item: Placed) -> Image.Image:
-    """Turn a face and stretch it onto a transparent canvas of the scene's size."""
+    """Rotate a face and project it onto a transparent canvas of the scene's size."""
     half = item.side / 2
     cos, sin = math.cos(item.roll), math.sin(item.roll)
     corners = []
@@ -146,7 +146,7 @@ def _warp(patch: UInt8Array, item: Placed) -> Image.Image:
         corners.append((item.x + cos * u - sin * v, item.y + sin * u + cos * v))
     side = float(signs.PATCH)
     coefficients = _perspective(corners, [(0.0, 0.0), (side, 0.0), (side, side), (0.0, side)])
-    # Shrinking is done before warping, since the warp itself does not average.
+    # Shrink before warping, because the warp does not average.
     blur = max(0.0, signs.PATCH / item.side / 2 - 0.5)
     premultiplied = patch.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255
@@ -155,7 +155,7 @@ def _warp(patch: UInt8Array, item: Placed) -> Image.Image:
 
 
 def _perspective(target: list[tuple[float, float]], source: list[tuple[float, float]]) -> list[float]:
-    """The eight coefficients by which Pillow finds, for a point of the target, its point in the source."""
+    """Return the eight coefficients with which Pillow maps a point of the target to its point in the source."""
     rows, values = [], []
     for (x, y), (u, v) in zip(target, source, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -164,7 +164,7 @@ def _perspective(target: list[tuple[float, float]], source: list[tuple[float, fl
 
 
 def _over(canvas: Float32Array, layer: Image.Image) -> BoolArray:
-    """Lay a premultiplied layer over the canvas in place; returns where it is opaque."""
+    """Composite a premultiplied layer over the canvas in place, and return where it is opaque."""
     pixels = np.asarray(layer, np.float32)
     alpha = pixels[..., 3:] / 255
     canvas *= 1 - alpha
@@ -181,7 +181,7 @@ def _pole(canvas: Float32Array, item: Placed) -> BoolArray:
 
 
 def _occluder(rng: np.random.Generator, item: Placed) -> Image.Image:
-    """A branch with leaves, a post or a sticker in front of a sign."""
+    """Draw a branch with leaves, a post or a sticker in front of a sign."""
     picture = Image.new("RGBA", SIZE, (0, 0, 0, 0))
     draw = ImageDraw.Draw(picture)
     angle, reach = float(rng.uniform(0, 2 * math.pi)), item.side * 0.5
@@ -202,7 +202,7 @@ def _occluder(rng: np.random.Generator, item: Placed) -> Image.Image:
 
 
 def _expose(canvas: Float32Array, weather: Weather, rng: np.random.Generator) -> UInt8Array:
-    """Light, weather, lens and sensor, in the order in which light passes them."""
+    """Apply light, weather, lens and sensor, in the order in which light passes them."""
     height, width = canvas.shape[:2]
     if weather.fog:
         canvas = canvas * (1 - weather.fog) + 190 * weather.fog
@@ -228,7 +228,7 @@ def _expose(canvas: Float32Array, weather: Weather, rng: np.random.Generator) ->
 
 
 def _stand(canvas: Float32Array, item: Placed, nearer_than: list[BoolArray]) -> BoolArray:
-    """Set a sign or decoy on its pole in front of what is there; returns its visible pixels."""
+    """Draw a sign or decoy on its pole in front of the scene so far, and return its visible pixels."""
     own = np.random.default_rng(item.seed)
     patch = signs.face(item.name, own) if item.name else signs.decoy(own)
     hidden = _pole(canvas, item)
@@ -245,7 +245,7 @@ def _stand(canvas: Float32Array, item: Placed, nearer_than: list[BoolArray]) -> 
 
 
 def _hide(masks: list[BoolArray], behind: BoolArray) -> None:
-    """Take what is behind something out of the masks, in place."""
+    """Remove what an object hides from the masks, in place."""
     for mask in masks:
         np.logical_and(mask, ~behind, out=mask)
 
@@ -277,7 +277,7 @@ class Clip:
     fps: int = 25
 
     def scene(self, index: int) -> Scene:
-        """The scene as frame `index` sees it: nearer and, as things do that come nearer, farther from the middle."""
+        """Return the scene in frame `index`: closer, and therefore farther from the centre."""
         start = describe(self.seed, quiet=False)
         zoom = 0.6 + 0.5 * index / max(1, self.frames - 1)
         moved = (

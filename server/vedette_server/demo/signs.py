@@ -1,7 +1,7 @@
 """The faces of the road signs, drawn as vector art on square RGBA patches.
 
-Six classes whose colours matter, and decoys: the same faces with red and blue exchanged, and plain panels. A decoy
-is no sign, so a model that is fed RGB for BGR sees decoys where there are signs.
+Six classes whose colours matter, and decoys: the same faces with red and blue swapped, and plain panels. A decoy is not
+a sign, so a model that receives RGB instead of BGR sees decoys in place of signs.
 """
 
 import math
@@ -28,7 +28,7 @@ Point: TypeAlias = tuple[float, float]
 
 
 def _px(value: float) -> float:
-    """Scale a coordinate of the unit square to the drawing's pixels."""
+    """Convert a coordinate of the unit square to the drawing's pixels."""
     return value * PATCH * _SCALE
 
 
@@ -42,7 +42,7 @@ def _disc(draw: ImageDraw.ImageDraw, radius: float, fill: tuple[int, int, int]) 
 
 
 def _regular(sides: int, radius: float, turn: float) -> list[Point]:
-    """Corners of a regular polygon around the middle, the first at angle `turn` (radians)."""
+    """Return the corners of a regular polygon around the centre, the first at angle `turn` (radians)."""
     angles = [turn + 2 * math.pi * index / sides for index in range(sides)]
     return [(0.5 + radius * math.cos(angle), 0.5 + radius * math.sin(angle)) for angle in angles]
 
@@ -124,7 +124,7 @@ def face(name: str, rng: np.random.Generator) -> UInt8Array:
 
 
 def decoy(rng: np.random.Generator) -> UInt8Array:
-    """Draw something that resembles a sign and is none: a face with red and blue exchanged, or a plain panel."""
+    """Draw a decoy, which resembles a sign: a face with red and blue swapped, or a plain panel."""
     if rng.random() < 0.7:
         patch = face(str(rng.choice(CLASSES)), rng)
         return np.ascontiguousarray(patch[..., [2, 1, 0, 3]])

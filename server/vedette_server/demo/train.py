@@ -1,4 +1,7 @@
-"""Train the bundled model from nothing: `make train-demo`. Stop it at any time; it resumes from its last checkpoint."""
+"""Training of the bundled model from scratch: `make train-demo`.
+
+It can be interrupted and resumes from its checkpoint.
+"""
 
 import concurrent.futures
 import json
@@ -24,7 +27,7 @@ from vedette_server.demo import recipe, scenes
 from vedette_server.demo.publish import publish
 from vedette_server.demo.signs import CLASSES
 
-TRAINING_SEEDS = range(1_000_000, 1_004_000)  # far from those that anything else draws
+TRAINING_SEEDS = range(1_000_000, 1_004_000)  # far from all other seeds
 
 
 def _progress() -> Progress:
@@ -60,7 +63,7 @@ def _render(seed: int, folder: Path) -> dict[str, Any]:
 
 
 def training_scenes(folder: Path, seeds: range) -> list[dict[str, Any]]:
-    """Draw the training scenes into `folder`, or find them there."""
+    """Draw the training scenes into `folder`, or load them if they exist."""
     index = folder / "index.json"
     if not index.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,10 +76,10 @@ def training_scenes(folder: Path, seeds: range) -> list[dict[str, Any]]:
 
 
 class Bar(HookBase):  # type: ignore[misc]  # detectron2 is untyped
-    """A progress bar with the smoothed loss."""
+    """Hook that shows a progress bar with the smoothed loss."""
 
     def before_train(self) -> None:
-        """Start where the checkpoint left off."""
+        """Start at the checkpoint's iteration."""
         self._progress = _progress()
         self._task = self._progress.add_task("training", total=self.trainer.max_iter, completed=self.trainer.start_iter)
         self._progress.start()
@@ -88,12 +91,12 @@ class Bar(HookBase):  # type: ignore[misc]  # detectron2 is untyped
         self._progress.update(self._task, advance=1, description=text)
 
     def after_train(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._progress.stop()
 
 
 class Trainer(DefaultTrainer):  # type: ignore[misc]  # detectron2 is untyped
-    """Detectron2's trainer, with the forward pass in bfloat16 where that is safe: a third faster on a CPU."""
+    """Detectron2's trainer, with the forward pass in bfloat16 where safe: a third faster on a CPU."""
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -108,8 +111,8 @@ class Trainer(DefaultTrainer):  # type: ignore[misc]  # detectron2 is untyped
 @click.option("--iterations", type=int, default=recipe.ITERATIONS, show_default=True)
 @click.option("--scenes", "count", type=int, default=len(TRAINING_SEEDS), show_default=True)
 def main(output: Path, iterations: int, count: int) -> None:
-    """Train the bundled model and leave it in the repository OUTPUT/repository."""
-    logging.getLogger("detectron2").setLevel(logging.INFO)  # else Detectron2 sets up logging of its own
+    """Train the bundled model, and write it to the repository OUTPUT/repository."""
+    logging.getLogger("detectron2").setLevel(logging.INFO)  # otherwise Detectron2 configures logging itself
     records = training_scenes(output / "scenes", TRAINING_SEEDS[:count])
     DatasetCatalog.register("roadsigns_train", lambda: records)
     cfg = recipe.config()

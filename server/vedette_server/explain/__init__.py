@@ -1,1 +1,1 @@
-"""Why an answer is empty, or suspicious: a closed list of findings, and the rules that recognise them."""
+"""Explanation of empty or suspicious answers: a closed list of findings, and the rules that recognise them."""

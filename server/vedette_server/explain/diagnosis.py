@@ -1,4 +1,4 @@
-"""What came of trying the known mistakes on one image: ranked, summed up, drawn."""
+"""The outcome of trying the known mistakes on one image: ranked, summarised, drawn."""
 
 import io
 from collections.abc import Sequence
@@ -12,65 +12,65 @@ from vedette_server.contract.mistakes import Mistake
 from vedette_server.explain.explain import CONVINCING
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence, Finding
 
-GAIN = 0.7  # by which the convincing scores of an image must add up to more for something to have been gained
-COLUMNS, _TILE, _CAPTION = 4, 320, 34  # tiles in a row, and pixels
+GAIN = 0.7  # minimum increase of an image's summed convincing scores that counts as a gain
+COLUMNS, _TILE, _CAPTION = 4, 320, 34  # tiles per row, and pixels
 _HELPS, _PLAIN, _BACKGROUND = (46, 160, 67), (110, 110, 110), (250, 250, 250)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image with one mistake undone, and what it gave."""
+    """An image with one mistake undone, and its answer."""
 
     mistake: Mistake
     answer: Answer
 
     @property
     def detections(self) -> int:
-        """How many there are."""
+        """The number of detections."""
         return len(self.answer.detections)
 
     @property
     def best_score(self) -> float:
-        """Of any candidate before the threshold; 0 where nothing was scored."""
+        """The best score of any candidate before the threshold; 0 if nothing was scored."""
         return self.answer.evidence.best_score or 0.0
 
     @property
     def conviction(self) -> float:
-        """The sum of the scores that the model holds more likely than not."""
+        """The sum of the scores that are more likely than not."""
         scores = self.answer.detections.scores
         return float(scores[scores > CONVINCING].sum())
 
     @property
     def certainty(self) -> float:
-        """The same, each by how far it lies above even odds, cubed, so that one sure detection counts for several.
+        """Their surplus above even odds, cubed and summed, so that one confident detection outweighs several.
 
-        What undoing a mistake brings forth that was never made is doubtful.
+        Undoing a mistake that was never made yields only doubtful detections.
         """
         scores = self.answer.detections.scores
         surplus = (scores[scores > CONVINCING] - CONVINCING) / (1 - CONVINCING)
         return float((surplus**3).sum())
 
     def gains_on(self, other: "Candidate") -> bool:
-        """Whether it found convincingly more."""
+        """Return whether it found convincingly more."""
         return self.conviction >= other.conviction + GAIN
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was tried about an image."""
+    """The result of trying mistakes on an image."""
 
     as_sent: Candidate
-    ranked: tuple[Candidate, ...]  # the likeliest cause first
-    findings: tuple[Finding, ...]  # about the image as sent
+    ranked: tuple[Candidate, ...]  # most likely cause first
+    findings: tuple[Finding, ...]  # for the image as sent
 
     @property
     def cause(self) -> Candidate | None:
-        """The likeliest cause; None: nothing helps."""
+        """The most likely cause; None if nothing helps."""
         return next((one for one in self.ranked if one.gains_on(self.as_sent)), None)
 
 
 def rank(as_sent: Candidate, tried: Sequence[Candidate], findings: Sequence[Finding]) -> tuple[Candidate, ...]:
-    """What gains first; of that, what the image itself speaks for, then what the model is surest of."""
+    """Rank gains first; among those, mistakes with evidence in the image itself, then the most confident."""
     seen = {finding.code for finding in findings}
 
     def order(candidate: Candidate) -> tuple[bool, bool, float, float]:
@@ -81,20 +81,20 @@ def rank(as_sent: Candidate, tried: Sequence[Candidate], findings: Sequence[Find
 
 
 def summary(diagnosis: Diagnosis, contract: InputContract) -> str:
-    """The likeliest cause, its evidence and the line to change; or that nothing helps."""
+    """Return the most likely cause with its evidence and remedy, or a statement that nothing helps."""
     sent, cause = diagnosis.as_sent, diagnosis.cause
-    given = f"As sent, the image gives {_told(sent, contract)}"
+    given = f"As sent, the image yields {_told(sent, contract)}"
     if cause:
         code, undone = OF_MISTAKE[cause.mistake]
         row = FINDINGS[code]
-        return f"{row.meaning} {given}; {undone}, it gives {_told(cause, contract)}. {row.remedy}"
+        return f"{row.meaning} {given}; {undone}, it yields {_told(cause, contract)}. {row.remedy}"
     if sent.detections:
-        return f"{given}; nothing that was tried gives convincingly more."
+        return f"{given}; none of the attempts yields convincingly more."
     if diagnosis.findings and diagnosis.findings[0].code is not Code.QUIET_SCENE:
         first = diagnosis.findings[0]
         sure = "Perhaps: " if first.confidence is Confidence.SUSPECTED else ""
-        return f"{sure}{FINDINGS[first.code].meaning} {first.evidence}; nothing that was tried helps. {first.remedy}"
-    return f"{given}, and nothing that was tried helps: either nothing is there, or the cause is another."
+        return f"{sure}{FINDINGS[first.code].meaning} {first.evidence}; none of the attempts helps. {first.remedy}"
+    return f"{given}, and none of the attempts helps: either the scene is empty, or the cause is a different one."
 
 
 def _told(candidate: Candidate, contract: InputContract) -> str:
@@ -110,7 +110,7 @@ def _count(candidate: Candidate) -> str:
 
 
 def sheet(diagnosis: Diagnosis) -> bytes:
-    """The thumbnails side by side as PNG, the image as sent first, then as they are ranked."""
+    """Draw the thumbnails side by side as PNG: the image as sent first, then the ranked ones."""
     shown = [one for one in (diagnosis.as_sent, *diagnosis.ranked) if one.answer.thumbnail]
     pictures = [Image.open(io.BytesIO(one.answer.thumbnail or b"")) for one in shown]
     height = max((picture.height for picture in pictures), default=0) + _CAPTION

@@ -1,7 +1,7 @@
-"""Explain an answer: the rules that recognise each finding, from what the model's own stages have told.
+"""The rules that recognise findings in an answer, from observations of the model's own stages.
 
-The rules stand in the order in which they explain: the first that holds is an empty answer's primary reason. What is
-measured stands before what is inferred, and quiet is what remains.
+Rules are ordered by explanatory power: the first that holds is an empty answer's primary reason. Measurements come
+before inferences, and a quiet scene is what remains.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,30 +23,30 @@ from vedette_server.contract.mistakes import HIGHEST_NORMALISED
 from vedette_server.explain.findings import FINDINGS, Code, Confidence, Finding
 from vedette_server.explain.usual import Ranges, Usual, surest
 
-FROZEN_FRAMES = 10  # in a row with the same pixels, from which on a feed counts as frozen
-CONVINCING = 0.5  # the score from which on the model holds a candidate more likely than not
+FROZEN_FRAMES = 10  # consecutive frames with equal pixels from which a feed counts as frozen
+CONVINCING = 0.5  # score from which the model considers a candidate more likely than not
 
-_HIGHEST_UNIT = 1  # of values that were scaled to [0, 1] and then cut to 8 bits
-_STRUCTURED = 0.3  # correlation of neighbouring samples: a picture's is above it, a dark sensor's noise below
-_EXPOSED = 0.1  # share of a picture's samples, at least, that lie in the upper half of the range
+_HIGHEST_UNIT = 1  # of values that were scaled to [0, 1] and then cast to 8 bits
+_STRUCTURED = 0.3  # correlation of neighbouring samples: higher for pictures, lower for noise of a dark sensor
+_EXPOSED = 0.1  # minimum share of a picture's samples in the upper half of the range
 _SATURATED = 0.5  # share of the samples
-_CLIPPED = 254.0  # mean level above which light was cut off, and is not merely bright
-_DRAWN = 0.5  # share of neighbouring samples that are alike: more is no sensor's, whose noise makes them differ
+_CLIPPED = 254.0  # mean level above which the image is clipped, not merely bright
+_DRAWN = 0.5  # share of similar neighbouring samples: no sensor exceeds it, because of noise
 _GREY = 1.0  # levels between the channels
-_MOST_NAMES = 5  # classes that are named
+_MOST_NAMES = 5  # classes listed in evidence
 _ENLARGED, _REDUCED = 3.0, 8.0  # by the resize rule
 
 
 @dataclass(frozen=True)
 class Context:
-    """What is known beside the answer itself."""
+    """Facts known besides the answer itself."""
 
-    golden_failing: str = ""  # what the golden images showed when they were last inferred; empty: all is well
-    identical: int = 1  # frames of the same source in a row with the same pixels, this one included
-    values: Code | None = None  # what `values` has told of the source's frames, this one included
-    suspicion: Finding | None = None  # what was found out about earlier frames of the same source
-    usual: Usual = field(default_factory=Usual)  # what the version's golden images and its baseline show
-    stream: str = ""  # the source's name
+    golden_failing: str = ""  # fault in the last golden images; empty: all passed
+    identical: int = 1  # consecutive frames of the source with equal pixels, including this one
+    values: Code | None = None  # result of `values` for the source's frames, including this one
+    suspicion: Finding | None = None  # finding from earlier frames of the same source
+    usual: Usual = field(default_factory=Usual)  # normal range, from the version's golden images and baseline
+    stream: str = ""  # name of the source
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Case:
 
 
 def explain(answer: Answer, contract: InputContract, context: Context) -> tuple[Finding, ...]:
-    """The findings about an answer, the primary reason first if it is empty: then there is always one."""
+    """Return the findings for an answer. An empty answer has at least one, the primary reason first."""
     case = _Case(answer, contract, context)
     empty = answer.empty
     found: dict[Code, Finding] = {}
@@ -75,7 +75,7 @@ def explain(answer: Answer, contract: InputContract, context: Context) -> tuple[
 
 
 def find(code: Code, confidence: Confidence, evidence: str) -> Finding:
-    """A finding with the remedy that the table gives."""
+    """Return a finding with the remedy from the table."""
     return Finding(code, confidence, evidence, FINDINGS[code].remedy)
 
 
@@ -84,21 +84,21 @@ def _non_finite(case: _Case) -> Finding | None:
     if not evidence.not_finite and not evidence.dropped:
         return None
     dropped = ", ".join(f"{count} by {stage}" for stage, count in evidence.dropped.items())
-    where = f"{evidence.not_finite or 'a part of the model'} gave values that are not finite"
+    where = f"{evidence.not_finite or 'a part of the model'} produced non-finite values"
     return find(Code.NON_FINITE_VALUES, Confidence.CERTAIN, where + (f"; dropped: {dropped}" if dropped else ""))
 
 
 def _pixels(rule: Callable[[PixelStatistics], Finding | None]) -> Callable[[_Case], Finding | None]:
-    """A rule that looks at the pixels alone."""
+    """Make a rule that looks at the pixels only."""
     return lambda case: None if case.answer.pixels is None else rule(case.answer.pixels)
 
 
 def values(pixels: PixelStatistics, before: Code | None) -> Code | None:
-    """What the values of a source's frames have been made of: scaled, normalised, or nothing known (None).
+    """Return how a source's values were altered: scaled, normalised, or unknown (None).
 
-    A dark picture scaled so is black; `before` is what the source's earlier frames have told. Values that wrapped
-    around zero leave nothing at all between the ends of the range, which no lens does; black and white may be so.
-    Three colours, each normalised on its own, are never alike.
+    A dark picture becomes black when scaled; `before` is the verdict on the source's earlier frames. Values that
+    wrapped around zero leave nothing between the ends of the range. No lens does that, but black and white graphics
+    may. Three colours, each normalised separately, are never equal.
     """
     if pixels.highest > HIGHEST_NORMALISED:
         if pixels.middle or pixels.lowest > HIGHEST_NORMALISED or pixels.saturated <= NO_MIDDLE:
@@ -112,7 +112,7 @@ def values(pixels: PixelStatistics, before: Code | None) -> Code | None:
 
 
 def _apart(pixels: PixelStatistics) -> bool:
-    """Whether colours are not all grey; what has other channels than colours may be anything."""
+    """Return whether the channels differ; channels other than colours may be anything."""
     return bool(pixels.colour) or len(pixels.mean) != 3
 
 
@@ -122,8 +122,8 @@ def _values(case: _Case) -> Finding | None:
         return None
     seen = "no sample is above 1 of 255"
     if code is Code.VALUES_NORMALISED:
-        seen = f"{1 - pixels.middle:.1%} of the samples lie at 0 to 3 or at 253 to 255"
-    return find(code, Confidence.LIKELY, f"{seen}, and yet this source's frames show a picture")
+        seen = f"{1 - pixels.middle:.1%} of the samples are at 0 to 3 or at 253 to 255"
+    return find(code, Confidence.LIKELY, f"{seen}, yet this source's frames show a picture")
 
 
 def _black(pixels: PixelStatistics) -> Finding | None:
@@ -143,15 +143,15 @@ def _saturated(pixels: PixelStatistics) -> Finding | None:
 def _flat(pixels: PixelStatistics) -> Finding | None:
     if max(pixels.spread) >= FLAT:
         return None
-    seen = f"the samples spread by at most {max(pixels.spread):.2f} levels in every channel"
+    seen = f"the samples spread by at most {max(pixels.spread):.2f} levels in any channel"
     return _nothing(Code.IMAGE_FLAT, seen, certain=pixels.one_colour)
 
 
 def _nothing(code: Code, seen: str, *, certain: bool) -> Finding:
-    """A finding that is certain where nothing is left in the image; a page, a night sky, snow or a wall may be so."""
+    """Return a finding, certain only if the image holds nothing: a page, a night sky, snow or a wall may look so."""
     if certain:
-        return find(code, Confidence.CERTAIN, f"{seen}, and nothing else is in the image")
-    return find(code, Confidence.SUSPECTED, f"{seen}, which is as it should be of some subjects")
+        return find(code, Confidence.CERTAIN, f"{seen}, and the image holds nothing else")
+    return find(code, Confidence.SUSPECTED, f"{seen}, which is normal for some subjects")
 
 
 def _scores_flat(case: _Case) -> Finding | None:
@@ -162,9 +162,9 @@ def _scores_flat(case: _Case) -> Finding | None:
         or case.evidence.certainty >= least_certainty(classes)
         or (pixels and pixels.featureless)
     ):
-        return None  # where there is nothing to be seen, all regions are alike
+        return None  # if there is nothing to see, all regions are alike
     share, uniform = case.evidence.certainty, 1 / (classes + 1)
-    seen = f"the best class has a mean share of {share:.2f}, a random head's would be {uniform:.2f}"
+    seen = f"the best class has a mean share of {share:.2f}; a random head's would be {uniform:.2f}"
     return find(Code.SCORES_FLAT, Confidence.LIKELY, seen)
 
 
@@ -176,28 +176,28 @@ def _golden(case: _Case) -> Finding | None:
 def _frozen(case: _Case) -> Finding | None:
     if case.context.identical < FROZEN_FRAMES:
         return None
-    seen = f"{case.context.identical} frames in a row have the same pixels"
+    seen = f"{case.context.identical} consecutive frames have the same pixels"
     pixels = case.answer.pixels
-    if pixels and pixels.flat >= _DRAWN and not pixels.featureless:  # as screens and drawings do
-        return find(Code.FEED_FROZEN, Confidence.SUSPECTED, f"{seen}, which show no sensor's noise")
+    if pixels and pixels.flat >= _DRAWN and not pixels.featureless:  # as in screens and drawings
+        return find(Code.FEED_FROZEN, Confidence.SUSPECTED, f"{seen}, but they show no sensor noise")
     return find(Code.FEED_FROZEN, Confidence.LIKELY, seen)
 
 
 def _clipped(case: _Case) -> Finding | None:
     count = case.evidence.clipped
-    seen = f"{count} boxes above the threshold lie outside the image"
+    seen = f"{count} boxes above the threshold are outside the image"
     return find(Code.EMPTIED_BY_CLIPPING, Confidence.CERTAIN, seen) if count else None
 
 
 def _class_filter(case: _Case) -> Finding | None:
     count = case.evidence.filtered
-    seen = f"{count} detections are of other classes; the best of all is {_best(case)}"
+    seen = f"{count} detections are of other classes; the best candidate is {_best(case)}"
     return find(Code.CLASS_FILTER, Confidence.CERTAIN, seen) if count else None
 
 
 def _capped(case: _Case) -> Finding | None:
     count = case.evidence.capped
-    seen = f"{count} detections are above the threshold, and none is allowed"
+    seen = f"{count} detections are above the threshold, but the allowed number is 0"
     return find(Code.CAPPED, Confidence.CERTAIN, seen) if count else None
 
 
@@ -207,8 +207,8 @@ def _below_threshold(case: _Case) -> Finding | None:
         return None
     convincing = [case.contract.class_names[index] for index in np.flatnonzero(evidence.best_scores >= CONVINCING)]
     seen = (
-        f"{evidence.suppressed} candidates below {case.answer.threshold:g}, the best of all {_best(case)}; "
-        f"at least {CONVINCING:g} have {', '.join(convincing[:_MOST_NAMES])}"
+        f"{evidence.suppressed} candidates are below {case.answer.threshold:g}, the best {_best(case)}; "
+        f"classes with at least {CONVINCING:g}: {', '.join(convincing[:_MOST_NAMES])}"
     )
     return find(Code.BELOW_THRESHOLD, Confidence.CERTAIN, seen)
 
@@ -245,13 +245,13 @@ def _size(case: _Case) -> Finding | None:
 def _no_proposals(case: _Case) -> Finding | None:
     if case.evidence.proposals != 0:
         return None
-    return find(Code.NO_PROPOSALS, Confidence.CERTAIN, f"of {case.evidence.proposed} regions, the filter left none")
+    return find(Code.NO_PROPOSALS, Confidence.CERTAIN, f"the filter left none of {case.evidence.proposed} regions")
 
 
 def _quiet(case: _Case) -> Finding:
-    seen = f"the best candidate of all is {_best(case)}; {case.evidence.suppressed} lie below the threshold"
+    seen = f"the best candidate is {_best(case)}; {case.evidence.suppressed} are below the threshold"
     if case.contract.own_threshold:
-        seen += "; there is no view before the model's own threshold"
+        seen += "; candidates below the model's own threshold are invisible"
     return find(Code.QUIET_SCENE, Confidence.LIKELY, seen)
 
 
@@ -278,7 +278,7 @@ _OF_PIXELS = (_values, _pixels(_black), _pixels(_saturated), _pixels(_flat), _gr
 
 
 def usual(golden: Iterable[Answer], contract: InputContract, *, sees: bool, limits: Mapping[str, Ranges]) -> Usual:
-    """What is usual of a version, by the answers to its golden images and the limits of its baseline."""
+    """Return a version's normal range, from answers to its golden images and the limits of its baseline."""
     told = ((answer, values(answer.pixels, None) if answer.pixels else None) for answer in golden)
     cases = [_Case(answer, contract, Context(values=code)) for answer, code in told]
     found = (rule(case) for case in cases for rule in _OF_PIXELS)

@@ -1,31 +1,32 @@
-"""The list of findings as a page for users: `make docs` writes it, a test holds it to the list."""
+"""The list of findings as a page for users, written by `make docs`; a test compares it to the list."""
 
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code
 
 _HEAD = """\
 # Findings
 
-Every empty answer carries at least one finding: why there is no detection, how sure that is (`CERTAIN`: measured,
-`LIKELY`: the evidence leaves little else, `SUSPECTED`: it could be read otherwise), what was seen, and what to do. The
-first is the primary reason. A suspicious answer that is not empty may carry some too. Quiet is the default: where
-nothing was recognised, an empty answer is a `QUIET_SCENE`, with the best candidate as evidence.
+Every empty answer carries at least one finding: the reason, its confidence (`CERTAIN`: measured, `LIKELY`: the evidence
+leaves little else, `SUSPECTED`: other readings are possible), the evidence, and the remedy. The first finding is the
+primary reason. A suspicious answer may carry some even if it is not empty. Quiet is the default: if nothing else is
+recognised, an empty answer is a `QUIET_SCENE`, with the best candidate as evidence.
 
-Most are told by what the model's own stages have seen of this very image. Some show on a feed only: when a stream, or
-the images that come one by one, go empty beyond their usual rate, the server looks into a frame by itself, as `vedette
-diagnose` does, and puts what brings detections back on trial on the frames that follow. What is convicted is named in
-that feed's answers, in the log (`cause_suspected`) and by the metric `vedette_suspected_cause`, until it is cleared.
+Most findings come from observations of the model's own stages on the image. Some only show on a feed. When a stream, or
+single images as a whole, are empty more often than usual, the server examines a frame by itself, as `vedette diagnose`
+does. It then tests the mistake whose undoing restores detections on the following frames. A confirmed mistake appears
+in that feed's answers, in the log (`cause_suspected`) and in the metric `vedette_suspected_cause`, until it is cleared.
 
-What is usual accuses nobody. What would be said of the pixels of a version's golden images is not said of others,
-unless it is surer there: a model for documents whose golden images are white pages never calls a page blinded, and
-still calls a frame so in which nothing is left. A statistic that lies within the limits of the version's baseline
-lowers what it speaks for to `SUSPECTED`. A model that finds in its golden images what it must has no random head.
+Whatever is normal for a version is not evidence. A finding on the pixels of its golden images is not reported for other
+images, unless its confidence is higher on those. A model for documents, with white pages as golden images, never
+reports a page as saturated, but it does report a frame that holds nothing at all. A statistic within the limits of the
+version's baseline lowers the findings based on it to `SUSPECTED`. A model that passes its golden images does not have a
+random head.
 
-This page is written by `make docs` from the list in `vedette_server/explain/findings.py`.
+`make docs` writes this page from the list in `vedette_server/explain/findings.py`.
 """
 
 
 def page() -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     return _HEAD + "".join(_section(code) for code in FINDINGS)
 
 

@@ -1,14 +1,16 @@
-"""Whether a feed suffers from a mistake, told frame by frame with as few frames as that needs.
+"""A sequential test of a suspected mistake on the frames of a feed, with as few frames as possible.
 
-Wald's sequential probability ratio test ("Sequential Tests of Statistical Hypotheses", 1945): each frame either gains
-detections when the mistake is undone or does not; the test ends as soon as one of the two hypotheses is likely enough.
+It is Wald's sequential probability ratio test ("Sequential Tests of Statistical Hypotheses", 1945). Each frame either
+gains detections when the mistake is undone or does not. The test ends as soon as one of the two hypotheses is likely
+enough.
 """
 
 import math
 from enum import StrEnum
 
-# Probabilities that a frame gains. An honest one does now and then, from something that looks like an object once it is
-# altered: the bundled model's scenes show at most one in eight by any mistake but one, for which they are made to.
+# Probabilities that a frame gains. An honest frame gains now and then, if something looks like an object once altered.
+# The bundled model's scenes gain in at most one frame of eight, for all mistakes but the one that they are designed to
+# show.
 _HONEST_GAIN, _FAULTY_GAIN = 0.5, 0.9
 _FALSE_ALARM, _MISS = 0.001, 0.02  # probabilities of the two errors
 _UPPER = math.log((1 - _MISS) / _FALSE_ALARM)
@@ -16,7 +18,7 @@ _LOWER = math.log(_MISS / (1 - _FALSE_ALARM))
 
 
 class TrialVerdict(StrEnum):
-    """What a trial has come to."""
+    """The verdict of a trial."""
 
     OPEN = "OPEN"
     FAULTY = "FAULTY"
@@ -24,21 +26,21 @@ class TrialVerdict(StrEnum):
 
 
 class Trial:
-    """One mistake, on the frames of one feed."""
+    """The trial of one mistake on the frames of one feed."""
 
     def __init__(self, gains: int = 0) -> None:
-        """`gains` frames have gained already."""
+        """Start with `gains` frames that have gained already."""
         self.frames = gains
         self.gains = gains
 
     def count(self, *, gained: bool) -> None:
-        """Take one more frame into account."""
+        """Count one more frame."""
         self.frames += 1
         self.gains += gained
 
     @property
     def verdict(self) -> TrialVerdict:
-        """What the frames so far say."""
+        """The verdict after the frames so far."""
         gain = math.log(_FAULTY_GAIN / _HONEST_GAIN)
         loss = math.log((1 - _FAULTY_GAIN) / (1 - _HONEST_GAIN))
         ratio = self.gains * gain + (self.frames - self.gains) * loss

@@ -1,7 +1,7 @@
-"""What is usual of a version: what its golden images look like, and within which limits its baseline lies.
+"""The normal range of a version: the findings of its golden images, and the limits of its baseline.
 
-Nothing usual accuses. A rule that would accuse a golden image tells nothing about this model's pictures; a statistic
-that lies where it lay while all was well is no certain sign that something is wrong.
+Whatever is normal is not evidence. A rule that would fire on a golden image says nothing about this model's pictures. A
+statistic within its healthy range is not a certain sign of a fault.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,12 @@ from vedette_server.alerts.inputs import INPUTS
 from vedette_server.contract.answer import PixelStatistics
 from vedette_server.explain.findings import Code, Confidence, Finding
 
-Range = tuple[float, float]  # the lowest and the highest value, both included
-Ranges = Mapping[str, Range]  # by the statistic
+Range = tuple[float, float]  # lowest and highest value, inclusive
+Ranges = Mapping[str, Range]  # by statistic
 
-_SURE = tuple(Confidence)  # the least sure first
+_SURE = tuple(Confidence)  # least sure first
 
-# By which statistics of a baseline a finding is held against what is usual.
+# The baseline statistic against which each finding is checked.
 _STATISTIC = {
     Code.VALUES_IN_UNIT_RANGE: "brightness",
     Code.VALUES_SCALED_UP: "brightness",
@@ -27,19 +27,19 @@ _STATISTIC = {
     Code.IMAGE_FLAT: "contrast",
     Code.CHANNELS_SWAPPED: "redness",
 }
-_MIRRORED = ("redness",)  # undone, r becomes 1 - r: where both are usual, it tells nothing
+_MIRRORED = ("redness",)  # undone, r becomes 1 - r; if both are normal, it proves nothing
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual of one version."""
+    """The normal range of one version."""
 
-    golden: Mapping[Code, Confidence] = field(default_factory=dict)  # what would be said of its golden images' pixels
-    sees: bool = False  # whether it finds what it must in them
-    limits: Mapping[str, Ranges] = field(default_factory=dict)  # of its baseline, by stream; "": of all together
+    golden: Mapping[Code, Confidence] = field(default_factory=dict)  # findings on the pixels of its golden images
+    sees: bool = False  # the version finds the expected objects in them
+    limits: Mapping[str, Ranges] = field(default_factory=dict)  # of its baseline, by stream; "": of all streams
 
     def tempered(self, finding: Finding, pixels: PixelStatistics | None, stream: str) -> Finding | None:
-        """What is left of a finding about an image, or about the stream that it is of; None: nothing."""
+        """Return a finding on an image or its stream, weakened as far as it is normal; None if nothing remains."""
         if finding.code is Code.SCORES_FLAT and self.sees:
             return None
         shown = self.golden.get(finding.code)
@@ -59,7 +59,7 @@ class Usual:
 
 
 def surest(findings: Iterable[Finding]) -> dict[Code, Confidence]:
-    """How sure each code is at most."""
+    """Return the highest confidence of each code."""
     found: dict[Code, Confidence] = {}
     for finding in findings:
         found[finding.code] = max(found.get(finding.code, finding.confidence), finding.confidence, key=_SURE.index)

@@ -1,1 +1,1 @@
-"""Supervised worker processes, the channel to them, and the loop that runs inside. No gRPC, no torch of its own."""
+"""Supervised worker processes, the channel to them, and the loop inside each. Imports neither gRPC nor torch."""

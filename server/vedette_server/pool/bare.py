@@ -1,7 +1,7 @@
-"""What libraries take for granted and a bare container lacks: a folder for temporary files, a home, a user's name.
+"""Substitutes for things that libraries expect and bare containers lack: a temporary folder, a home, a user name.
 
-Detectron2's parts ask for all three as they are imported, though a worker writes no file. With a read-only root and
-nothing mounted there is none of them, and the import would fail.
+Detectron2's dependencies ask for all three at import, although a worker writes no files. With a read-only root and no
+mounts, none of them exists, and the import would fail.
 """
 
 import getpass
@@ -14,13 +14,13 @@ _NOWHERE, _TORCH = "/nonexistent", "TORCHINDUCTOR_CACHE_DIR"
 
 
 def settle() -> None:
-    """Name something in the place of what is lacking, so that libraries can be imported; nothing is written there."""
+    """Set a substitute for each missing thing, so that libraries can be imported; nothing is written there."""
     try:
         folder = tempfile.gettempdir()
     except FileNotFoundError:
         folder = tempfile.tempdir = str(Path.cwd())
         if not Path(os.environ.get(_TORCH, _NOWHERE)).is_dir():
-            os.environ[_TORCH] = folder  # torch makes one of its own as it is imported
+            os.environ[_TORCH] = folder  # torch creates a folder of its own at import
     try:
         home = Path.home()
     except RuntimeError:  # neither HOME nor an entry for the user

@@ -18,10 +18,10 @@ from vedette_server.pool.messages import FromWorker, ToWorker
 
 T = TypeVar("T")
 _LENGTH = struct.Struct("!I")
-# Bytes of a message to a worker. Two of them fit into the kernel's default buffer, so that a worker that reads is never
-# sent half of one.
+# Bytes per message to a worker. The kernel's default buffer holds two of them, so that a worker that keeps reading
+# never receives half a message.
 _MOST_SENT = 64 * 1024
-_MOST_DESCRIPTORS = 64  # of one message; a batch has fewer images
+_MOST_DESCRIPTORS = 64  # per message; a batch has fewer images
 
 
 class ChannelClosedError(ConnectionError):
@@ -29,11 +29,11 @@ class ChannelClosedError(ConnectionError):
 
 
 class ChannelBlockedError(ChannelClosedError):
-    """The other end lives and no longer reads; it may have been sent half a message."""
+    """The other end is alive but has stopped reading; it may have received half a message."""
 
 
 class MessageTooLargeError(ValueError):
-    """A message that is not sent."""
+    """The message exceeds the limit and is not sent."""
 
 
 def _write_array(value: object) -> object:
@@ -42,7 +42,7 @@ def _write_array(value: object) -> object:
     raise NotImplementedError(type(value))
 
 
-def _read_array(_type: type, value: Any) -> Any:  # noqa: ANN401  msgspec's hook takes and gives anything
+def _read_array(_type: type, value: Any) -> Any:  # noqa: ANN401  msgspec's hook takes and returns anything
     dtype, shape, data = value
     return np.frombuffer(data, dtype).reshape(shape)
 
@@ -56,18 +56,18 @@ def _frame(message: ToWorker | FromWorker) -> bytes:
 
 
 class GatewayEnd:
-    """The gateway's end: asynchronous."""
+    """The gateway's end of the channel: asynchronous."""
 
     _decoder = msgspec.msgpack.Decoder(FromWorker, dec_hook=_read_array)
 
     def __init__(self, sock: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._sock = sock  # a duplicate, for sending descriptors: asyncio's transports cannot
+        self._sock = sock  # a duplicate for sending descriptors, which asyncio's transports cannot
         self._reader = reader
         self._writer = writer
 
     @classmethod
     async def open(cls, sock: socket.socket) -> "GatewayEnd":
-        """Take a connected socket over."""
+        """Take over a connected socket."""
         duplicate = sock.dup()
         try:
             reader, writer = await asyncio.open_unix_connection(sock=sock)
@@ -84,7 +84,7 @@ class GatewayEnd:
         """
         frame = _frame(message)
         if len(frame) > _MOST_SENT:
-            msg = f"{len(frame)} bytes for a worker; at most {_MOST_SENT} are sent at once"
+            msg = f"{len(frame)} bytes for a worker exceed the limit of {_MOST_SENT} per message"
             raise MessageTooLargeError(msg)
         try:
             sent = socket.send_fds(self._sock, [frame], descriptors)
@@ -111,7 +111,7 @@ class GatewayEnd:
 
 
 class WorkerEnd:
-    """The worker's end: blocking. One thread receives; any may send."""
+    """The worker's end of the channel: blocking. One thread receives; any may send."""
 
     _decoder = msgspec.msgpack.Decoder(ToWorker, dec_hook=_read_array)
 
@@ -126,7 +126,7 @@ class WorkerEnd:
             self._sock.sendall(frame)
 
     def receive(self) -> tuple[ToWorker, list[int]]:
-        """Receive one message and the descriptors that came with it.
+        """Receive one message and its descriptors.
 
         Raises `ChannelClosedError` once the gateway is gone.
         """

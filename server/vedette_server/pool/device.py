@@ -1,9 +1,9 @@
-"""Whether a GPU has failed a process: nothing that this process computes there will succeed from then on."""
+"""Detection of a failed GPU: after such an error, no computation of this process on it will succeed."""
 
-EXIT_STATUS = 76  # of a worker that ends by itself because its GPU has failed it
-_SAID = "CUDA error: "  # what torch's exceptions of any version begin with
+EXIT_STATUS = 76  # of a worker that exits because its GPU failed
+_SAID = "CUDA error: "  # start of torch's exceptions, in any version
 
 
 def failed(error: BaseException) -> bool:
-    """Whether an exception says so."""
+    """Return whether an exception reports a failed GPU."""
     return _SAID in str(error)

@@ -1,8 +1,9 @@
-"""The fork server's own process: it has imported what predictors need, runs no thread, and forks workers.
+"""The fork server's process: imports what predictors need, runs no threads, and forks workers.
 
 Started as `python -m vedette_server.pool.forks DESCRIPTOR MODULE [BYTES]`: its end of a Unix socket, the module to
-import, and what each worker may use of its own memory. It says READY once, when it is. Then each byte that comes, with
-the descriptor of a worker's end of a channel, is answered by the worker's process id. It ends with the socket.
+import, and each worker's limit of private memory. It sends READY once the import is done. From then on it answers each
+byte, which carries the descriptor of a worker's end of a channel, with the worker's process id. It ends when the socket
+closes.
 """
 
 import contextlib
@@ -23,18 +24,18 @@ from vedette_server.pool import bare, memory, worker
 READY, FORK = b"r", b"f"
 PID = struct.Struct("!i")
 ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",  # OpenBLAS starts its threads as it is imported; NumPy has little to multiply
-    # What asks, as it is imported, whether there is a GPU would else begin to use it; then no fork can.
+    "OPENBLAS_NUM_THREADS": "1",  # OpenBLAS starts its threads at import; NumPy has little to multiply here
+    # Otherwise, code that checks for a GPU at import initialises CUDA, which makes forking impossible.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-NAME = "vedette-worker"  # as `ps` and `top` show workers: their command line is this process's
+NAME = "vedette-worker"  # shown by `ps` and `top`, since workers inherit this process's command line
 
 
 def _fork(channel: int, control: socket.socket, limits: Sequence[int]) -> int:
-    """Fork a worker, and return its process id; 0: there is no process to be had.
+    """Fork a worker and return its process id; 0 if no process could be created.
 
-    Forked twice, it is an orphan at once, and so a child of the gateway, which adopts orphans: the gateway alone is
-    told how it ends, and it outlives this process.
+    The double fork makes the worker an orphan, and thus a child of the gateway, which adopts orphans. Only the gateway
+    learns how the worker ends, and the worker outlives this process.
     """
     reading, writing = os.pipe()
     try:
@@ -53,7 +54,7 @@ def _fork(channel: int, control: socket.socket, limits: Sequence[int]) -> int:
 
 
 def _between(channel: int, others: tuple[int, int, int], limits: Sequence[int]) -> None:
-    """Fork the worker, say which process it is, and end."""
+    """Fork the worker, send its process id, and end."""
     os.setsid()
     if (pid := os.fork()) != 0:
         os.write(others[1], PID.pack(pid))
@@ -67,29 +68,29 @@ def _work(channel: int, limits: Sequence[int]) -> None:
     Path("/proc/self/comm").write_text(NAME)
     for most in limits:
         memory.limit(most)
-    # The process's end closes it. Closed before, the thread that reads from it would end the process, in its own way.
+    # The end of the process closes the socket. If it closed earlier, the reading thread would end the process instead.
     worker.serve(socket.socket(fileno=channel))
 
 
 def _be(role: Callable[[], None]) -> NoReturn:
-    """Play a forked process's part, and end with it: nothing may come back into the loop of `main`."""
+    """Run a forked process's role and exit: it must never return into the loop of `main`."""
     worker.until_closed(role)
     os._exit(0)
 
 
 def main() -> None:
-    """Import, then fork until the gateway is gone. SIGQUIT shows the stacks, the workers' too.
+    """Import, then fork until the gateway is gone. SIGQUIT dumps the stacks, in workers too.
 
-    The terminal's Ctrl-C is the gateway's to handle.
+    The gateway handles the terminal's Ctrl-C.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     memory.keep_freed()
     bare.settle()
-    with contextlib.suppress(Exception):  # it is told when a predictor is to be loaded
+    with contextlib.suppress(Exception):  # the error is reported when a predictor is loaded
         importlib.import_module(sys.argv[2])
     gc.collect()
-    gc.freeze()  # so that the workers' collectors do not touch, and thereby copy, what is shared
+    gc.freeze()  # so that the workers' collectors do not touch, and thereby copy, shared pages
     limits = [int(most) for most in sys.argv[3:]]
     with socket.socket(fileno=int(sys.argv[1])) as control:
         control.sendall(READY)

@@ -1,4 +1,4 @@
-"""What the gateway and a worker say to each other. Pixels are never in a message: they travel beside it."""
+"""Messages between the gateway and a worker. Pixels are never part of a message: they travel in shared memory."""
 
 from typing import TypeAlias
 
@@ -25,35 +25,35 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """Worker to gateway, once: the predictor is loaded."""
 
-    max_batch: int  # images that it is worth while to infer at once, on this device; 1: never more than one
+    max_batch: int  # largest batch that pays off on this device; 1: single images only
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     """Worker to gateway, once, before it ends: the predictor could not be loaded."""
 
     error: str  # for the operator, not for callers
-    check: Check | None = None  # that it did not pass
+    check: Check | None = None  # the failed check
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One image to answer, which lies in a slot of shared memory."""
+    """One image in a slot of shared memory."""
 
     job_id: int
     slot: int
     size: int  # bytes of the image in the slot
-    fresh: bool  # whether the slot's memory is new: its descriptor comes with the message
+    fresh: bool  # the slot's memory is new, and its descriptor comes with the message
     image: ImageSpec
     options: Options
 
 
 class Batch(msgspec.Struct, frozen=True, tag=True):
-    """Gateway to worker: infer these images at once."""
+    """Gateway to worker: infer these images together."""
 
     jobs: tuple[Job, ...]
 
 
 class Alive(msgspec.Struct, frozen=True, tag=True):
-    """Worker to gateway, from the inference loop itself: it goes round, and is through with these jobs' images."""
+    """Worker to gateway: the inference loop is alive, and has finished with these jobs' images."""
 
     through: tuple[int, ...] = ()
 
@@ -74,7 +74,7 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """Worker to gateway: a bug showed on this image; the worker lives on."""
+    """Worker to gateway: a bug occurred on this image; the worker continues."""
 
     job_id: int
     error: str  # for the operator, not for callers

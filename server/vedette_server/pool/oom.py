@@ -1,25 +1,25 @@
-"""Whether memory was lacking: what programs raise then, and how often the kernel has ended a process for it."""
+"""Detection of memory shortage: exceptions of programs, and the kernel's count of OOM kills."""
 
 import errno
 import resource
 import signal
 from pathlib import Path
 
-EXIT_STATUS = 75  # of a worker that ends by itself for want of memory
-_KILLS = "oom_kill "  # a line of either file below
+EXIT_STATUS = 75  # of a worker that exits because memory ran out
+_KILLS = "oom_kill "  # prefix of a line in either file below
 _SAID = (
     "can't allocate memory",
     "bad_alloc",
     "can't start new thread",
     "failed to map segment",
     "out of memory",
-    "_STATUS_ALLOC_FAILED",  # of CUDA's libraries
+    "_STATUS_ALLOC_FAILED",  # CUDA libraries
 )
-_HARD_ENDS = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)  # of libraries that do not check what malloc gives
+_HARD_ENDS = (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)  # of libraries that do not check the result of malloc
 
 
 def lacked(error: BaseException) -> bool:
-    """Whether an exception, or one that it comes from, says that memory was lacking."""
+    """Return whether an exception, or one of its causes, reports a lack of memory."""
     seen: BaseException | None = error
     for _ in range(10):
         if seen is None:
@@ -33,15 +33,15 @@ def lacked(error: BaseException) -> bool:
 
 
 def limited() -> bool:
-    """Whether this process, and so what it starts, may use a part of the address space alone."""
+    """Return whether this process, and thus its children, has a limited address space or data segment."""
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return any(limit != resource.RLIM_INFINITY for limit in limits)
 
 
 class Kills:
-    """The kernel's count of processes of this control group that it ended for want of memory.
+    """The kernel's count of OOM kills in this control group.
 
-    Each counts for one lost worker: one that somebody else has killed later is not taken for another.
+    Each kill accounts for one lost worker, so that a worker killed later by someone else is not counted as one.
     """
 
     def __init__(self, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> None:
@@ -49,7 +49,7 @@ class Kills:
         self._claimed = self._count()
 
     def claim(self) -> bool:
-        """Whether there is one more than were claimed."""
+        """Return whether there is an unclaimed kill, and claim it."""
         more = self._count() > self._claimed
         self._claimed += more
         return more
@@ -65,7 +65,7 @@ class Kills:
 
 
 def _files(cgroups: Path, own: Path) -> list[Path]:
-    """Where the count may be: of version 1 if that has memory in its care, else of 2. A container may see no path."""
+    """Return the candidate files of the count: cgroup v1 if it controls memory, else v2, with and without the path."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -77,9 +77,9 @@ def _files(cgroups: Path, own: Path) -> list[Path]:
 
 
 def ended(status: int, kills: Kills, *, by_us: bool, limit: bool) -> bool:
-    """Whether a process that ended with this status did so for want of memory, as far as that can be known.
+    """Return whether a process with this exit status ran out of memory, as far as can be known.
 
-    `limit` says that it ran under a limit of its address space, under which libraries end hard.
+    `limit` says that it ran under a memory limit, under which libraries crash.
     """
     if status == EXIT_STATUS:
         return True

@@ -1,4 +1,4 @@
-"""The workers of one model version: kept at their number, each admitted only after its probation."""
+"""The workers of one model version: kept at full number, each admitted only after its probation."""
 
 import asyncio
 import contextlib
@@ -17,28 +17,28 @@ from vedette_server.pool.process import End, Worker, WorkerStartError
 
 log = structlog.get_logger()
 
-_DUMP_SECONDS = 0.2  # for a worker that hangs to say where, before it is killed
-OVERSLEPT_SECONDS = 0.5  # beyond a timer, from which this process counts as having been stopped
-FAILED = "failed_to_start"  # a cause of losses: the model was refused, or did not answer as it must
-# Seconds between two starts in the same place, of which the first failed. A worker that served is replaced at once.
+_DUMP_SECONDS = 0.2  # for a hung worker to dump its stacks before it is killed
+OVERSLEPT_SECONDS = 0.5  # delay of a timer beyond which this process counts as suspended
+FAILED = "failed_to_start"  # a cause of losses: the model was refused, or failed its probation
+# Seconds between starts in the same place after a failed start. A worker that has served is replaced at once.
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 30.0
 
 
 class ProbationError(Exception):
-    """A worker is up, and does not answer as it must; the message says how, for the operator."""
+    """A worker started but failed its probation; the message says why, for the operator."""
 
     def __init__(self, message: str, check: Check | None = None) -> None:
-        """`check` is what the model did not pass, where it is that."""
+        """`check` is the check that the model failed, if it was one."""
         super().__init__(message)
         self.check = check
 
 
 Probation: TypeAlias = Callable[[Worker], Awaitable[None]]  # raises ProbationError
-Vigil: TypeAlias = Callable[[Worker], Coroutine[None, None, None]]  # runs as long as a worker is in rotation
+Vigil: TypeAlias = Callable[[Worker], Coroutine[None, None, None]]  # runs while a worker is in rotation
 
 
 class Pool:
-    """Keeps one worker running for each of `starts`, and tells which of them have room."""
+    """Keeps one worker running for each of `starts`, and knows which of them have room."""
 
     def __init__(
         self,
@@ -56,16 +56,18 @@ class Pool:
         self._vigil = vigil
         self._changed = changed
         self._keepers: list[asyncio.Task[None]] = []
-        self.workers: list[Worker] = []  # those in rotation
+        self.workers: list[Worker] = []  # in rotation
         self.restarts = 0
         self.losses: Counter[str] = Counter()  # by cause: an `End`, or `FAILED`
-        self.check: Check | None = None  # that the last failure was of, where it was of one
-        self.last_failure: str | None = None  # why there is no worker, while there is none
-        self._start_seconds = 0.0  # that the last worker took from its fork into rotation
-        self._back_at: float | None = None  # when a lost worker is expected back; None: none was, or starts fail
+        self.check: Check | None = None  # failed by the last worker that was lost, if any
+        self.last_failure: str | None = None  # reason for having no worker, while there is none
+        self._start_seconds = 0.0  # from the last worker's fork until it entered rotation
+        self._back_at: float | None = (
+            None  # when a replacement of a lost worker is due; None: none was lost, or starts fail
+        )
 
     def run(self) -> None:
-        """Start the workers, and from then on replace each that ends."""
+        """Start the workers, and replace each that ends."""
         self._keepers = [asyncio.create_task(self._keep(start)) for start in self._starts]
 
     async def _keep(self, start: Start) -> None:
@@ -100,10 +102,10 @@ class Pool:
         self.losses[End.OUT_OF_MEMORY if check is Check.OUT_OF_MEMORY else FAILED] += 1
 
     async def _watch(self, worker: Worker) -> None:
-        """End a worker that has done nothing for too long, whichever of its stages hangs.
+        """End a worker that has made no progress for too long, whichever stage hangs.
 
-        Only time in which this process was awake counts: one that was stopped, or whose machine slept, has missed the
-        signs of life that its workers gave, and waits for another.
+        Only time in which this process was awake counts. After a suspension, of the process or the machine, it has
+        missed its workers' signs of life and waits for another.
         """
         while (silent := worker.silent_seconds) < self._hang_seconds:
             due = time.monotonic() + self._hang_seconds - silent
@@ -136,33 +138,33 @@ class Pool:
 
     @property
     def back_in(self) -> float | None:
-        """Seconds until lost workers are probably replaced; 0: there is one; None: none may come."""
+        """Estimated seconds until a lost worker is replaced; 0 if there is a worker, None if none is due."""
         if self.workers:
             return 0.0
         return None if self._back_at is None else max(self._back_at - time.monotonic(), 0.0)
 
     @property
     def idle(self) -> Worker | None:
-        """A worker that has nothing to infer."""
+        """A worker with nothing to infer."""
         return self.idle_since(-math.inf)
 
     def idle_since(self, forked: float) -> Worker | None:
-        """A worker that has nothing to infer, and was forked after that."""
+        """Return a worker with nothing to infer that was forked after `forked`."""
         workers = (one for one in self.workers if one.forked > forked)
         return next((worker for worker in workers if worker.room and not worker.batches), None)
 
     @property
     def youngest(self) -> float:
-        """When the worker was forked that was forked last, on the monotonic clock."""
+        """The fork time of the youngest worker, on the monotonic clock."""
         return max((worker.forked for worker in self.workers), default=-math.inf)
 
     @property
     def roomy(self) -> Worker | None:
-        """A worker that can take another batch: an idle one if there is one."""
+        """A worker that can take another batch, preferably an idle one."""
         return self.idle or next((worker for worker in self.workers if worker.room), None)
 
     async def stop(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""One worker process, as the gateway holds it."""
+"""The gateway's handle on one worker process."""
 
 import asyncio
 import itertools
@@ -24,44 +24,44 @@ from vedette_server.pool.slots import Slot
 
 log = structlog.get_logger()
 
-DEPTH = 2  # batches that a worker has before it is through with them: one is inferred, the next is prepared meanwhile
-_MOST_BATCHES = 4  # that it has in all, with those that are being encoded
-_LOAD_SECONDS = 600.0  # for a predictor to be loaded: the largest, from a slow disk
-_STOP_SECONDS = 5.0  # for a worker to end by itself after its channel was closed
+DEPTH = 2  # unfinished batches per worker: one is inferred while the next is prepared
+_MOST_BATCHES = 4  # in flight per worker, including those being encoded
+_LOAD_SECONDS = 600.0  # for loading the largest predictor from a slow disk
+_STOP_SECONDS = 5.0  # for a worker to exit after its channel closes
 _FROM_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
 
-_kills = oom.Kills()  # the kernel's count is one for all workers
+_kills = oom.Kills()  # shared by all workers, because the kernel counts per group
 
 Work: TypeAlias = tuple[ImageSpec, Buffer, Options]
 
 
 class WorkerStartError(Exception):
-    """A worker did not come up; the message says why, for the operator."""
+    """A worker failed to start; the message says why, for the operator."""
 
     def __init__(self, message: str, check: Check | None = None) -> None:
-        """`check` is what the model did not pass, where it is that."""
+        """`check` is the check that the model failed, if it was one."""
         super().__init__(message)
         self.check = check
 
 
 class End(StrEnum):
-    """Why a worker ended, as far as that can be known."""
+    """The cause of a worker's end, as far as can be known."""
 
     OUT_OF_MEMORY = "out_of_memory"
     KILLED = "killed"  # by a signal from outside
-    HUNG = "hung"  # it did nothing of what it had to do
-    DISMISSED = "dismissed"  # it no longer answered as it must
-    DEVICE_FAILED = "device_failed"  # nothing can be computed on its GPU any more
+    HUNG = "hung"  # made no progress
+    DISMISSED = "dismissed"  # failed a golden image, or was otherwise distrusted
+    DEVICE_FAILED = "device_failed"  # its GPU can no longer compute
     CRASHED = "crashed"
 
 
 class Loss(Enum):
-    """How a worker ended while it had a job."""
+    """The way in which a worker ended during a job."""
 
-    CRASHED = auto()  # by itself, or because it hung: the job may be to blame
-    OUT_OF_MEMORY = auto()  # the job may be to blame, or whatever else was in memory
-    KILLED = auto()  # by a signal from outside, or dismissed: the job is not to blame
-    MISUNDERSTOOD = auto()  # it said what the gateway cannot read: a bug
+    CRASHED = auto()  # crashed or hung: the job may be to blame
+    OUT_OF_MEMORY = auto()  # the job or other memory use may be to blame
+    KILLED = auto()  # by a signal from outside, or dismissed: the job is innocent
+    MISUNDERSTOOD = auto()  # sent a message that the gateway cannot read: a bug
 
 
 _LOSSES = {
@@ -75,7 +75,7 @@ _LOSSES = {
 
 
 class WorkerLostError(Exception):
-    """A worker ended while it had a job."""
+    """A worker ended during a job."""
 
     def __init__(self, message: str, loss: Loss) -> None:
         super().__init__(message)
@@ -88,9 +88,9 @@ class WorkerBugError(Exception):
 
 @dataclass(eq=False)
 class _Underway:
-    """A job that a worker has."""
+    """A job in flight on a worker."""
 
-    slot: int | None  # None: the model is through with it, so that only its encoding is to come
+    slot: int | None  # None: the model is done with it, and only encoding remains
     answer: asyncio.Future[Answer]
     batch: int
 
@@ -108,7 +108,7 @@ class _Memory:
             job.slot = None
 
     def forget(self, slots: Sequence[int]) -> None:
-        """Take slots back whose memory has to be new when they are used again."""
+        """Take back slots that need new memory before they are reused."""
         for number in slots:
             self.slots[number].close()
         self.free += slots
@@ -121,7 +121,7 @@ class _Memory:
 
 
 class Worker:
-    """A running worker process, with its predictor loaded."""
+    """A running worker process with a loaded predictor."""
 
     def __init__(self, process: Process, channel: GatewayEnd, changed: Callable[[], None]) -> None:
         self._process = process
@@ -131,19 +131,19 @@ class Worker:
         self._ids = itertools.count(1)
         self._underway: dict[int, _Underway] = {}
         self._memory = _Memory()
-        self._sign = time.monotonic()  # when it last did something; that it lives suffices while it has nothing to do
+        self._sign = time.monotonic()  # time of its last progress; while idle, being alive counts
         self._hung = False
         self._dismissed = False
         self._limited = oom.limited()
-        self._end: End | None = None  # once it is known
-        self._alone = False  # whether what it has was lost with another worker
+        self._end: End | None = None  # once known
+        self._alone = False  # whether its current batch was lost with another worker before
         self._listening: asyncio.Task[None] | None = None
         self.alive = True
         self.max_batch = 1
 
     @classmethod
     async def spawn(cls, start: Start, forkserver: Forkserver, changed: Callable[[], None]) -> "Worker":
-        """Have a process forked and wait until its predictor is loaded. Raises `WorkerStartError`."""
+        """Fork a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         try:
             process, channel = await forkserver.fork()
         except ForkError as error:
@@ -156,7 +156,7 @@ class Worker:
         except TimeoutError as error:
             worker.dump()
             await worker.stop()
-            msg = f"worker {worker.pid} has not loaded its predictor within {_LOAD_SECONDS:.0f} s"
+            msg = f"worker {worker.pid} did not load its predictor within {_LOAD_SECONDS:.0f} s"
             raise WorkerStartError(msg) from error
         except BaseException:
             await worker.stop()
@@ -171,23 +171,23 @@ class Worker:
 
     @property
     def batches(self) -> int:
-        """How many batches it is not through with."""
+        """The number of batches whose inference is unfinished."""
         return len({job.batch for job in self._underway.values() if job.slot is not None})
 
     @property
     def room(self) -> bool:
-        """Whether it can take another batch. Beside what another worker was lost with, it is given nothing."""
+        """True if it can take another batch. A batch that was lost with another worker gets a worker to itself."""
         batches = self.batches
         behind = len({job.batch for job in self._underway.values()}) >= _MOST_BATCHES
         return self.alive and not behind and (not batches or (batches < DEPTH and not self._alone))
 
     @property
     def silent_seconds(self) -> float:
-        """Since when it has been seen to do nothing, though it has something to do."""
+        """The seconds without visible progress while it has something to do."""
         return time.monotonic() - self._sign
 
     def excuse(self) -> None:
-        """Count its silence from now on."""
+        """Restart the count of its silence."""
         self._sign = time.monotonic()
 
     async def _load(self, start: Start) -> None:
@@ -206,28 +206,28 @@ class Worker:
         self._sign = time.monotonic()
 
     def submit(self, works: Sequence[Work], *, alone: bool = False) -> list[asyncio.Future[Answer]]:
-        """Give it one batch; there must be room. `alone` keeps it from getting another one meanwhile.
+        """Send one batch, for which there must be room. `alone` keeps other batches away meanwhile.
 
-        It takes all of them, or none if this raises: `MessageTooLargeError`, or `OSError` where memory is lacking.
-        Each future gets an answer, or raises `Refused` for what is wrong with the image, `WorkerBugError` for what is
-        wrong with the predictor, `WorkerLostError` if the process ends meanwhile.
+        It takes the whole batch, or none of it if this raises: `MessageTooLargeError`, or `OSError` if memory is
+        lacking. Each future yields an answer, or raises `Refused` for a fault of the image, `WorkerBugError` for a
+        fault of the predictor, or `WorkerLostError` if the process ends first.
         """
         slots = [self._memory.take() for _ in works]
         try:
             jobs = [self._job(number, work) for number, work in zip(slots, works, strict=True)]
             self._send(jobs)
         except BaseException:
-            self._memory.forget(slots)  # the worker may not have their memory
+            self._memory.forget(slots)  # the worker may not have received their memory
             raise
         if not self._underway:
-            self._sign = time.monotonic()  # what it does from now on is this
+            self._sign = time.monotonic()  # its silence counts from here
         batch, self._alone = next(self._ids), alone
         sent = [_Underway(number, asyncio.get_running_loop().create_future(), batch) for number in slots]
         self._underway.update(zip((job.job_id for job in jobs), sent, strict=True))
         return [job.answer for job in sent]
 
     def _job(self, number: int, work: Work) -> Job:
-        """Put an image into a slot."""
+        """Copy an image into a slot."""
         spec, data, options = work
         fresh = self._memory.slots[number].write(data)
         return Job(next(self._ids), number, len(data), fresh, spec, options)
@@ -239,29 +239,29 @@ class Worker:
         except ChannelBlockedError:
             self.give_up()
         except ChannelClosedError:
-            pass  # `_listen` finds that out too, and tells every future
+            pass  # `_listen` notices it too, and fails every future
         for slot in slots:
             slot.given()
 
     def has(self, answer: asyncio.Future[Answer]) -> bool:
-        """Whether it was sent the job of this future, and its end would be told to that."""
+        """Return whether it has this future's job, so that its end would fail the future."""
         listens = self._listening is not None and not self._listening.done()
         return listens and any(job.answer is answer for job in self._underway.values())
 
     async def predict(self, spec: ImageSpec, data: Buffer, options: Options) -> Answer:
-        """Have one image answered; raises what `submit` says."""
+        """Answer one image. Raises like `submit`."""
         (future,) = self.submit([(spec, data, options)])
         return await future
 
     async def _listen(self) -> None:
-        """Take what the worker says, until it is gone; then tell everyone who waits for it."""
+        """Receive messages until the worker is gone, then fail the futures of its jobs."""
         misunderstood = False
         try:
             while True:
                 self._take(await self._channel.receive())
         except ChannelClosedError:
             pass
-        except Exception:  # whatever it is, nobody must wait for this worker any more
+        except Exception:  # whatever it is, nobody may wait for this worker any longer
             log.exception("worker_misunderstood", pid=self.pid)
             misunderstood = True
         self._kill()
@@ -277,7 +277,7 @@ class Worker:
     def _take(self, message: FromWorker) -> None:
         match message:
             case Alive(through=through):
-                if through or not self._underway:  # a loop that goes round while a stage beside it hangs does nothing
+                if through or not self._underway:  # an idle loop beside a hung stage is not progress
                     self._sign = time.monotonic()
                 for job_id in through:
                     if job := self._underway.get(job_id):
@@ -303,21 +303,21 @@ class Worker:
         self._changed()
 
     def dump(self) -> None:
-        """Have the process write its stacks to stderr."""
+        """Make the process dump its stacks to stderr."""
         self._process.send_signal(signal.SIGQUIT)
 
     def give_up(self) -> None:
-        """End a process that hangs; what it has is lost, and to blame."""
+        """Kill a hung process; its jobs are lost, and blamed."""
         self._hung = True
         self._kill()
 
     def dismiss(self) -> None:
-        """End a process that can no longer be trusted; what it has is lost, and not to blame."""
+        """Kill a distrusted process; its jobs are lost, but not blamed."""
         self._dismissed = True
         self._kill()
 
     def cause(self, status: int) -> End:
-        """Why it ended with this status; asked again, the same."""
+        """Return the cause of its end, given the exit status; repeated calls return the same."""
         if self._end is None:
             by_us = self._hung or self._dismissed
             if oom.ended(status, _kills, by_us=by_us, limit=self._limited):
@@ -331,18 +331,18 @@ class Worker:
         return self._end
 
     def _kill(self) -> None:
-        """End the process, if it has not ended."""
+        """Kill the process if it is still running."""
         self.alive = False
         self._process.send_signal(signal.SIGKILL)
 
     async def ended(self) -> int:
-        """Wait until the process has ended; returns its exit status, negative for a signal."""
+        """Wait until the process has ended; return its exit status, negative for a signal."""
         status = await self._process.wait()
         self.alive = False
         return status
 
     async def stop(self) -> None:
-        """End the process: close its channel, and kill it if it does not go by itself."""
+        """Stop the process: close its channel, and kill it if it does not exit."""
         self.alive = False
         self._channel.close()
         try:
@@ -362,7 +362,7 @@ class Worker:
 
 
 def _unforked(error: ForkError) -> WorkerStartError:
-    """Why there was no process, for the operator."""
+    """Return the error for a worker that could not be forked, for the operator."""
     lacked = error.status is not None and oom.ended(error.status, _kills, by_us=False, limit=oom.limited())
     check = Check.OUT_OF_MEMORY if lacked else None
     return WorkerStartError(f"{check}: {error}" if check else str(error), check)

@@ -1,9 +1,9 @@
-"""The inside of a worker process: load one predictor, then answer jobs until the gateway is gone.
+"""The main program of a worker process: load one predictor, then answer jobs until the gateway is gone.
 
-Three threads overlap: one receives and prepares images, the main one infers, one encodes and sends. Their queues are
-bounded by the gateway, which gives a worker one batch beyond the one that is being inferred.
+Three threads overlap: one receives and prepares images, the main thread infers, one encodes and sends. The gateway
+bounds their queues: a worker gets one batch beyond the one being inferred.
 
-The fork server forks it (`forks.py`), its imports done.
+The fork server (`forks.py`) forks it after the imports.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from vedette_server.pool import device, oom, slots
 from vedette_server.pool.channel import ChannelClosedError, WorkerEnd
 from vedette_server.pool.messages import Alive, Batch, Done, Failed, FromWorker, Job, LoadFailed, Ready, Refusal, Start
 
-BEAT_SECONDS = 1.0  # between two signs of life from an inference loop that has nothing to do
+BEAT_SECONDS = 1.0  # between signs of life from an idle inference loop
 
 Prepared = TypeVar("Prepared")
 Inferred = TypeVar("Inferred")
@@ -35,25 +35,25 @@ Result = TypeVar("Result")
 
 
 class StagedPredictor(Protocol[Prepared, Inferred]):
-    """What a worker needs of a model: an answer in three stages, each on a thread of its own."""
+    """A model as a worker uses it: an answer in three stages, each on its own thread."""
 
-    max_batch: int  # images that it is worth while to infer at once; 1: never more than one
+    max_batch: int  # largest batch that pays off; 1: single images only
 
     def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Prepared:
-        """Decode and resize one image; `data` must not be used after that. Raises `Refused`."""
+        """Decode and resize one image; `data` is invalid after that. Raises `Refused`."""
 
     def infer(self, images: Sequence[Prepared]) -> Sequence[Inferred]:
-        """Run the model on a batch. Always called by the thread that loaded it."""
+        """Run the model on a batch, always in the thread that loaded it."""
 
     def encode(self, inferred: Inferred) -> Answer:
-        """Make the answer of one image."""
+        """Encode the answer for one image."""
 
 
 class Factory(Protocol):
-    """What makes a predictor."""
+    """A callable that makes a predictor."""
 
     def __call__(self, folder: Path, contract: InputContract, device: str, threads: int) -> StagedPredictor[Any, Any]:
-        """Load it."""
+        """Load the predictor."""
 
 
 def _load(start: Start) -> StagedPredictor[Any, Any]:
@@ -63,7 +63,7 @@ def _load(start: Start) -> StagedPredictor[Any, Any]:
 
 
 class _Pipeline(Generic[Prepared, Inferred]):
-    """The three stages and what passes between them."""
+    """The three stages and the queues between them."""
 
     def __init__(self, channel: WorkerEnd, predictor: StagedPredictor[Prepared, Inferred]) -> None:
         self._channel = channel
@@ -73,7 +73,7 @@ class _Pipeline(Generic[Prepared, Inferred]):
         self._to_encode: queue.SimpleQueue[tuple[Job, Inferred]] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Infer what is prepared, and show that this very loop goes round. It never returns: see `until_closed`."""
+        """Infer prepared images, and prove that this loop is alive. It never returns: see `until_closed`."""
         for stage in (self._prepare, self._encode):
             threading.Thread(target=until_closed, args=(stage,), daemon=True).start()
         while True:
@@ -88,12 +88,13 @@ class _Pipeline(Generic[Prepared, Inferred]):
                 self._to_encode.put(pair)
 
     def _infer(self, batch: Sequence[tuple[Job, Prepared]]) -> Sequence[tuple[Job, Inferred]]:
-        """Run the model; where it fails on several images at once, it is tried with each alone."""
+        """Run the model; if it fails on a batch, retry each image alone."""
         if len(batch) == 1:
             ((job, image),) = batch
             inferred = self._guarded(job, lambda: self._predictor.infer([image])[0])
             return [] if inferred is None else [(job, inferred)]
-        # Told when an image fails alone; tried when the exception is gone, and with it what the batch had allocated.
+        # A failure is reported when an image fails alone. Retry after the exception is gone, and with it the batch's
+        # memory.
         with contextlib.suppress(Exception):
             return list(
                 zip((job for job, _ in batch), self._predictor.infer([image for _, image in batch]), strict=True)
@@ -118,13 +119,13 @@ class _Pipeline(Generic[Prepared, Inferred]):
     def _encode(self) -> None:
         while True:
             job, inferred = self._to_encode.get()
-            self._guarded(job, lambda: self._answer(job, inferred))  # noqa: B023  called before the next
+            self._guarded(job, lambda: self._answer(job, inferred))  # noqa: B023  called before the next iteration
 
     def _answer(self, job: Job, inferred: Inferred) -> None:
         self._channel.send(Done(job.job_id, self._predictor.encode(inferred)))
 
     def _guarded(self, job: Job, call: Callable[[], Result]) -> Result | None:
-        """Run one stage; what goes wrong is that job's failure, reported and survived."""
+        """Run one stage; a failure is reported as that job's, and the worker continues."""
         reply: FromWorker
         try:
             return call()
@@ -132,9 +133,9 @@ class _Pipeline(Generic[Prepared, Inferred]):
             reply = Refusal(job.job_id, refusal.reason, refusal.facts)
         except ConnectionError:  # the gateway is gone
             raise
-        except Exception as error:  # whatever a model raises
-            # What else lacks memory is not known, and on a GPU that has failed nothing succeeds any more: the process
-            # ends, and the job is tried in another.
+        except Exception as error:  # models may raise anything
+            # Other threads may lack memory too, and on a failed GPU nothing succeeds any more. The process ends, and
+            # the job is retried in another.
             if oom.lacked(error) or device.failed(error):
                 raise
             reply = Failed(job.job_id, traceback.format_exc())
@@ -143,7 +144,7 @@ class _Pipeline(Generic[Prepared, Inferred]):
 
 
 def until_closed(run: Callable[[], object]) -> None:
-    """Run a thread, or all of a process; when the gateway is gone, or this has a bug, the process ends at once."""
+    """Run a thread, or the whole process; exit at once if the gateway is gone or this has a bug."""
     try:
         run()
     except (ChannelClosedError, BrokenPipeError, ConnectionResetError):
@@ -154,14 +155,14 @@ def until_closed(run: Callable[[], object]) -> None:
 
 
 def _status(error: BaseException) -> int:
-    """The exit status that says what a process ends of."""
+    """Return the exit status that encodes the error."""
     if oom.lacked(error):
         return oom.EXIT_STATUS
     return device.EXIT_STATUS if device.failed(error) else 1
 
 
 def serve(sock: socket.socket) -> None:
-    """Load what the first message names, then answer jobs until the channel closes."""
+    """Load the predictor named in the first message, then answer jobs until the channel closes."""
     channel = WorkerEnd(sock)
     start, _ = channel.receive()
     assert isinstance(start, Start)  # noqa: S101  the protocol's first message
@@ -171,7 +172,7 @@ def serve(sock: socket.socket) -> None:
         refusal = LoadRefusedError(Check.OUT_OF_MEMORY, error.seen) if oom.lacked(error) else error
         channel.send(LoadFailed(str(refusal), refusal.check))
         return
-    except Exception as error:  # noqa: BLE001  whatever loading raises goes to the operator's log
+    except Exception as error:  # noqa: BLE001  loading may raise anything, for the operator's log
         check = Check.OUT_OF_MEMORY if oom.lacked(error) else None
         channel.send(LoadFailed(traceback.format_exc(), check))
         return

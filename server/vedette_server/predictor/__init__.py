@@ -1,1 +1,1 @@
-"""Detectron2: load a version, run it, write down what it answered. Only a worker process imports this room."""
+"""Detectron2: load a version, run it, encode its answers. Only worker processes import this package."""

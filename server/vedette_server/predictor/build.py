@@ -1,4 +1,4 @@
-"""Build a model from a plain config, in either of Detectron2's dialects; its weights are still random."""
+"""Construction of a model from a plain config, in either of Detectron2's dialects; its weights are still random."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,16 +13,15 @@ from vedette_server.contract.declared import is_lazy
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor import lazy, plugins
 
-# A file of half or of 8-bit floats is a half or a quarter of its model; a backbone's, for training, is less.
+# A file of half or 8-bit floats is a half or a quarter of its model; a backbone's, for training, is smaller still.
 _MOST_OF_STORED, _ALWAYS = 8, 2**30
 
 
 def build(config: Mapping[str, Any], modules: Sequence[str], device: str, stored: int | None = None) -> nn.Module:
     """Import the plugins and build the model on a device, in evaluation mode.
 
-    `stored` is how many bytes its weights' file has: a model of far more numbers is not built.
-    Raises `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS, MODEL_TOO_LARGE, PLUGIN_MISSING, CONFIG_IS_PROGRAM,
-    CONFIG_UNBUILDABLE.
+    `stored` is the size of its weights file in bytes; a model with far more parameters is not built. Raises
+    `LoadRefusedError`: CONFIG_OUT_OF_BOUNDS, MODEL_TOO_LARGE, PLUGIN_MISSING, CONFIG_IS_PROGRAM, CONFIG_UNBUILDABLE.
     """
     bounds.check(config)
     plugins.load(modules)
@@ -34,22 +33,22 @@ def build(config: Mapping[str, Any], modules: Sequence[str], device: str, stored
         raise
     except ImportError as error:
         raise LoadRefusedError(Check.PLUGIN_MISSING, f"{type(error).__name__}: {error}") from error
-    except Exception as error:  # whatever the parts of a model raise
+    except Exception as error:  # parts of models may raise anything
         reason = str(error).strip("'\"").partition("\n")[0]
         check = Check.PLUGIN_MISSING if "registry" in reason else Check.CONFIG_UNBUILDABLE
         raise LoadRefusedError(check, f"{type(error).__name__}: {reason}") from error
 
 
 def _check_size(config: Mapping[str, Any], modules: Sequence[str], stored: int) -> None:
-    """Build the model on torch's device of shapes without numbers, and hold it against its weights' file."""
+    """Build the model on torch's meta device, without data, and compare its size to the weights file."""
     try:
         with torch.device("meta"):
             model = _build(config, modules, "meta")
-    except Exception:  # noqa: BLE001  a project's model that needs numbers to be built, or what the real device tells
+    except Exception:  # noqa: BLE001  a custom model that needs data, or an error that recurs on the real device
         return
     needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if needed > _MOST_OF_STORED * stored + _ALWAYS:
-        seen = f"the config's model takes {needed} bytes, and its weights' file has {stored}"
+        seen = f"the config's model takes {needed} bytes, but its weights file has {stored}"
         raise LoadRefusedError(Check.MODEL_TOO_LARGE, seen)
 
 

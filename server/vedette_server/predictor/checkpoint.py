@@ -1,7 +1,7 @@
-"""Read checkpoint files, whatever their names say, without running what is in them.
+"""Reader of checkpoint files that ignores their names and never runs their content.
 
-safetensors hold numbers alone. What torch or pickle has written is read as inert data (`predictor.pickled`); the calls
-that stand in it for tensors, arrays and plain containers are known here by name, and become `Stored` tensors and the
+safetensors files hold only numbers. Files written by torch or pickle are read as inert data (`predictor.pickled`).
+Calls that represent tensors, arrays and plain containers are recognised by name, and become `Stored` tensors and the
 like.
 """
 
@@ -24,8 +24,8 @@ from vedette_server.predictor.pickled import AttackError, BrokenPickleError, Ine
 from vedette_server.predictor.stored import Array, DType, Storage, Stored, Strided, Whole, is_size
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_MOST_RECORDS = 200_000  # of an archive: one for each tensor, and a few more
-_LONGEST_REASON = 200  # characters of what another library says
+_MOST_RECORDS = 200_000  # of an archive: one per tensor, and a few more
+_LONGEST_REASON = 200  # characters of another library's message
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -43,13 +43,13 @@ _STORAGES = {
 }
 
 
-def load(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
-    """What a file holds: plain data, `Stored` tensors and `Inert` objects, nested as they were.
+def load(path: Path) -> Any:  # noqa: ANN401  any content
+    """Read a file: plain data, `Stored` tensors and `Inert` objects, with their nesting.
 
     Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE.
     """
     try:
-        if path.is_file():  # what is none is told by its kind
+        if path.is_file():  # other kinds of file are reported by kind
             disk.opened(path, disk.LARGEST_CHECKPOINT).close()
         return _loader(path)(path)
     except LoadRefusedError:
@@ -57,11 +57,11 @@ def load(path: Path) -> Any:  # noqa: ANN401  whatever the file holds
     except MemoryError as error:
         raise LoadRefusedError(Check.OUT_OF_MEMORY, f"{path} does not fit") from error
     except AttackError as error:
-        msg = f"{path} is a pickle that would call {error} where it is loaded; it was not called here"
+        msg = f"{path} is a pickle that would call {error} when loaded; it was not called here"
         raise LoadRefusedError(Check.WEIGHTS_UNSAFE, msg) from error
     except BrokenPickleError as error:
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} cannot be read: {error}") from error
-    except Exception as error:  # whatever a damaged file makes of zipfile, json or safetensors
+    except Exception as error:  # zipfile, json and safetensors may raise anything for a damaged file
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         msg = f"{path} cannot be read ({type(error).__name__}: {reason})"
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
@@ -75,24 +75,24 @@ def _loader(path: Path) -> Callable[[Path], Any]:
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:
-    file: Any = safe_open(path, "pt")  # it has no types
+    file: Any = safe_open(path, "pt")  # it has no type stubs
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  it has no iterator
     return {name: Whole(shape, partial(file.get_tensor, name)) for name, shape in shapes.items()}
 
 
 def _shards(path: Path) -> dict[str, Any]:
-    """The parts that an index names, which lie beside it."""
+    """Read the parts listed in an index, which are files beside it."""
     index = json.loads(path.read_text(encoding="utf-8"))
     parts = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(parts, Mapping) or not parts:
         raise LoadRefusedError(
-            Check.WEIGHTS_UNREADABLE, f"{path} is JSON, and no index of parts", "give the checkpoint"
+            Check.WEIGHTS_UNREADABLE, f"{path} is JSON, but not an index of parts", "give the checkpoint"
         )
     joined: dict[str, Any] = {}
     for name in sorted(set(map(str, parts.values()))):
         part = path.parent / name
         if Path(name).name != name or not part.is_file() or kinds.kind(part) == kinds.SHARDS:
-            seen = f"{path} names the part {name!r}, and no such part lies beside it"
+            seen = f"{path} names the part {name!r}, which is not in the same folder"
             raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, seen, "put all parts into one folder with their index")
         content = load(part)
         joined |= content if isinstance(content, Mapping) else {}
@@ -100,27 +100,27 @@ def _shards(path: Path) -> dict[str, Any]:
 
 
 def _mapped(path: Path) -> IO[bytes]:
-    """A file as one that gives no more than it has, however much it is asked for."""
+    """Return a file object that never reads beyond the end, however much is requested."""
     with path.open("rb") as file:
         return cast("IO[bytes]", mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _pickle(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+def _pickle(path: Path) -> Any:  # noqa: ANN401  any content
     return read(_mapped(path), _CALLS)
 
 
-def _legacy(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+def _legacy(path: Path) -> Any:  # noqa: ANN401  any content
     return _old_torch(_mapped(path), _CALLS)
 
 
-def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  whatever it holds
-    """What torch wrote before 1.6: pickles one after another, then the storages in the order of their keys."""
+def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  any content
+    """Read the format of torch before 1.6: consecutive pickles, then the storages in the order of their keys."""
     magic, _protocol, machine = (read(file, known) for _ in range(3))
     if magic != _LEGACY_MAGIC or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        msg = "it does not begin as torch's files do, or was written on a big-endian machine"
+        msg = "it does not begin like a torch file, or was written on a big-endian machine"
         raise BrokenPickleError(msg)
-    sizes: dict[str, int] = {}  # of each storage: bytes of a number
-    places: dict[str, tuple[int, int]] = {}  # where its numbers begin, how many bytes they have
+    sizes: dict[str, int] = {}  # bytes per number, by storage
+    places: dict[str, tuple[int, int]] = {}  # start and length in bytes
 
     @cache
     def piece(key: str) -> bytearray:
@@ -140,46 +140,46 @@ def _old_torch(file: IO[bytes], known: Known) -> Any:  # noqa: ANN401  whatever 
         length = int.from_bytes(file.read(8), "little") * sizes.get(key, 1)
         places[key] = place, _ = file.tell(), length
         if place + length > end:
-            msg = f"it is cut off: {place + length - end} bytes are missing at its end, or more"
+            msg = f"it is truncated: at least {place + length - end} bytes are missing at its end"
             raise BrokenPickleError(msg)
         file.seek(place + length)
     return content
 
 
-def _torch(path: Path) -> Any:  # noqa: ANN401  whatever it holds
+def _torch(path: Path) -> Any:  # noqa: ANN401  any content
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        msg = f"it begins as torch's files do, and its end is missing: it has {path.stat().st_size} bytes"
+        msg = f"it begins like a torch file, but its end is missing: it has {path.stat().st_size} bytes"
         raise BrokenPickleError(msg) from error
     _check_torch(path, archive)
     return _new_torch(archive, _CALLS)
 
 
 def _check_torch(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse zip archives of another kind by what they are."""
+    """Refuse other kinds of zip archives, and say what they are."""
     names = archive.namelist()
     within = {name.partition("/")[2] or name for name in names}
     if "constants.pkl" in within or any(name.startswith("code/") for name in within):
         seen = "a TorchScript archive, which is a program"
-        remedy = "give the checkpoint that it was made from, or save torch.jit.load(...).state_dict()"
+        remedy = "give the original checkpoint, or save torch.jit.load(...).state_dict()"
     elif "data.pkl" in within:
         return
     elif names and all(name.endswith(".npy") for name in names):
         seen, remedy = (
             "an archive of NumPy arrays (.npz)",
-            "save them as one dictionary, as safetensors or by torch.save",
+            "save them as one dictionary, as safetensors or with torch.save",
         )
     elif any(name.endswith(".weights.h5") for name in names):
-        seen, remedy = "a Keras model", "give a checkpoint that Detectron2 or torch has written"
+        seen, remedy = "a Keras model", "give a checkpoint written by Detectron2 or torch"
     else:
         shown = ", ".join(names[:5]) or "nothing"
-        seen, remedy = f"a zip archive that torch did not write: it holds {shown}", "unpack it, and give the checkpoint"
+        seen, remedy = f"a zip archive not written by torch, with {shown}", "unpack it, and give the checkpoint"
     raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} is {seen}", remedy)
 
 
-def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  whatever it holds
-    """What torch writes since 1.6: a pickle, and a record of bytes for each storage."""
+def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  any content
+    """Read the format of torch since 1.6: a pickle, and a record of bytes for each storage."""
     names = archive.namelist()
     _check_records(archive)
     found, *others = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -202,7 +202,7 @@ def _new_torch(archive: zipfile.ZipFile, known: Known) -> Any:  # noqa: ANN401  
 
 
 def _check_records(archive: zipfile.ZipFile) -> None:
-    """Refuse records that share bytes of the archive, of which a small file could hold any number."""
+    """Refuse overlapping records, of which a small file could hold any number."""
     records, file = archive.infolist(), cast("IO[bytes]", archive.fp)
     size = file.seek(0, io.SEEK_END)
     if len(records) > _MOST_RECORDS or sum(record.file_size for record in records) > size:
@@ -211,17 +211,17 @@ def _check_records(archive: zipfile.ZipFile) -> None:
 
 
 def _record(archive: zipfile.ZipFile, name: str) -> bytearray:
-    """The bytes of one file of an archive, checked by its sum. It has as many as the archive, at most."""
+    """Return the bytes of an archive's member, verified by checksum. It has at most as many as the archive."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
-        msg = "it was packed again by another program, which torch cannot read either"
+        msg = "it was repacked by another program, so torch cannot read it either"
         raise BrokenPickleError(msg)
     with archive.open(info) as file:
         return bytearray(file.read())
 
 
 def _persistent(storage: Callable[[torch.dtype, str, int, tuple[int, int]], Storage]) -> Persistent:
-    """What stands for torch's references to storages; of a view of one, its part: where it begins, how many."""
+    """Return a resolver of torch's references to storages; for a view, `part` is its start and length."""
 
     def refer(saved: object) -> object:
         match saved:
@@ -232,7 +232,7 @@ def _persistent(storage: Callable[[torch.dtype, str, int, tuple[int, int]], Stor
             case ("storage", Named(name), key, _, int(count), (_, int(start), int(length))) if is_size(start + length):
                 part = max(start, 0), max(length, 0)
             case _:
-                msg = "it refers to what is no storage"
+                msg = "it refers to something that is not a storage"
                 raise BrokenPickleError(msg)
         module, _, kind = name.rpartition(".")
         if module not in ("torch", "torch.storage", "torch.cuda") or kind not in _STORAGES:
@@ -247,7 +247,7 @@ def _first(*args: object) -> object:
 
 
 def _pairs(*given: object) -> dict[str, object]:
-    """An ordered dictionary: empty, to be filled, or of a list of pairs, as old pickles write it."""
+    """Return an ordered dictionary: empty, to be filled, or made from a list of pairs, as in old pickles."""
     pairs = given[0] if given and isinstance(given[0], list) else []
     return {
         pair[0]: pair[1] for pair in pairs if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
@@ -255,7 +255,7 @@ def _pairs(*given: object) -> dict[str, object]:
 
 
 def _bytes(data: object = b"", *_: object) -> bytes | bytearray:
-    """Bytes, which older protocols write as text of as many characters."""
+    """Return bytes, which older protocols write as text with one character per byte."""
     if isinstance(data, str):
         return data.encode("latin-1")
     return data if isinstance(data, bytes | bytearray) else b""
@@ -273,7 +273,7 @@ def _rebuilt(storage: object, offset: object, shape: object, strides: object, *_
 
 
 def _rebuilt_untyped(storage: object, offset: object, shape: object, strides: object, *more: object) -> object:
-    """A tensor of a dtype that has no storage of its own, such as an 8-bit float; `more` has its name third."""
+    """Return a tensor of a dtype without its own storage class, such as an 8-bit float; `more` has its name third."""
     name = more[2].name.removeprefix("torch.") if len(more) > 2 and isinstance(more[2], Named) else ""
     return _strided(storage, getattr(torch, name, None), offset, shape, strides)
 
@@ -286,7 +286,7 @@ def _strided(storage: object, dtype: object, offset: object, shape: object, stri
 
 
 def _of_a_subclass(rebuild: object, kind: object, args: object, *_: object) -> object:
-    """A tensor that was written with its class, such as a parameter's or a buffer's."""
+    """Return a tensor that was written with its class, such as a parameter or a buffer."""
     known = _CALLS.get(rebuild.name) if isinstance(rebuild, Named) else None
     name = kind.name if isinstance(kind, Named) else ""
     if known is None or not isinstance(args, tuple) or not name.startswith(("torch.Tensor", "torch.nn.")):
@@ -295,7 +295,7 @@ def _of_a_subclass(rebuild: object, kind: object, args: object, *_: object) -> o
 
 
 def _nested_storage(data: object, *_: object) -> object:
-    """A storage as plain pickle writes it: a whole file of torch, in which nothing is nested again."""
+    """Return a storage as written by plain pickle: a complete torch file, in which nothing may be nested again."""
     file = io.BytesIO(_bytes(data))
     if file.getvalue().startswith(b"PK"):
         return _new_torch(zipfile.ZipFile(file), {})

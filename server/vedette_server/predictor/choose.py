@@ -1,8 +1,8 @@
-"""Find a model's tensors among those of a checkpoint, by their names and shapes.
+"""Selection of a model's tensors from a checkpoint, by name and shape.
 
-A checkpoint may hold them within dictionaries ("state_dict"), under longer names ("module.", "modelTeacher."), and
-several times (a student and its teacher, an average beside the model). What is taken must be the only thing that fits,
-or what Detectron2 itself would take; else whoever imports is told what there is, and how to choose.
+A checkpoint may nest them in dictionaries ("state_dict"), prefix their names ("module.", "modelTeacher."), or hold
+several sets (student and teacher, a model and its average). A set is chosen only if no other fits, or if Detectron2
+itself would choose it. Otherwise the error lists the sets and the flags that choose one.
 """
 
 import shlex
@@ -15,58 +15,58 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor.pickled import Inert
 from vedette_server.predictor.stored import Array, Stored
 
-_MOST, _DEEPEST = 1_000_000, 40  # objects of a file that are looked at, and containers within each other
+_MOST, _DEEPEST = 1_000_000, 40  # objects that are examined, and depth of containers
 _MOST_SETS = 50  # that are compared
 _SHOWN = 6
-_DETECTRON2 = "model"  # the entry that Detectron2 itself takes
+_DETECTRON2 = "model"  # the entry that Detectron2 uses
 _NOTHING = "an empty dictionary"
-_WRAPPINGS = ("module.", "_orig_mod.")  # which training puts before names: DistributedDataParallel, torch.compile
+_WRAPPINGS = ("module.", "_orig_mod.")  # name prefixes added by training: DistributedDataParallel, torch.compile
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class CheckpointTensor:
-    """A tensor of a checkpoint, and where it is."""
+    """A tensor of a checkpoint, and its location."""
 
-    within: str  # the containers around it, with dots
-    name: str  # in the innermost of them
+    within: str  # path of the enclosing containers, with dots
+    name: str  # within the innermost container
     stored: Stored
 
     @property
     def path(self) -> str:
-        """Both together."""
+        """The complete path."""
         return f"{self.within}.{self.name}" if self.within else self.name
 
 
 @dataclass(frozen=True)
 class Content:
-    """All tensors of a checkpoint, and what is in it beside them."""
+    """All tensors of a checkpoint, and its other objects."""
 
     entries: tuple[CheckpointTensor, ...]
-    others: Mapping[str, str] = field(default_factory=dict)  # kinds of objects that are no tensors, by their paths
+    others: Mapping[str, str] = field(default_factory=dict)  # types of objects other than tensors, by path
 
 
 @dataclass(frozen=True)
 class TensorSet:
-    """A set of tensors that could be the model's: those whose paths begin with `prefix`."""
+    """A set of tensors that may be the model's: those whose paths begin with `prefix`."""
 
     prefix: str
-    within: str | None  # the one container that they are in; None: they are in several
-    given: Mapping[str, CheckpointTensor]  # by the model's names for them
-    fit: int  # how many of those the model has, in the same shape
-    known: int  # how many the model has, in whatever shape
+    within: str | None  # their common container; None: several
+    given: Mapping[str, CheckpointTensor]  # by the model's names
+    fit: int  # tensors that the model has with the same shape
+    known: int  # tensors that the model has with any shape
     missing: int
     unexpected: int
 
     @property
     def complete(self) -> bool:
-        """Whether the model's tensors are these."""
+        """True if the set equals the model's tensors."""
         return not self.missing and not self.unexpected and self.fit == self.known
 
     @property
     def usual(self) -> bool:
-        """Whether Detectron2 would take them: at the top, or in "model", but for what training puts before names."""
+        """True if Detectron2 would take them: at the top level or in "model", except for prefixes added by training."""
         rest = self.prefix
         for start in (f"{_DETECTRON2}.", *_WRAPPINGS * 3):
             rest = rest.removeprefix(start)
@@ -74,7 +74,7 @@ class TensorSet:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What chooses them on the command line."""
+        """The command line flags that choose the set."""
         if self.within is None or self.prefix in ("", f"{self.within}."):
             key, strip = self.prefix.removesuffix("."), ""
         else:
@@ -84,15 +84,15 @@ class TensorSet:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The tensors that were taken, and what is to be said about that."""
+    """The chosen tensors, with a note on the choice."""
 
-    stored: Mapping[str, Stored]  # by the model's names for them
-    note: str  # which they are; empty: there was no choice
-    alternatives: tuple[tuple[str, ...], ...] = ()  # flags that choose others
+    stored: Mapping[str, Stored]  # by the model's names
+    note: str  # describes the choice; empty: there was no alternative
+    alternatives: tuple[tuple[str, ...], ...] = ()  # flags that choose other sets
 
 
 def leaves(content: object, path: Path) -> Content:
-    """All tensors of what a file holds. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE."""
+    """Collect all tensors in a file's content. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE."""
     entries, others = [], {}
     for keys, leaf in _walk(content, path):
         if isinstance(leaf, Inert):
@@ -104,7 +104,7 @@ def leaves(content: object, path: Path) -> Content:
 
 def _walk(content: object, path: Path) -> Iterator[tuple[tuple[str, ...], Stored | Inert]]:
     waiting: list[tuple[tuple[str, ...], object]] = [((), content)]
-    seen: set[int] = set()  # objects, which may know each other; a dictionary may lie in several places
+    seen: set[int] = set()  # objects may be cyclic; a dictionary may appear in several places
     for _ in range(_MOST):
         if not waiting:
             return
@@ -123,12 +123,12 @@ def _walk(content: object, path: Path) -> Iterator[tuple[tuple[str, ...], Stored
             yield keys, node
         elif node == {}:
             yield keys, Inert(_NOTHING)
-    msg = f"{path} holds more than {_MOST} objects within each other"
+    msg = f"{path} holds more than {_MOST} nested objects"
     raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)
 
 
 def _inside(node: object) -> dict[object, object]:
-    """What is in a container, an object, or a whole model, by name."""
+    """Return the content of a container, an object, or a whole model, by name."""
     match node:
         case dict():
             return node
@@ -140,13 +140,13 @@ def _inside(node: object) -> dict[object, object]:
             if isinstance(own.get("_parameters"), dict):
                 return _parts(own)
             if node.name.startswith("torch."):
-                return {}  # a tensor of a kind that is not read, or what has nothing to do with the model
+                return {}  # a type of tensor that is not supported, or unrelated to the model
             return {**dict(enumerate((*node.args, *node.elements))), **own, **node.items}
     return {}
 
 
 def _parts(module: dict[object, object]) -> dict[object, object]:
-    """What the `state_dict` of a module would hold, which was pickled whole."""
+    """Return what the `state_dict` of a module that was pickled whole would hold."""
     volatile = module.get("_non_persistent_buffers_set")
     left_out = [*volatile.args, *volatile.elements] if isinstance(volatile, Inert) else []
     names = {name for one in left_out for name in (one if isinstance(one, list) else [one]) if isinstance(name, str)}
@@ -166,10 +166,10 @@ def choose(
     prefixes: Sequence[str] = (),
     derived: Callable[[str], bool] = lambda _name: False,
 ) -> Chosen:
-    """Choose a model's tensors; `wanted` are their names and shapes, without those that are `derived`.
+    """Choose a model's tensors; `wanted` are their names and shapes, except those that are `derived`.
 
-    `key` and `prefixes` are what was asked for: the containers around them, and beginnings of their names.
-    Raises `LoadRefusedError`: WEIGHTS_EMPTY, WEIGHTS_AMBIGUOUS, TENSORS_MISSING, WEIGHTS_UNREADABLE.
+    `key` and `prefixes` are the operator's choice: the path of the containers, and prefixes of names. Raises
+    `LoadRefusedError`: WEIGHTS_EMPTY, WEIGHTS_AMBIGUOUS, TENSORS_MISSING, WEIGHTS_UNREADABLE.
     """
     try:
         entries = _asked(content, key, prefixes, path)
@@ -182,7 +182,7 @@ def choose(
     if not every:
         _check_held(content, wanted, path)
         if key is None and content.others.get(_DETECTRON2) == _NOTHING:
-            raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"the {_DETECTRON2!r} of {path} holds nothing")
+            raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"the entry {_DETECTRON2!r} of {path} is empty")
         raise LoadRefusedError(Check.TENSORS_MISSING, _strangers(entries, wanted, path), _GIVE_THIS)
     whole = [one for one in every if one.complete]
     best = whole or shown
@@ -200,11 +200,11 @@ def choose(
     )
 
 
-_GIVE_THIS = "give the checkpoint of this very config"
+_GIVE_THIS = "give the checkpoint trained with this config"
 
 
 def _asked(content: Content, key: str | None, prefixes: Sequence[str], path: Path) -> list[CheckpointTensor]:
-    """The tensors that were asked for, as if there were no others."""
+    """Return the tensors that the operator chose, as if there were no others."""
     entries = list(content.entries)
     if not entries:
         kinds = ", ".join(f"{name} ({count})" for name, count in Counter(content.others.values()).most_common(_SHOWN))
@@ -215,7 +215,9 @@ def _asked(content: Content, key: str | None, prefixes: Sequence[str], path: Pat
         entries = [short for entry in entries if (short := _stripped(entry, prefixes)) is not None]
     if not entries:
         asked = shlex.join([*(("--weights-key", key) if key is not None else ()), *_repeated(prefixes)])
-        raise LoadRefusedError(Check.WEIGHTS_EMPTY, f"{path} has nothing for {asked}; it holds {_inventory(content)}")
+        raise LoadRefusedError(
+            Check.WEIGHTS_EMPTY, f"{path} has no tensors for {asked}; it holds {_inventory(content)}"
+        )
     return entries
 
 
@@ -224,7 +226,7 @@ def _repeated(prefixes: Sequence[str]) -> list[str]:
 
 
 def _with(flags: tuple[str, ...], key: str | None, prefixes: Sequence[str]) -> tuple[str, ...]:
-    """What chooses a set among those that were asked for."""
+    """Return the flags for a set within those that the operator chose."""
     if key is None and not prefixes:
         return flags
     inner = dict(zip(flags[::2], flags[1::2], strict=True))
@@ -234,14 +236,14 @@ def _with(flags: tuple[str, ...], key: str | None, prefixes: Sequence[str]) -> t
 
 
 def _under(entry: CheckpointTensor, start: str) -> CheckpointTensor:
-    """The same, as seen from within."""
+    """Return the entry relative to the container `start`."""
     rest = entry.path.removeprefix(start)
     within = entry.within.removeprefix(start) if entry.within.startswith(start) else ""
     return CheckpointTensor(within, rest.removeprefix(f"{within}.") if within else rest, entry.stored)
 
 
 def _stripped(entry: CheckpointTensor, prefixes: Sequence[str]) -> CheckpointTensor | None:
-    """The same without what its name begins with, however often; None if it does not."""
+    """Return the entry without any of the prefixes, even repeated ones; None if it has none."""
     name = entry.name
     while start := next((prefix for prefix in prefixes if prefix and name.startswith(prefix)), ""):
         name = name.removeprefix(start)
@@ -251,7 +253,7 @@ def _stripped(entry: CheckpointTensor, prefixes: Sequence[str]) -> CheckpointTen
 def _candidates(
     entries: Sequence[CheckpointTensor], wanted: Mapping[str, Shape], derived: Callable[[str], bool]
 ) -> list[TensorSet]:
-    """Every beginning of paths under which the model's names are found; in the order of the file."""
+    """Return the candidates for every path prefix under which the model's names occur, in file order."""
     found: dict[str, dict[str, CheckpointTensor]] = defaultdict(dict)
     for entry in entries:
         path = entry.path
@@ -259,13 +261,13 @@ def _candidates(
             if path[start:] in wanted:
                 found[path[:start]].setdefault(path[start:], entry)
     most = max(map(len, found.values()), default=0)
-    # A name or two that are the same by chance are no model.
+    # One or two coincidental matches do not make a model.
     likely = [prefix for prefix, names in found.items() if 2 * len(names) >= most][:_MOST_SETS]
     return [_candidate(prefix, found[prefix], entries, wanted, derived) for prefix in likely]
 
 
 def _starts(path: str) -> Iterator[int]:
-    """Where a name can begin in a path."""
+    """Yield the positions in a path at which a name may start."""
     yield 0
     at = path.find(".")
     while at >= 0:
@@ -288,7 +290,7 @@ def _candidate(
         for entry in entries
         if entry.path.startswith(prefix) and within in (None, entry.within)
         for name in (entry.path.removeprefix(prefix),)
-        if prefix or within is not None or name.partition(".")[0] in parts  # beside a model in parts, much else may lie
+        if prefix or within is not None or name.partition(".")[0] in parts  # beside a model in parts there may be more
     }
     extra = [name for name in given if name not in wanted and not derived(name)]
     fit = sum(tuple(found[name].stored.shape) == shape for name, shape in wanted.items() if name in found)
@@ -296,24 +298,24 @@ def _candidate(
 
 
 def _check_held(content: Content, wanted: Mapping[str, Shape], path: Path) -> None:
-    """Refuse tensors that are there under the model's names, and kept as something that is not read."""
+    """Refuse tensors that exist under the model's names, but in an unsupported form."""
     held = {name: kind for name, kind in content.others.items() if any(name[at:] in wanted for at in _starts(name))}
     if held:
         (first, kind), *_ = held.items()
         seen = f"{path} keeps {len(held)} of the model's tensors, such as {first}, as {kind}"
-        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, seen, "save them as whole, dense tensors of floats")
+        raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, seen, "save them as complete, dense tensors of floats")
 
 
 def _strangers(entries: Sequence[CheckpointTensor], wanted: Mapping[str, Shape], path: Path) -> str:
     names = ", ".join(entry.path for entry in entries[:3])
     return (
-        f"none of the {len(wanted)} tensors of the model is in {path}, whose {len(entries)} are called {names} "
-        f"and so on; the model's are called {', '.join([*wanted][:3])} and so on"
+        f"none of the {len(wanted)} tensors of the model is in {path}; its {len(entries)} tensors are named {names} "
+        f"and so on, but the model's are named {', '.join([*wanted][:3])} and so on"
     )
 
 
 def _listed(sets: Sequence[TensorSet], wanted: Mapping[str, Shape]) -> str:
-    """The sets, each with its place and how much of it fits."""
+    """List the sets with their prefixes and the number of matching tensors."""
     told = [f"{len(one.given)} tensors under {one.prefix!r} ({one.fit} of {len(wanted)} fit)" for one in sets[:_SHOWN]]
     more = f" and {len(sets) - _SHOWN} more sets" if len(sets) > _SHOWN else ""
     return " and ".join(told) + more
@@ -326,13 +328,13 @@ def _note(taken: TensorSet, others: Sequence[TensorSet], wanted: Mapping[str, Sh
     under = f"under {taken.prefix!r}" if taken.prefix else "at the top"
     which = "as asked" if explicit else ("as Detectron2 would" if taken.usual else "the only ones that fit")
     if not taken.complete and not taken.usual:
-        which = f"those that fit best, {taken.fit} of {len(wanted)}"
+        which = f"the best match, {taken.fit} of {len(wanted)}"
     left = f"; left out: {_listed(others, wanted)}" if others else ""
     return f"took the {len(taken.given)} tensors {under}, {which}{left}"
 
 
 def _inventory(content: Content) -> str:
-    """What a file holds at its top: each entry with its number of tensors."""
+    """List a file's top-level entries, each with its number of tensors."""
     counts = Counter(entry.path.partition(".")[0] for entry in content.entries)
     flat = any(not entry.within for entry in content.entries)
     told = [f"{name} ({count} tensors)" for name, count in counts.most_common(_SHOWN)]

@@ -1,4 +1,4 @@
-"""Resolve a Detectron2 config to one complete, plain mapping, without running what may be in it unless told to."""
+"""Resolution of a Detectron2 config to a complete, plain mapping, without running code in it unless allowed."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,18 +15,18 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor import lazy, plugins, written
 
 _BASE = "_BASE_"
-_MODELS = ("MODEL", "INPUT")  # where no key may be left out: it would make another model, or prepare images otherwise
-_UNREAD = ("SOLVER", "DATALOADER", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD")  # of no matter for serving
-_LONGEST_REASON = 300  # characters of what Detectron2 says
+_MODELS = ("MODEL", "INPUT")  # keys here cannot be dropped: the model or its input would change
+_UNREAD = ("SOLVER", "DATALOADER", "OUTPUT_DIR", "SEED", "CUDNN_BENCHMARK", "VIS_PERIOD")  # irrelevant for serving
+_LONGEST_REASON = 300  # characters of Detectron2's message
 
 
 def resolve(path: str, modules: Sequence[str] = (), *, run: bool = False, ignore: Sequence[str] = ()) -> dict[str, Any]:
-    """The complete config of a file, or of a path within Detectron2's model zoo, its bases merged in.
+    """Resolve the config in a file, or at a path in Detectron2's model zoo, including its bases.
 
-    `modules` are the plugins that extend the config; `run` allows a LazyConfig, which is a program, to be run; `ignore`
-    are keys of the file to leave out. YAML that Detectron2 itself carries may hold expressions, and some does; that of
-    anyone else is read as data.
-    Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, CONFIG_KEYS_UNKNOWN, PLUGIN_MISSING.
+    `modules` are the plugins that extend the config. `run` allows running a LazyConfig, which is a program. `ignore`
+    lists keys of the file to drop. Detectron2's own YAML may contain expressions, and some does; YAML from anyone else
+    is read as data. Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, CONFIG_KEYS_UNKNOWN,
+    PLUGIN_MISSING.
     """
     file = _file(path)
     if path.endswith(".py"):
@@ -50,31 +50,31 @@ def _file(path: str) -> Path:
     try:
         return Path(model_zoo.get_config_file(path))
     except RuntimeError as error:
-        msg = f"{path} is neither a file nor a config of the model zoo"
+        msg = f"{path} is neither a file nor a config in the model zoo"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
 
 
 def _is_carried(file: Path) -> bool:
-    """Whether Detectron2 itself carries it."""
+    """Return whether a file is part of Detectron2."""
     return Path(model_zoo.__file__).resolve().parent in file.resolve().parents
 
 
 def _with_bases(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """What a file says, over what its bases say."""
+    """Return a file's content merged over its bases."""
     if _is_carried(file):
         carried: dict[str, Any] = CfgNode.load_yaml_with_base(str(file), allow_unsafe=True)
         return carried
     here = file.resolve()
     if here in above:
         chain = " on ".join(map(str, (*above[above.index(here) :], here)))
-        _unreadable(f"{file} is a base of itself: {chain}", "leave one _BASE_ out")
+        _unreadable(f"{file} is a base of itself: {chain}", "remove one _BASE_")
     data = written.read(file)
     if not isinstance(data, dict):
         _unreadable(f"{file} holds {_kind(data)}, not keys with values")
     given = data.pop(_BASE, [])
     bases = [given] if isinstance(given, str) else given
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        _unreadable(f"{file} names as _BASE_ {_kind(given)}, not a file")
+        _unreadable(f"{file} has {_kind(given)} as _BASE_, not a file")
     merged: dict[str, Any] = {}
     for base in bases:
         _merge(_with_bases(_base(file, base), (*above, here)), merged, file)
@@ -91,9 +91,11 @@ def _kind(data: object) -> str:
 
 
 def _base(file: Path, base: str) -> Path:
-    """The file that `_BASE_` names."""
+    """Return the path that `_BASE_` refers to."""
     if "://" in base:
-        _unreadable(f"{file} has the base {base}, and nothing is fetched", "copy it beside, and name the copy")
+        _unreadable(
+            f"{file} has the base {base}, but nothing is downloaded", "copy it to the same folder, and name the copy"
+        )
     path = file.parent / Path(base).expanduser()
     if not path.is_file():
         _no_base(file, base, path)
@@ -103,11 +105,11 @@ def _base(file: Path, base: str) -> Path:
 def _no_base(file: Path, base: str, path: Path) -> NoReturn:
     own = [one for one in Path(model_zoo.__file__).parent.rglob("*.yaml") if one.name == Path(base).name]
     remedy = (
-        f"Detectron2 carries one of that name: _BASE_: {own[0]}"
+        f"Detectron2 contains one of that name: _BASE_: {own[0]}"
         if own
         else "put it there, or give a config that needs none"
     )
-    _unreadable(f"{file} has the base {base}, and there is no {path}", remedy)
+    _unreadable(f"{file} has the base {base}, but {path} does not exist", remedy)
 
 
 def _merge(above: Mapping[str, Any], below: dict[str, Any], file: Path) -> None:
@@ -115,28 +117,28 @@ def _merge(above: Mapping[str, Any], below: dict[str, Any], file: Path) -> None:
         if isinstance(value, dict) and isinstance(below.get(key), dict):
             _merge(value, below[key], file)
         elif isinstance(value, dict) and key in below:
-            _unreadable(f"{file} has keys in {key}, which is a value in its base")
+            _unreadable(f"{file} has keys in {key}, but its base has a value there")
         else:
             below[key] = value
 
 
 def _leave_out(data: dict[str, Any], ignore: Sequence[str], file: Path, stock: CfgNode, config: CfgNode) -> None:
-    """Take out keys that whoever imports has named."""
+    """Remove the keys listed in --ignore-keys."""
     for key in ignore:
         *sections, last = key.split(".")
         node: Any = data
         for section in sections:
             node = node.get(section) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            _unreadable(f"{file} has no key {key}, which --ignore-keys names", "leave it out of --ignore-keys")
+            _unreadable(f"{file} has no key {key}, which --ignore-keys names", "remove it from --ignore-keys")
         if not _ignorable(key, stock, config):
-            seen = f"--ignore-keys names {key}, without which the model would be another"
-            _unreadable(seen, "give the --plugin that it belongs to, or take it out of the config if it has no effect")
+            seen = f"--ignore-keys names {key}, which affects the model"
+            _unreadable(seen, "give the --plugin that defines it, or remove it from the config if it has no effect")
         del node[last]
 
 
 def _ignorable(key: str, stock: CfgNode, config: CfgNode) -> bool:
-    """Whether a key may be left out: no matter for serving, or of a section that a plugin has brought."""
+    """Return whether a key may be dropped: irrelevant for serving, or in a section that a plugin added."""
     section = key.partition(".")[0]
     if section in _MODELS:
         starts = [key[:at] for at, letter in enumerate(key) if letter == "."]
@@ -162,23 +164,23 @@ def _check_no_expressions(data: Mapping[str, Any], file: Path, stock: CfgNode, c
 
 
 def _flags(keys: Sequence[str], stock: CfgNode, config: CfgNode) -> list[tuple[str, ...]]:
-    """The flags that would leave these keys out, if they may be."""
+    """Return the flags that would drop these keys, if that is allowed."""
     if not all(_ignorable(key, stock, config) for key in keys):
         return []
     return [("--ignore-keys", ",".join(dict.fromkeys(keys)))]
 
 
 def _check_known(data: Mapping[str, Any], file: Path, stock: CfgNode, config: CfgNode) -> None:
-    """Refuse keys that Detectron2 does not have, all at once."""
+    """Refuse all keys unknown to Detectron2 at once."""
     keys = [*_unknown(data, _of_its_version(data, config, file), config)]
     if not keys:
         return
     inside = [key for key in keys if not _ignorable(key, stock, config)]
-    remedy = "give the --plugin whose keys they are"
+    remedy = "give the --plugin that defines them"
     if not inside:
-        remedy += ", or leave them out by --ignore-keys: none of them is under MODEL or INPUT"
+        remedy += ", or drop them with --ignore-keys: none of them is under MODEL or INPUT"
     elif len(inside) < len(keys):
-        remedy += f", or correct {', '.join(inside)}, and leave the others out by --ignore-keys"
+        remedy += f", or correct {', '.join(inside)}, and drop the others with --ignore-keys"
     else:
         remedy += ", or correct them"
     raise LoadRefusedError(
@@ -187,11 +189,11 @@ def _check_known(data: Mapping[str, Any], file: Path, stock: CfgNode, config: Cf
 
 
 def _of_its_version(data: Mapping[str, Any], config: CfgNode, file: Path) -> CfgNode:
-    """The config with the keys that it had in the version that a file was written for."""
+    """Return the config with the keys of the version for which a file was written."""
     try:
         version = data.get("VERSION") or guess_version(CfgNode(dict(data)), str(file))
         return downgrade_config(config, to_version=version) if version != config.VERSION else config
-    except Exception:  # noqa: BLE001  of data that is not what it should be; merging it tells what is wrong
+    except Exception:  # noqa: BLE001  for invalid data, which merging reports
         return config
 
 
@@ -206,16 +208,16 @@ def _unknown(data: Mapping[str, Any], known: CfgNode, root: CfgNode, within: str
 
 
 def _merged(data: Mapping[str, Any], config: CfgNode, file: Path) -> dict[str, Any]:
-    """Detectron2's own defaults, and its own way to put a file's values over them."""
+    """Merge a file's values over Detectron2's defaults, with Detectron2's own code."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "config.yaml"
             whole.write_text(yaml.safe_dump(dict(data), allow_unicode=True), encoding="utf-8")
             config.merge_from_file(str(whole), allow_unsafe=False)
         return plain(config)
-    except Exception as error:  # yacs says what is wrong with a value in many ways
+    except Exception as error:  # yacs reports invalid values in many ways
         reason = " ".join(str(error.args[0] if error.args else error).split())[:_LONGEST_REASON]
-        msg = f"{file} is no Detectron2 config ({type(error).__name__}: {reason})"
+        msg = f"{file} is not a Detectron2 config ({type(error).__name__}: {reason})"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
 
 
@@ -224,7 +226,7 @@ def _unreadable(seen: str, remedy: str | None = None) -> NoReturn:
 
 
 def plain(config: CfgNode) -> dict[str, Any]:
-    """A yacs config as plain data, without a device and without an address of weights."""
+    """Return a yacs config as plain data, without device or weights path."""
     config = config.clone()
     config.defrost()
     config.MODEL.DEVICE = "cpu"

@@ -1,4 +1,4 @@
-"""The device that a model runs on: whether it can be used, and that it computes what Detectron2 computes."""
+"""The device that runs a model: a check that it works, and a setting that makes it compute like Detectron2."""
 
 import torch
 
@@ -6,10 +6,10 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 
 
 def use(device: str) -> None:
-    """Compute on it once, and from now on in 32 bits. Raises `LoadRefusedError`: DEVICE_UNUSABLE.
+    """Test the device, and disable TF32. Raises `LoadRefusedError`: DEVICE_UNUSABLE.
 
-    NVIDIA's cards convolve numbers of 19 bits (TF32) unless told otherwise. That moves a score by more than golden
-    images may differ, which are answered on one device and held against on another.
+    NVIDIA's cards convolve in 19 bits (TF32) by default. That changes scores by more than the tolerance of golden
+    images, which are recorded on one device and verified on another.
     """
     torch.backends.cudnn.allow_tf32 = False
     try:

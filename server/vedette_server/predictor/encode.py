@@ -1,4 +1,4 @@
-"""From Detectron2's structures to an answer's."""
+"""Conversion of Detectron2's structures to an answer's."""
 
 import io
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from vedette_server.contract.options import MaskFormat, Options
 from vedette_server.contract.types import BoolArray, Float32Array
 
 _LEAST_POINTS = 3  # of a polygon
-_INSIDE = 0.5  # of a mask that is given as shares
+_INSIDE = 0.5  # threshold of a mask given as probabilities
 _OF_A_ROTATED_BOX = 5  # numbers
 _EIGHT_BITS, _SIXTEEN_BITS = 256, 65_536  # values of a grey PNG
 
 
 def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401  detectron2 is untyped
-    """Convert `Instances` on the CPU, already scaled to the sent image, in their own order (best score first)."""
+    """Convert `Instances` on the CPU, scaled to the sent image, keeping their order (best score first)."""
     masks = _masks(instances.pred_masks) if instances.has("pred_masks") else None
     keypoints = Output.KEYPOINTS in options.outputs and instances.has("pred_keypoints")
     boxes, turned = _boxes(instances, masks)
@@ -31,7 +31,7 @@ def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401 
         boxes=boxes,
         scores=instances.scores.float().numpy(),
         class_ids=instances.pred_classes.to(torch.int32).numpy(),
-        # One by one, so that one more copy of one mask exists at a time.
+        # Convert one by one, so that only one mask is copied at a time.
         masks=None if masks is None or not options.masks else tuple(_mask(mask, options.mask_format) for mask in masks),
         keypoints=instances.pred_keypoints.float().numpy() if keypoints else None,
         rotated=turned if Output.ROTATED_BOXES in options.outputs else None,
@@ -39,24 +39,25 @@ def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401 
 
 
 def rotated(instances: Any) -> bool:  # noqa: ANN401  detectron2 is untyped
-    """Whether objects have rotated boxes."""
+    """Return whether objects have rotated boxes."""
     if not instances.has("pred_boxes"):
         return False
     boxes = getattr(instances.pred_boxes, "tensor", instances.pred_boxes)
     return bool(boxes.shape[1] == _OF_A_ROTATED_BOX)
 
 
-def _masks(given: Any) -> BoolArray:  # noqa: ANN401  a tensor, or a structure of Detectron2's that holds one
-    """Masks of the image's size: shape (N, height, width)."""
+def _masks(given: Any) -> BoolArray:  # noqa: ANN401  a tensor, or a structure of Detectron2 that holds one
+    """Return masks of the image's size: shape (N, height, width)."""
     masks = getattr(given, "tensor", given)
     decided: BoolArray = (masks > _INSIDE if masks.is_floating_point() else masks.bool()).numpy()
     return decided
 
 
 def _boxes(instances: Any, masks: BoolArray | None) -> tuple[Float32Array, Float32Array | None]:  # noqa: ANN401
-    """The boxes, and the rotated ones if that is what they are: then those are what of them lies within the image.
+    """Return the boxes, and the rotated boxes if that is their kind.
 
-    A model that gives masks and no boxes (or all of them 0, as Mask2Former does) is given those around its masks.
+    In that case the plain boxes enclose the rotated ones, clipped to the image. A model with masks but no boxes (or all
+    0, as in Mask2Former) gets the boxes around its masks.
     """
     if instances.has("pred_boxes"):
         boxes: Float32Array = getattr(instances.pred_boxes, "tensor", instances.pred_boxes).float().numpy()
@@ -64,12 +65,12 @@ def _boxes(instances: Any, masks: BoolArray | None) -> tuple[Float32Array, Float
             return _enclosing(boxes, instances.image_size), boxes
         if masks is None or boxes.any():
             return boxes, None
-    assert masks is not None  # noqa: S101  whatever has no boxes has masks
+    assert masks is not None  # noqa: S101  without boxes there are masks
     return BitMasks(torch.from_numpy(masks)).get_bounding_boxes().tensor.numpy(), None
 
 
 def _enclosing(rotated: Float32Array, size: tuple[int, int]) -> Float32Array:
-    """What lies within an image of `size` (height, width) of the rectangles around rotated boxes: shape (N, 4)."""
+    """Return the boxes around rotated boxes, clipped to an image of `size` (height, width): shape (N, 4)."""
     x, y, width, height, degrees = rotated.astype(np.float64).T
     cosine, sine = np.abs(np.cos(np.radians(degrees))), np.abs(np.sin(np.radians(degrees)))
     across, down = (width * cosine + height * sine) / 2, (width * sine + height * cosine) / 2
@@ -90,9 +91,9 @@ def _mask(mask: BoolArray, mask_format: MaskFormat) -> Mask:
 
 
 def _polygons(mask: BoolArray) -> tuple[tuple[float, ...], ...]:
-    """The outer outline of each connected part, through the middles of its border pixels."""
+    """Trace the outer outline of each connected part, through the centres of its border pixels."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    # A pixel's middle lies half a pixel from its corner, where COCO's coordinates begin.
+    # A pixel's centre is half a pixel from its corner, the origin of COCO's coordinates.
     return tuple(tuple((line.ravel() + 0.5).tolist()) for line in outlines if len(line) >= _LEAST_POINTS)
 
 
@@ -105,16 +106,16 @@ def _png(image: Image.Image) -> bytes:
 def class_map(classes: torch.Tensor, count: int) -> bytes:
     """Encode a semantic answer, each pixel's best of `count` classes, as a PNG.
 
-    It has 8 bits where every class fits, else 16, however many of them this image shows.
+    It has 8 bits if every class fits, otherwise 16, regardless of the classes in this image.
     """
     depth = np.uint8 if count <= _EIGHT_BITS else np.uint16
     return _png(Image.fromarray(classes.numpy().astype(depth)))
 
 
 def panoptic(segment_map: torch.Tensor, segments: Sequence[dict[str, Any]]) -> Panoptic:
-    """Convert `panoptic_seg`: an integer map of shape (height, width), and what each of its ids is.
+    """Convert `panoptic_seg`: an integer map of shape (height, width), and the segment of each id.
 
-    Where one of the ids is more than a 16-bit map can hold, all are numbered from 1; what is no segment is 0.
+    If an id exceeds 16 bits, all segments are renumbered from 1. Pixels without a segment are 0.
     """
     ids = segment_map.numpy()
     known = np.array(sorted(int(segment["id"]) for segment in segments), np.int64)

@@ -1,6 +1,6 @@
-"""Which of a model's stages first gives values that are not finite.
+"""Detection of the first stage of a model with non-finite values.
 
-Detectron2 drops such values without a word: broken weights then look like an empty scene.
+Detectron2 silently drops such values, so that broken weights look like an empty scene.
 """
 
 import functools
@@ -14,11 +14,11 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 _INNER = ".bottom_up"
-_RESULTS = ("mask_head", "keypoint_head")  # give instances; what they predict is the output of their last part
+_RESULTS = ("mask_head", "keypoint_head")  # return instances; their prediction is the output of their last part
 
 
-def tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401  whatever a stage gives
-    """The tensors of floating point in what a stage gives, that hold any number."""
+def tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401  any output of a stage
+    """Yield the non-empty floating-point tensors in a stage's output."""
     if isinstance(output, Tensor):
         if output.is_floating_point() and output.numel():
             yield output
@@ -30,22 +30,22 @@ def tensors(output: Any) -> Iterator[Tensor]:  # noqa: ANN401  whatever a stage 
         for item in output:
             yield from tensors(item)
     else:
-        yield from tensors(getattr(output, "tensor", ()))  # boxes and the like
+        yield from tensors(getattr(output, "tensor", ()))  # boxes and other structures
 
 
-def within(output: Any, limit: float = math.inf) -> bool:  # noqa: ANN401  whatever a stage gives
-    """Whether all values are finite, and smaller than `limit` in size. Reads the device once."""
+def within(output: Any, limit: float = math.inf) -> bool:  # noqa: ANN401  any output of a stage
+    """Return whether all values are finite, with magnitudes below `limit`. Reads the device once."""
     ends = [end for tensor in tensors(output) for end in torch.aminmax(tensor)]
     return not ends or all(-limit < value < limit for value in torch.stack(ends).tolist())
 
 
 class Stages:
-    """Sees what each stage of a model gives, of the whole batch: a value's own image is not told apart."""
+    """Observer of each stage's output, for the whole batch: it does not tell images apart."""
 
     def __init__(self, model: nn.Module) -> None:
         self._names: list[str] = []
-        self._ends: list[Tensor] = []  # lowest and highest value of each tensor: one pass, and neither hides a NaN
-        self._inner: tuple[str, object] = "", ()  # what a ResNet gave to the FPN on top of it
+        self._ends: list[Tensor] = []  # minimum and maximum of each tensor: one pass, and a NaN shows in both
+        self._inner: tuple[str, object] = "", ()  # output of a ResNet to the FPN on top of it
         for name, module in _stages(model):
             see = self._see_inner if name.endswith(_INNER) else self._see
             module.register_forward_hook(functools.partial(see, name))
@@ -55,8 +55,8 @@ class Stages:
         self._names, self._ends, self._inner = [], [], ("", ())
 
     def not_finite(self) -> str:
-        """The first stage, in the order in which they ran, that gave values that are not finite; empty: none."""
-        values = torch.stack(self._ends).tolist() if self._ends else []  # one read of the device for all stages
+        """Return the first stage, in execution order, with non-finite values; empty if there is none."""
+        values = torch.stack(self._ends).tolist() if self._ends else []  # one device read for all stages
         first = next((name for name, value in zip(self._names, values, strict=True) if not math.isfinite(value)), "")
         inner, output = self._inner
         return inner if inner == first + _INNER and not within(output) else first
@@ -67,12 +67,12 @@ class Stages:
             self._names += (name, name)
 
     def _see_inner(self, name: str, _module: nn.Module, _inputs: object, output: object) -> None:
-        """Keep it, to be looked at only if what is made of it is not finite: it is large."""
+        """Keep the output for inspection only if the FPN's is not finite, because it is large."""
         self._inner = name, output
 
 
 def _stages(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts to look at, each with its path in the checkpoint."""
+    """Yield the parts to observe, each with its path in the checkpoint."""
     for name, part in _with_weights(model):
         inner = dict(_with_weights(part))
         if isinstance(part, ROIHeads):
@@ -80,21 +80,21 @@ def _stages(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 yield from _roi_stages(f"{name}.{head}", module)
             continue
         predictors = {key: value for key, value in inner.items() if key.endswith("predictor")}
-        if predictors:  # their output is the head's, before it is enlarged to the image's size
+        if predictors:  # their output is the head's, before upsampling to the image's size
             yield from ((f"{name}.{key}", value) for key, value in predictors.items())
         elif "rpn_head" in inner:
             yield f"{name}.rpn_head", inner["rpn_head"]
         else:
-            if "bottom_up" in inner:  # tells a ResNet from the FPN on top of it
+            if "bottom_up" in inner:  # distinguishes a ResNet from the FPN on top of it
                 yield name + _INNER, inner["bottom_up"]
             yield name, part
 
 
 def _roi_stages(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.ModuleList):  # the stages of a cascade
+    if isinstance(module, nn.ModuleList):  # stages of a cascade
         yield from ((f"{name}.{key}", value) for key, value in module.named_children())
         return
-    if name.endswith(_RESULTS):  # what makes instances of a prediction may fail on it, or make it look finite
+    if name.endswith(_RESULTS):  # conversion to instances may fail on a bad prediction, or hide it
         yield from ((name, last) for _, last in list(_with_weights(module))[-1:])
     yield name, module
 

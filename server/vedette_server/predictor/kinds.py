@@ -1,4 +1,4 @@
-"""What a file is that was given for a checkpoint, by its first bytes: names lie."""
+"""Recognition of files given as checkpoints, by their first bytes, because names can mislead."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,40 +8,43 @@ _LOOKED_AT = 1024  # bytes
 TORCH_ZIP, TORCH_LEGACY, PICKLE, SAFETENSORS, SHARDS = "zip", "legacy", "pickle", "safetensors", "shards"
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # torch's magic number, pickled
 _PICKLE_PROTOCOLS = (b"\x01", b"\x02", b"\x03", b"\x04", b"\x05")
-_OLD_NAMES, _OLD_PICKLES = (".pkl", ".pickle", ".p"), (b"(", b"}", b"]", b"c")  # of protocol 0 or 1, which has no mark
-_ONNX_FIELDS = (b"\x12", b"\x1a", b"\x22", b"\x3a")  # what follows the version: a text, or the graph
-_SHOWN = 60  # characters of a text
+_OLD_NAMES, _OLD_PICKLES = (
+    (".pkl", ".pickle", ".p"),
+    (b"(", b"}", b"]", b"c"),
+)  # of protocols 0 and 1, without magic
+_ONNX_FIELDS = (b"\x12", b"\x1a", b"\x22", b"\x3a")  # after the version: text, or the graph
+_SHOWN = 60  # characters of text
 
-_DOWNLOAD = "download it again, with the link of the file itself"
-_EXPORT = "give the checkpoint that it was exported from, or save model.state_dict()"
+_DOWNLOAD = "download it again, with the link to the file itself"
+_EXPORT = "give the checkpoint from which it was exported, or save model.state_dict()"
 _UNPACK = "unpack it, and give the checkpoint that is inside"
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What is no checkpoint that can be read: what it is, and what to do."""
+    """A file that is not a supported checkpoint: its kind, and a remedy."""
 
     what: str
     remedy: str
 
 
-_GIT_LFS = Foreign("a Git LFS pointer, which stands for the file", "run `git lfs pull` where it was cloned")
-_WEB_PAGE = Foreign("a web page, not the file that its link promised", _DOWNLOAD)
+_GIT_LFS = Foreign("a Git LFS pointer, not the file itself", "run `git lfs pull` in the clone")
+_WEB_PAGE = Foreign("a web page, not the file", _DOWNLOAD)
 _JSON = Foreign("JSON, not weights", "give the checkpoint")
-_XML = Foreign("XML, as a storage server answers with when it refuses a download", _DOWNLOAD)
-_ZEROS = Foreign("nothing but zeros at its beginning, as an interrupted download leaves", _DOWNLOAD)
+_XML = Foreign("XML, such as a storage server's refusal of a download", _DOWNLOAD)
+_ZEROS = Foreign("zeros at its beginning, as after an interrupted download", _DOWNLOAD)
 _ONNX = Foreign("an ONNX model", _EXPORT)
-_SAVED_MODEL = Foreign("a TensorFlow SavedModel", "give a checkpoint that Detectron2 or torch has written")
-_KERAS = Foreign("an HDF5 file, as Keras writes", "give a checkpoint that Detectron2 or torch has written")
-_TAR = Foreign("a tar archive", "unpack it; if torch before 0.1.10 wrote it, load it there and save it again")
+_SAVED_MODEL = Foreign("a TensorFlow SavedModel", "give a checkpoint written by Detectron2 or torch")
+_KERAS = Foreign("an HDF5 file, as written by Keras", "give a checkpoint written by Detectron2 or torch")
+_TAR = Foreign("a tar archive", "unpack it; if it was written by torch before 0.1.10, load it there and save it again")
 
-_MAGIC = (  # where it stands, the bytes, what that is
+_MAGIC = (  # offset, bytes, kind
     (0, b"version https://git-lfs", _GIT_LFS),
     (0, b"\x89HDF\r\n\x1a\n", _KERAS),
     (4, b"TFL3", Foreign("a TensorFlow Lite model", _EXPORT)),
     (0, b"\x08\x01\x12", _SAVED_MODEL),
     (0, b"GGUF", Foreign("a GGUF file", _EXPORT)),
-    (0, b"\x93NUMPY", Foreign("one NumPy array", "save the whole model.state_dict()")),
+    (0, b"\x93NUMPY", Foreign("one NumPy array", "save the complete model.state_dict()")),
     (257, b"ustar", _TAR),
     (0, b"\x1f\x8b", Foreign("compressed by gzip", _UNPACK)),
     (0, b"BZh", Foreign("compressed by bzip2", _UNPACK)),
@@ -60,7 +63,7 @@ _MAGIC = (  # where it stands, the bytes, what that is
 class _File:
     path: Path
     size: int  # bytes
-    head: bytes  # its first
+    head: bytes  # first bytes
 
     @property
     def text(self) -> str:
@@ -88,11 +91,11 @@ _TESTS: tuple[tuple[Callable[[_File], bool], str | Foreign], ...] = (
 
 
 def kind(path: Path) -> str | Foreign:
-    """One of the kinds that can be read, or what else it is. Raises `OSError`."""
+    """Return the file's supported kind, or a description of another. Raises `OSError`."""
     if path.is_dir():
         return _folder(path)
     if not path.is_file():
-        return Foreign("no file" if path.exists() else "not there", "give the trained checkpoint")
+        return Foreign("not a file" if path.exists() else "missing", "give the trained checkpoint")
     with path.open("rb") as opened:
         file = _File(path, path.stat().st_size, opened.read(_LOOKED_AT))
     return next((what for test, what in _TESTS if test(file)), None) or _unknown(file)
@@ -101,18 +104,18 @@ def kind(path: Path) -> str | Foreign:
 def _unknown(file: _File) -> Foreign:
     if "\ufffd" in file.text or "\0" in file.text:
         return Foreign(
-            f"no checkpoint: it begins with the bytes {file.head[:8].hex(' ')}", "give the trained checkpoint"
+            f"not a checkpoint: it begins with the bytes {file.head[:8].hex(' ')}", "give the trained checkpoint"
         )
     line = file.text.partition("\n")[0][:_SHOWN]
-    return Foreign(f"a text that begins with {line!r}", _DOWNLOAD)
+    return Foreign(f"text that begins with {line!r}", _DOWNLOAD)
 
 
 def _folder(path: Path) -> Foreign:
     if (path / ".metadata").exists() or [*path.glob("*.distcp")]:
         convert = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} model.pth"
-        return Foreign("a folder of torch.distributed.checkpoint's parts", f"join them: {convert}")
+        return Foreign("a folder of parts from torch.distributed.checkpoint", f"join them: {convert}")
     if (path / "saved_model.pb").exists():
         return _SAVED_MODEL
     files = sorted(item.name for item in path.iterdir() if item.suffix in (".pth", ".pkl", ".pt", ".safetensors"))
-    inside = f", in which {', '.join(files[:5])} would be" if files else ""
+    inside = f" with {', '.join(files[:5])}" if files else ""
     return Foreign(f"a folder{inside}", "give the file")

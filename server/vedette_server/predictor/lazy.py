@@ -1,4 +1,4 @@
-"""LazyConfigs: written down as plain data at import, built from it without running anything but Detectron2's parts."""
+"""LazyConfigs: saved as plain data at import, and built from it by calling nothing but parts of models."""
 
 import functools
 import re
@@ -15,16 +15,16 @@ from torch import nn
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor import written
 
-_CHANNELS = 32  # any number that kinds of norms take
-# What a version's config may call: the parts of models. None of them reads a file or runs what it is given.
+_CHANNELS = 32  # any number of channels that norms accept
+# Modules that a version's config may call: parts of models. None of them reads files or runs its arguments.
 _PARTS = ("detectron2.modeling.", "detectron2.layers.", "torch.nn.")
-_PREPARED = ("image_format", "augmentations")  # what serving needs of the mapper of test images
+_PREPARED = ("image_format", "augmentations")  # keys of the test mapper needed for serving
 _OF_TRAINING = ("dataloader.train", "dataloader.evaluator", "dataloader.test.dataset")
-_CALLED = re.compile(r"\$\{[^}]*:")  # a resolver of OmegaConf's, such as ${oc.env:HOME}: more than a reference
+_CALLED = re.compile(r"\$\{[^}]*:")  # a resolver of OmegaConf, such as ${oc.env:HOME}, which is more than a reference
 
 
 def read(path: str) -> dict[str, Any]:
-    """Run a LazyConfig and write down what it would call: the model, and how images are prepared for it.
+    """Run a LazyConfig and record its calls as data: the model, and the preparation of images.
 
     Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_UNSERVABLE.
     """
@@ -33,17 +33,17 @@ def read(path: str) -> dict[str, Any]:
     except LoadRefusedError:
         raise
     except (Exception, SystemExit) as error:  # a program may raise anything
-        msg = f"{path} gives no model ({type(error).__name__}: {' '.join(str(error).split())})"
+        msg = f"{path} does not define a model ({type(error).__name__}: {' '.join(str(error).split())})"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
 
 
 def is_lazy(data: Mapping[str, Any]) -> bool:
-    """Whether a YAML file's content is a LazyConfig, as `LazyConfig.save` has written it."""
+    """Return whether the content of a YAML file is a LazyConfig saved by `LazyConfig.save`."""
     return "MODEL" not in data and isinstance(data.get("model"), Mapping)
 
 
 def from_data(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The same as `read` gives, of a LazyConfig that was saved as YAML; nothing is run.
+    """Convert a LazyConfig saved as YAML to the result of `read`, without running anything.
 
     Raises `LoadRefusedError`: CONFIG_UNREADABLE, CONFIG_IS_PROGRAM, CONFIG_UNSERVABLE.
     """
@@ -58,32 +58,32 @@ def from_data(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
         return _served(OmegaConf.create(_without_expressions({**data, **parts})), path)
     except LoadRefusedError:
         raise
-    except Exception as error:  # OmegaConf says in many ways what is wrong with a reference
-        msg = f"{path} gives no model ({type(error).__name__}: {' '.join(str(error).split())})"
+    except Exception as error:  # OmegaConf reports invalid references in many ways
+        msg = f"{path} does not define a model ({type(error).__name__}: {' '.join(str(error).split())})"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, msg) from error
 
 
-def _served(config: Any, path: object) -> dict[str, Any]:  # noqa: ANN401  as OmegaConf has it
-    """What serving needs of a LazyConfig: its model, and how images are prepared for it."""
+def _served(config: Any, path: object) -> dict[str, Any]:  # noqa: ANN401  an OmegaConf node
+    """Extract what serving needs from a LazyConfig: its model, and the preparation of images."""
     if not isinstance(config, Mapping) or "_target_" not in (config.get("model") or {}):
         seen = f"{path} has no `model` with a `_target_`"
         raise LoadRefusedError(
-            Check.CONFIG_UNREADABLE, seen, "give the config of the training, as LazyConfig.save wrote it"
+            Check.CONFIG_UNREADABLE, seen, "give the config of the training, as written by LazyConfig.save"
         )
     mapper = OmegaConf.select(cast("Container", config), "dataloader.test.mapper")
     if not isinstance(mapper, Mapping) or not {*_PREPARED} <= {*mapper}:
         keys = " and ".join(_PREPARED)
-        seen = f"{path} does not say how images are prepared: it has no dataloader.test.mapper with {keys}"
+        seen = f"{path} does not declare the preparation of images: it has no dataloader.test.mapper with {keys}"
         remedy = "add them, as in the LazyConfigs of detectron2/configs/common/data"
         raise LoadRefusedError(Check.CONFIG_UNREADABLE, seen, remedy)
     test: dict[str, Any] = {"mapper": {key: _plain(mapper[key]) for key in _PREPARED}}
-    if names := OmegaConf.select(cast("Container", config), "dataloader.train.dataset.names"):  # its classes' names
+    if names := OmegaConf.select(cast("Container", config), "dataloader.train.dataset.names"):  # source of class names
         test["dataset"] = {"names": _plain(names)}
     return {"model": _plain(config["model"]), "dataloader": {"test": test}}
 
 
-def _with_parts(data: Any) -> Any:  # noqa: ANN401  whatever the file holds
-    """The same, with what is named and not called written as `read` writes it."""
+def _with_parts(data: Any) -> Any:  # noqa: ANN401  any content of the file
+    """Replace names that are not called by the form that `read` writes."""
     match data:
         case Mapping():
             return {key: _with_parts(value) for key, value in data.items()}
@@ -95,7 +95,7 @@ def _with_parts(data: Any) -> Any:  # noqa: ANN401  whatever the file holds
 
 
 def _texts(data: object, within: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in plain data, with its key."""
+    """Yield every string in plain data, with its key."""
     if isinstance(data, str):
         yield within, data
     items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
@@ -103,8 +103,8 @@ def _texts(data: object, within: str = "") -> Iterator[tuple[str, str]]:
         yield from _texts(value, f"{within}.{key}" if within else str(key))
 
 
-def _without_expressions(data: Any) -> Any:  # noqa: ANN401  whatever the file holds
-    """The same, with nothing in the place of what nobody asks for."""
+def _without_expressions(data: Any) -> Any:  # noqa: ANN401  any content of the file
+    """Replace everything that is not plain data by None; serving does not read it."""
     match data:
         case Mapping():
             return {str(key): _without_expressions(value) for key, value in data.items()}
@@ -117,8 +117,8 @@ def _without_expressions(data: Any) -> Any:  # noqa: ANN401  whatever the file h
     return None
 
 
-def _plain(node: Any) -> Any:  # noqa: ANN401  whatever a program leaves in a config
-    """A node as data that YAML can hold: calls by the names of what they call."""
+def _plain(node: Any) -> Any:  # noqa: ANN401  a program may leave anything in a config
+    """Convert a node to data for YAML, with calls by the names of their callables."""
     if isinstance(node, ShapeSpec):
         fields = ("channels", "height", "width", "stride")
         return {"_target_": "detectron2.layers.ShapeSpec", **{name: getattr(node, name) for name in fields}}
@@ -135,29 +135,29 @@ def _plain(node: Any) -> Any:  # noqa: ANN401  whatever a program leaves in a co
     raise LoadRefusedError(Check.CONFIG_UNSERVABLE, f"{node!r} cannot be written as plain data")
 
 
-def _part_name(function: Any) -> str:  # noqa: ANN401  whatever can be called
-    """The name of a part of models that is given uncalled, as are the kinds of blocks and of norms.
+def _part_name(function: Any) -> str:  # noqa: ANN401  any callable
+    """Return the name of a part of models that is passed uncalled, such as a class of blocks or norms.
 
-    A nameless function that gives a norm's layer of so many channels stands for the layer's class, where that gives the
-    same. Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
+    A lambda that makes a norm layer for a number of channels is replaced by the layer's class, if that makes the same
+    layer. Raises `LoadRefusedError`: CONFIG_UNSERVABLE.
     """
     if getattr(function, "__name__", "") == "<lambda>":
         layer = function(_CHANNELS)
         if isinstance(layer, nn.Module) and repr(layer) == repr(type(layer)(_CHANNELS)):
             function = type(layer)
     if "<" in getattr(function, "__qualname__", "<"):
-        msg = f"{function!r} cannot be written as plain data, since it has no name that can be imported"
+        msg = f"{function!r} cannot be written as plain data, because it has no importable name"
         raise LoadRefusedError(Check.CONFIG_UNSERVABLE, msg)
     return _name(function)
 
 
 def part(part: str) -> Any:  # noqa: ANN401  a class or a function
-    """A part of models, uncalled, by its name: what a written config calls for one that is given so."""
+    """Return a part of models, uncalled, by name. Saved configs call this for uncalled parts."""
     return locate(part)
 
 
-def partially(part: str, **named: Any) -> Any:  # noqa: ANN401  what `part` gives
-    """The same, some of its arguments given."""
+def partially(part: str, **named: Any) -> Any:  # noqa: ANN401  whatever `part` returns
+    """Return a part of models, by name, with some of its arguments bound."""
     return functools.partial(locate(part), **named)
 
 
@@ -169,7 +169,7 @@ def _name(target: Any) -> str:  # noqa: ANN401  a callable or its name
 
 
 def build(config: Mapping[str, Any], plugins: Sequence[str]) -> nn.Module:
-    """Build the model of a config that `read` wrote; it may call parts of models and what is in `plugins`, only.
+    """Build the model of a config written by `read`, which may call only parts of models and of `plugins`.
 
     Raises `LoadRefusedError`: CONFIG_IS_PROGRAM.
     """
@@ -178,13 +178,13 @@ def build(config: Mapping[str, Any], plugins: Sequence[str]) -> nn.Module:
         if name in (_PART, _PARTIALLY):
             continue
         if not name.startswith(allowed) or not f"{locate(name).__module__}.".startswith(allowed):
-            raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, f"the config calls {name}, which is no part of a model")
+            raise LoadRefusedError(Check.CONFIG_IS_PROGRAM, f"the config calls {name}, which is not a part of models")
     model: nn.Module = instantiate(OmegaConf.create(dict(config["model"])))
     return model
 
 
 def _targets(node: object) -> Iterator[str]:
-    """The names of everything that a config calls."""
+    """Yield the names of all callables in a config."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield str(node["_target_"])

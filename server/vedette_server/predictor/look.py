@@ -1,4 +1,4 @@
-"""What an image looks like, as it arrived and as the model sees it: statistics from which mistakes can be told."""
+"""Statistics of an image, as received and as the model sees it, that reveal mistakes."""
 
 import math
 import zlib
@@ -10,25 +10,25 @@ import numpy as np
 from vedette_server.contract.answer import FLAT, NEARLY_ALL, NO_MIDDLE, ModelInput, PixelStatistics
 from vedette_server.contract.types import Float32Array, UInt8Array
 
-_SAMPLES = 64  # along the shorter edge, about
-_DARK, _SATURATED = 12, 250  # levels at and beyond which a sample counts as dark or as saturated
-_LOW, _HIGH = 3, 253  # levels at and beyond which normalised values lie once they are 8 bits, cut or wrapped
-_TONE = 0.001  # share of the samples that have a level, from which on it is one of the picture's own
-_TWO_TONES = 2  # of a picture in black and white, which makes as much sense in signed numbers
-_ALIKE, _LESS = 0.3, 0.05  # correlation of a picture's neighbours, and by how much signs lessen it that are not meant
-# Where a sample shows nothing, the whole image is looked at before that is believed: noise is spread like a bell, so
-# that none of it lies beyond six standard deviations and what codecs add, and what neighbouring fields share is none.
-_ONE_SIDED = 0.95  # quantile that lies 1.645 standard deviations from a bell's middle
+_SAMPLES = 64  # along the shorter edge, approximately
+_DARK, _SATURATED = 12, 250  # levels from which a sample counts as dark or saturated
+_LOW, _HIGH = 3, 253  # bounds of normalised values once they are cast to 8 bits, clipped or wrapped
+_TONE = 0.001  # share of samples with the same level from which it counts as a tone of the picture
+_TWO_TONES = 2  # of a black and white picture, which makes as much sense in signed numbers
+_ALIKE, _LESS = 0.3, 0.05  # a picture's correlation of neighbours, and its loss under a wrong sign
+# If a sample shows nothing, the whole image is examined before that is believed. Noise is normally distributed, so
+# nothing of it lies beyond six standard deviations plus codec errors, and neighbouring cells share nothing of it.
+_ONE_SIDED = 0.95  # quantile 1.645 standard deviations from the mean
 _SIGMAS, _ADDED = 6.0, 4.0
 _DEFECTS = 1e-5  # share of a sensor's pixels that may be hot or dead
-_BLOCK = 8  # pixels, over which codecs spread a grey picture's noise
-_RELIEF, _SHARED = 0.15, 0.3  # levels, standard deviation of what neighbouring fields share; their correlation
+_BLOCK = 8  # pixels over which codecs spread the noise of a grey picture
+_RELIEF, _SHARED = 0.15, 0.3  # standard deviation, in levels, of what neighbouring cells share; their correlation
 
 
 def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
-    """Look at an image, shape (height, width, channels), 0 to 255; `resized` is the same as the model is given it.
+    """Measure an image, shape (height, width, channels), 0 to 255; `resized` is the model's input.
 
-    Three channels are BGR. Of any other number, brightness is their average.
+    Three channels are BGR. With any other number, brightness is their average.
     """
     sample = _sample(pixels)
     levels = np.bincount(sample.ravel(), minlength=256)
@@ -61,36 +61,36 @@ def look(pixels: UInt8Array, resized: UInt8Array) -> PixelStatistics:
 
 
 def _extremes(pixels: UInt8Array) -> tuple[int, int]:
-    """The lowest and the highest level of the whole image."""
+    """Return the lowest and the highest level of the whole image."""
     lowest, highest, *_ = cv2.minMaxLoc(np.ascontiguousarray(pixels).reshape(len(pixels), -1))
     return int(lowest), int(highest)
 
 
 def _middle(pixels: UInt8Array, share: float) -> float:
-    """The share of the levels between the lowest and the highest; of all where the sample has hardly any."""
+    """Return the share of levels between the extremes; over the whole image if the sample has hardly any."""
     if share >= NO_MIDDLE:
         return share
     return cv2.countNonZero(cv2.inRange(pixels.reshape(-1, 1), _LOW + 1, _HIGH - 1)) / pixels.size
 
 
 def _signed(pixels: UInt8Array) -> bool:
-    """Whether neighbours resemble each other no less where levels are read as signed numbers.
+    """Return whether neighbours correlate no less if levels are read as signed numbers.
 
-    To noise at both ends of the range, as a JPEG of black and white has it, signs do what they do to all noise.
+    Noise at both ends of the range, as in a JPEG of black and white, correlates less when read as signed.
     """
     plane = np.ascontiguousarray(pixels[:, :, pixels.shape[2] // 2])
     return _coherence(plane.view(np.int8)) >= max(_ALIKE, _coherence(plane) - _LESS)
 
 
 def _featureless(pixels: UInt8Array) -> bool:
-    """Whether the whole image shows nothing that a sensor's noise alone would not."""
+    """Return whether the whole image shows nothing beyond sensor noise."""
     if any(_outstanding(plane) > _DEFECTS for plane in cv2.split(pixels)):
         return False
     return _relief(brightness(pixels)) < _RELIEF
 
 
 def _outstanding(plane: Any) -> float:  # noqa: ANN401  OpenCV's types are wide
-    """The share of a channel's levels that lie where noise does not reach."""
+    """Return the share of a channel's levels out of the reach of noise."""
     levels = cv2.calcHist([plane], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     below = np.cumsum(levels) / levels.sum()
     low, middle, high = np.searchsorted(below, (1 - _ONE_SIDED, 0.5, _ONE_SIDED)).tolist()
@@ -100,12 +100,12 @@ def _outstanding(plane: Any) -> float:  # noqa: ANN401  OpenCV's types are wide
 
 
 def _relief(grey: Any) -> float:  # noqa: ANN401  the same
-    """The standard deviation of what the means of neighbouring fields share; 0 where they hold but noise."""
+    """Return the standard deviation of what neighbouring cells share in their means; 0 for pure noise."""
     height, width = grey.shape
     step = max(1, min(height, width) // _SAMPLES // _BLOCK) * _BLOCK
     rows, columns = height // step, width // step
     if min(rows, columns) < 2:
-        return math.inf  # too small to be sure
+        return math.inf  # too small to judge
     whole = np.ascontiguousarray(grey[: rows * step, : columns * step], np.float32)
     fields = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
     fields -= fields.mean()
@@ -120,7 +120,7 @@ def _sample(pixels: Any) -> Any:  # noqa: ANN401  of the same type
 
 
 def brightness(pixels: UInt8Array) -> UInt8Array:
-    """One level for each pixel: the luminance of colours, BGR, else the average of the channels."""
+    """Return one level per pixel: luminance for BGR, otherwise the average of the channels."""
     channels = pixels.shape[2]
     if channels == 3:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), np.uint8)
@@ -143,7 +143,7 @@ def _flat(sample: UInt8Array) -> float:
 
 
 def _sharpness(resized: UInt8Array) -> float:
-    """The variance of the Laplacian, a measure of focus (Pech-Pacheco et al., ICPR 2000)."""
+    """Return the variance of the Laplacian, a measure of focus (Pech-Pacheco et al., ICPR 2000)."""
     height, width = resized.shape[:2]
     middle = np.ascontiguousarray(resized[height // 4 : height - height // 4, width // 4 : width - width // 4])
     edges = cv2.Laplacian(brightness(middle), cv2.CV_32F).ravel()
@@ -151,7 +151,7 @@ def _sharpness(resized: UInt8Array) -> float:
 
 
 def _coherence(grey: Any) -> float:  # noqa: ANN401  the same
-    """The correlation of each sample with its right neighbour; 0 where there is nothing to correlate."""
+    """Return the correlation of samples with their right neighbours; 0 if there is nothing to correlate."""
     if grey.shape[1] < 2:
         return 0.0
     levels = grey.astype(np.float32) - grey.mean(dtype=np.float32)
@@ -169,13 +169,13 @@ def _upper(grey: Any) -> float:  # noqa: ANN401  the same
 
 
 def _hash(grey: Any) -> int:  # noqa: ANN401  the same
-    """The difference hash: whether brightness grows from each of 9 x 8 fields to the next, row by row."""
+    """Return the difference hash: a bit per pair of neighbours in 9 x 8 cells, set if brightness grows, row by row."""
     fields = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     return int.from_bytes(np.packbits(fields[:, 1:] > fields[:, :-1]).tobytes(), "big")
 
 
 def entered(resized: UInt8Array | Float32Array, mean: tuple[float, ...], std: tuple[float, ...]) -> ModelInput:
-    """What the model makes of an image in its own channel order, shape (height, width, channels), 0 to 255."""
+    """Return statistics of the model's input, shape (height, width, channels), 0 to 255, in its own channel order."""
     height, width = resized.shape[:2]
     levels, spread = (values.ravel() for values in cv2.meanStdDev(_sample(resized)))
     return ModelInput(height, width, tuple(((levels - mean) / std).tolist()), tuple((spread / std).tolist()))

@@ -1,7 +1,7 @@
-"""See what a model scored, and what became of it from stage to stage, without changing its answer.
+"""Observation of a model's scores, and of their way through the stages, without changing the answer.
 
-A selector makes the answer. What else is looked at is read once, when the answer is there: where the request's
-threshold is above the floor, the model selects once more at the floor.
+A selector makes the answer. All other observations are read once, after the answer exists. If the request's threshold
+is above the floor, the model selects again at the floor.
 """
 
 import functools
@@ -25,14 +25,14 @@ from vedette_server.predictor.select import CascadeSelector, Choice, DenseSelect
 
 
 def observer(model: nn.Module, contract: InputContract, *, observe: bool) -> "Observer":
-    """The observer of a model, with its selector in its place; without `observe` the evidence is empty."""
+    """Install a selector in a model and return its observer; without `observe`, its evidence is empty."""
     put = None if contract.own_threshold else place(model)
     selector = put(contract.floor) if put else ReturnedSelector(model, contract.floor, len(contract.class_names))
     return Observing(selector, model) if observe else Observer(selector)
 
 
 def place(model: nn.Module) -> Callable[[float], Selector] | None:
-    """What puts a selector, given the floor, where a model of a known family selects; None: there is no such place."""
+    """Return a function that installs a selector inside a known family, given the floor; None if that is impossible."""
     if isinstance(model, RetinaNet | FCOS):
         return functools.partial(DenseSelector, model)
     if not isinstance(model, GeneralizedRCNN):
@@ -45,27 +45,27 @@ def place(model: nn.Module) -> Callable[[float], Selector] | None:
 
 
 class Observer:
-    """Lets a model select what is asked, and observes nothing."""
+    """Applies a request's options to a model, without observing anything."""
 
     def __init__(self, selector: Selector) -> None:
         self._selector = selector
 
     def begin(self, options: Sequence[Options]) -> None:
-        """Tell what is asked of each image of the batch that the model is given next."""
+        """Set the options of each image in the next batch."""
         self._selector.begin(options)
 
     def evidence(self, detections: Sequence[int]) -> list[Evidence]:
-        """The evidence of each image of the batch, given its number of detections; to be asked for once."""
-        self.begin(())  # lets go of what the model scored
+        """Return the evidence of each image of the batch, given its number of detections; call it once."""
+        self.begin(())  # releases the model's scores
         return [Evidence(np.zeros(0, np.float32)) for _ in detections]
 
     def not_finite(self) -> str:
-        """The first stage that gave values that are not finite, even if the model has failed since; empty: none."""
+        """Return the first stage with non-finite values, even if the model has failed since; empty if there is none."""
         return ""
 
 
 class Observing(Observer):
-    """Observes as well."""
+    """Observer that also collects evidence."""
 
     def __init__(self, selector: Selector, model: nn.Module) -> None:
         super().__init__(selector)
@@ -74,32 +74,32 @@ class Observing(Observer):
         self._proposals = None if generator is None else Proposals(generator)
 
     def begin(self, options: Sequence[Options]) -> None:
-        """Tell what is asked of each image of the batch that the model is given next."""
+        """Set the options of each image in the next batch."""
         super().begin(options)
         self._stages.begin()
         if self._proposals:
             self._proposals.begin()
 
     def evidence(self, detections: Sequence[int]) -> list[Evidence]:
-        """The evidence of each image of the batch, given its number of detections; to be asked for once."""
+        """Return the evidence of each image of the batch, given its number of detections; call it once."""
         count, stage = len(detections), self.not_finite()
         proposed = self._proposals.of_images(count) if self._proposals else [Proposed()] * count
         each = zip(self._selector.choices, proposed, detections, strict=True)
         evidence = [_evidence(choice, regions, given, stage) for choice, regions, given in each]
-        self.begin(())  # lets go of what the model scored
+        self.begin(())  # releases the model's scores
         return evidence
 
     def not_finite(self) -> str:
-        """The first stage that gave values that are not finite, even if the model has failed since; empty: none."""
+        """Return the first stage with non-finite values, even if the model has failed since; empty if there is none."""
         return self._stages.not_finite()
 
 
 def _evidence(choice: Choice, proposed: Proposed, detections: int, stage: str) -> Evidence:
-    """Put together what was seen of an image.
+    """Combine the observations of an image.
 
-    The selection at the threshold is the answer's, and what it kept is what became detections. The one at the floor may
-    keep a box more or less of those, by the last bit of an overlap: of it only what is not above the threshold counts,
-    and whatever neither has kept was overlapped.
+    The selection at the threshold is the answer; what it kept became detections. The selection at the floor may keep a
+    box more or less of those, because of the last bit of an overlap. So it only counts candidates at or below the
+    threshold, and whatever neither selection kept was overlapped.
     """
     tally = choice.tally()
     dropped = {"proposal_generator": proposed.dropped} if proposed.dropped else {}

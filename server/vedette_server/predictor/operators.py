@@ -1,4 +1,4 @@
-"""Whether the operators of Detectron2 that need a compiler run here: those that a model has, tried before it serves."""
+"""A trial run of Detectron2's compiled operators: those in a model are tried before it serves."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -17,7 +17,7 @@ Trial: TypeAlias = Callable[[nn.Module, torch.device], Tensor]
 
 @torch.inference_mode()
 def check(model: nn.Module) -> None:
-    """Try each kind of them once, as the model has it. Raises `LoadRefusedError`: OPERATORS_MISSING."""
+    """Try each kind of operator once, as configured in the model. Raises `LoadRefusedError`: OPERATORS_MISSING."""
     device = next(model.parameters()).device
     tried: dict[str, list[str]] = {}
     for name, module in model.named_modules():
@@ -31,15 +31,15 @@ def check(model: nn.Module) -> None:
 def _try(attempt: Trial, module: nn.Module, device: torch.device, what: str) -> None:
     try:
         attempt(module, device)
-    except Exception as error:  # each build says it in its own way
+    except Exception as error:  # each build reports it differently
         reason = str(error).partition("\n")[0].partition(". ")[0]
         msg = f"{what}, which does not run on {device}: {type(error).__name__}: {reason}"
         raise LoadRefusedError(Check.OPERATORS_MISSING, msg) from error
 
 
 def _deform(module: nn.Module, device: torch.device) -> Tensor:
-    """A deformable convolution of a picture that is just large enough to give one pixel."""
-    assert isinstance(module, DeformConv | ModulatedDeformConv)  # noqa: S101  as the table says
+    """Run a deformable convolution on a picture just large enough for one output pixel."""
+    assert isinstance(module, DeformConv | ModulatedDeformConv)  # noqa: S101  guaranteed by the table
     kernel, dilation = module.kernel_size, _pair(module.dilation)
     edges = [spread * (edge - 1) + 1 for edge, spread in zip(kernel, dilation, strict=True)]
     padding, stride = _pair(module.padding), _pair(module.stride)

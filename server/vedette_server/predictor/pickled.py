@@ -1,7 +1,7 @@
-"""Read pickles as data: what they would call is written down, and nothing is called.
+"""Reader of pickles as data: calls are recorded, and nothing is called.
 
-The standard library takes the opcodes apart (`pickletools`), which runs nothing; here is the machine that they work on,
-without the parts that look up names. A call becomes an `Inert`, unless the caller of `read` knows what it stands for.
+The standard library's `pickletools` decodes the opcodes, which runs nothing. This module implements the pickle machine
+without looking up names. A call becomes an `Inert`, unless the caller of `read` provides a substitute.
 """
 
 import pickletools
@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-_MOST_OPCODES = 20_000_000  # a checkpoint has thousands; of a hostile file each byte would cost a hundred in memory
-_PLAIN_KEYS = (str, int, float, bool, bytes, type(None))  # whose hash costs nothing
+_MOST_OPCODES = 20_000_000  # checkpoints have thousands; each hostile byte may take a hundred in memory
+_PLAIN_KEYS = (str, int, float, bool, bytes, type(None))  # whose hashes are cheap
 
-# Calls that no checkpoint needs. They would not run here either; but whoever ships such a file must hear of it.
+# Calls that no checkpoint needs. They would not run here either, but whoever ships such a file must know.
 _ATTACKS = {
     "subprocess", "runpy", "pty", "ctypes", "webbrowser", "commands", "code", "pdb", "bdb", "timeit", "socket", "pip",
 }  # fmt: skip
@@ -27,11 +27,11 @@ _OTHER_ATTACKS = {
 
 
 class BrokenPickleError(Exception):
-    """The bytes are no whole pickle, or one of something that a checkpoint does not hold."""
+    """The bytes are not a complete pickle, or contain something that checkpoints do not."""
 
 
 class AttackError(Exception):
-    """The pickle would run a program where it is loaded as usual."""
+    """The pickle would run code when loaded in the usual way."""
 
 
 @dataclass(frozen=True)
@@ -43,30 +43,30 @@ class Named:
 
 @dataclass(eq=False)
 class Inert:
-    """An object that the pickle would make by a call: the call, and what would be put into the object."""
+    """An object that the pickle would create by a call: the call, and the object's state."""
 
-    name: str  # of what would be called
+    name: str  # of the callable
     args: tuple[Any, ...] = ()
     state: object = None
     items: dict[Any, Any] = field(default_factory=dict)
     elements: list[Any] = field(default_factory=list)
 
 
-Known = Mapping[str, Callable[..., object]]  # what stands for a call, by the name of what would be called
+Known = Mapping[str, Callable[..., object]]  # substitutes for calls, by the name of the callable
 Persistent = Callable[[object], object]
 
 
-def read(file: IO[bytes], known: Known, persistent: Persistent | None = None) -> Any:  # noqa: ANN401  whatever it holds
-    """The object of one pickle, from where `file` stands; it then stands behind it.
+def read(file: IO[bytes], known: Known, persistent: Persistent | None = None) -> Any:  # noqa: ANN401  any content
+    """Read one pickle from the current position of `file`, and leave the position after it.
 
-    `known` gives what stands for the calls of a name, and may raise `BrokenPickleError` at their arguments; what it
-    gives may have a method `build`, which is told the object's state. `persistent` gives what an id stands for.
-    Raises `BrokenPickleError`, `AttackError`.
+    `known` maps names to substitutes for calls, which may raise `BrokenPickleError` for their arguments. Their results
+    may have a method `build`, which receives the object's state. `persistent` resolves persistent ids. Raises
+    `BrokenPickleError`, `AttackError`.
     """
     try:
         return _Machine(known, persistent).run(file)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, struct.error) as error:
-        msg = f"it is no whole pickle ({error})"
+        msg = f"it is not a complete pickle ({error})"
         raise BrokenPickleError(msg) from error
 
 
@@ -97,7 +97,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes]) -> Any:  # noqa: ANN401  whatever it holds
+    def run(self, file: IO[bytes]) -> Any:  # noqa: ANN401  any content
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > _MOST_OPCODES:
                 msg = f"it has more than {_MOST_OPCODES} opcodes"
@@ -123,14 +123,14 @@ class _Machine:
             getattr(self, f"_{name.lower()}", self._unknown)(argument)
 
     def _unknown(self, _argument: object) -> None:
-        msg = "it has an opcode that no checkpoint has"
+        msg = "it has an opcode that checkpoints never use"
         raise BrokenPickleError(msg)
 
     def _stop(self, _argument: object) -> None:
-        """What follows is not the pickle's."""
+        """Ignore what follows, which is not part of the pickle."""
 
     def _pop_mark(self, _argument: object = None) -> list[Any]:
-        """Take what stands above the last mark, and the mark."""
+        """Pop everything above the last mark, and the mark itself."""
         at = len(self._stack) - 1
         while self._stack[at] is not _MARK:
             at -= 1
@@ -211,7 +211,7 @@ class _Machine:
     _newobj = _reduce
 
     def _newobj_ex(self, _argument: object) -> None:
-        self._stack.pop()  # arguments by name
+        self._stack.pop()  # keyword arguments
         self._reduce(None)
 
     def _inst(self, argument: str) -> None:

@@ -1,6 +1,6 @@
-"""A Detectron2 project's own modules, such as detectron2.projects.point_rend: imported where a model needs them.
+"""A Detectron2 project's own modules, such as detectron2.projects.point_rend, imported for models that need them.
 
-Importing one runs it. It is imported only where its name was given to `vedette-server` as --plugin.
+Importing a module runs it, so that happens only if its name was given to `vedette-server` as --plugin.
 """
 
 import importlib
@@ -12,12 +12,12 @@ from detectron2.config import CfgNode
 
 from vedette_server.contract.loading import Check, LoadRefusedError
 
-_MEND = "mend it: `python -c 'import …'` in this environment shows where it fails"
-_EXTENDS = re.compile(r"add_\w*config")  # Detectron2's convention for what adds a project's keys to a config
+_MEND = "correct it: `python -c 'import …'` in this environment shows where it fails"
+_EXTENDS = re.compile(r"add_\w*config")  # Detectron2's convention for functions that add a project's keys to a config
 
 
 def load(names: Sequence[str]) -> list[ModuleType]:
-    """Import modules by their names, which registers what they hold with Detectron2.
+    """Import modules by name, which registers their parts with Detectron2.
 
     Raises `LoadRefusedError`: PLUGIN_MISSING.
     """
@@ -34,7 +34,7 @@ def _import(name: str) -> ModuleType:
 
 
 def extend(config: CfgNode, names: Sequence[str]) -> None:
-    """Add the keys of each module's project to a config, by the functions that it offers for that."""
+    """Add the keys of each module's project to a config, through the functions that the module provides."""
     for module in load(names):
         for name, function in vars(module).items():
             if not _EXTENDS.fullmatch(name):

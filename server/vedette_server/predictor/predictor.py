@@ -1,4 +1,4 @@
-"""One loaded Detectron2 model: from the bytes of an image to an answer."""
+"""A loaded Detectron2 model, from the bytes of an image to an answer."""
 
 import contextlib
 import functools
@@ -32,22 +32,22 @@ from vedette_server.predictor.look import brightness, entered, look
 from vedette_server.predictor.observe import observer
 from vedette_server.predictor.strict import load_strictly
 
-_MOST_BATCH = 16  # images at once, whatever the gain: each of them waits for the last
-_WORTH_WHILE = 1.1  # how much less time each image must take for twice as many at once
-_TIMINGS = 5  # of which the fastest counts; the first ones choose the device's algorithms
-_MOST_PILLOW = 4  # channels, as 8 bits each; of more, Pillow makes no picture
-_PLAIN_EDGE = 800  # pixels, for a model that does not resize
+_MOST_BATCH = 16  # images per batch, whatever the gain: each waits for the last
+_WORTH_WHILE = 1.1  # required speed-up per image when the batch doubles
+_TIMINGS = 5  # the fastest counts; the first ones choose the device's algorithms
+_MOST_PILLOW = 4  # channels of 8 bits that Pillow can resize as a picture
+_PLAIN_EDGE = 800  # pixels, for a model without resizing
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as the model takes it: its own channel order, resized, CHW, float32, 0 to 255."""
+    """An image as the model takes it: its channel order, resized, CHW, float32, 0 to 255."""
 
     tensor: torch.Tensor
-    height: int  # of the image as sent, upright, in pixels
+    height: int  # of the upright image as sent, in pixels
     width: int
     options: Options
-    shown: UInt8Array | None  # the same as a picture, BGR, where a thumbnail was asked for
+    shown: UInt8Array | None  # the same as a BGR picture, if a thumbnail was requested
     pixels: PixelStatistics | None
     model_input: ModelInput | None
     decode_seconds: float
@@ -55,13 +55,13 @@ class PreparedImage:
 
 
 def prepared(tensor: torch.Tensor, size: tuple[int, int], options: Options) -> PreparedImage:
-    """A picture that is at hand as the model takes it, and taken for one of `size` (height, width)."""
+    """Wrap a tensor of our own as an image of `size` (height, width)."""
     return PreparedImage(tensor, *size, options, None, None, None, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """What the model gave for an image, on the CPU."""
+    """The model's output for an image, on the CPU."""
 
     output: dict[str, Any]
     evidence: Evidence
@@ -70,7 +70,7 @@ class Inferred:
 
 
 def _fetch(output: dict[str, Any], options: Options) -> None:
-    """Bring what was asked for to the CPU, and let go of the rest: of scores for each pixel only the shape stays."""
+    """Move the requested outputs to the CPU and release the others; of scores per pixel, only the shape remains."""
     output["instances"] = output["instances"].to("cpu")
     if "panoptic_seg" in output:
         segment_map, segments = output["panoptic_seg"]
@@ -82,10 +82,10 @@ def _fetch(output: dict[str, Any], options: Options) -> None:
 
 
 class Predictor:
-    """A model in evaluation mode with its contract. `infer` is for one thread, the other stages for any."""
+    """A model in evaluation mode with its contract. One thread must call `infer`; any may call the other stages."""
 
     def __init__(self, model: nn.Module, contract: InputContract, *, observe: bool = True) -> None:
-        """Without `observe`, which changes no answer, nothing is measured but the answer itself."""
+        """Without `observe`, measure nothing besides the answer, which is the same."""
         self._model = model
         self._contract = contract
         self._observe = observe
@@ -95,15 +95,15 @@ class Predictor:
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
     def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
-        """Answer one image, as Detectron2's `DefaultPredictor` would if it were configured so.
+        """Answer one image like Detectron2's `DefaultPredictor` with the same settings.
 
-        `data` must have passed `contract.convert.check`. Raises `Refused` if decoding it fails.
+        `data` must have passed `contract.convert.check`. Raises `Refused` if decoding fails.
         """
         (inferred,) = self.infer([self.prepare(image, data, options)])
         return self.encode(inferred)
 
     def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> PreparedImage:
-        """Decode and resize one image. Raises `Refused` if decoding it fails."""
+        """Decode and resize one image. Raises `Refused` if decoding fails."""
         started = time.perf_counter()
         pixels = self._pixels(image, data, options)
         decoded = time.perf_counter()
@@ -116,7 +116,7 @@ class Predictor:
         return PreparedImage(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
 
     def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
-        """HWC, uint8, of three channels BGR. Raises `Refused` if decoding fails."""
+        """Return HWC, uint8; BGR if three channels. Raises `Refused` if decoding fails."""
         if options.undo is None:
             return decode(image, data, self._contract.channels)
         return undo(options.undo, read(image, data, self._contract.channels), self._contract)
@@ -140,26 +140,26 @@ class Predictor:
         batch = [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
         try:
             outputs: list[dict[str, Any]] = self._model(batch)
-        except AssertionError as error:  # Detectron2's own, of values that it takes for finite
+        except AssertionError as error:  # raised by Detectron2 for values that it assumes to be finite
             if stage := self._observer.not_finite():
-                error.add_note(f"The first stage that gave values that are not finite: {stage}")
+                error.add_note(f"The first stage with non-finite values: {stage}")
             raise
         return outputs
 
     @functools.cached_property
     def max_batch(self) -> int:
-        """The images that it pays to infer at once: measured here on a GPU; 1 on a CPU, which gains nothing."""
+        """The largest batch that pays off: measured here on a GPU; 1 on a CPU, which gains nothing."""
         if next(self._model.parameters()).device.type == "cpu":
             return 1
         most, best = 1, self._seconds_each(1)
-        with contextlib.suppress(torch.OutOfMemoryError):  # the device has memory for so many and no more
+        with contextlib.suppress(torch.OutOfMemoryError):  # the device's memory limits the batch
             while most < _MOST_BATCH and (seconds := self._seconds_each(2 * most)) < best / _WORTH_WHILE:
                 most, best = 2 * most, seconds
-        torch.cuda.empty_cache()  # other workers may need what only a larger batch took
+        torch.cuda.empty_cache()  # other workers may need the memory of the larger batch
         return most
 
     def _seconds_each(self, count: int) -> float:
-        """Seconds that each of `count` images takes at once, at the size to which images are resized."""
+        """Return the seconds per image in a batch of `count`, at the size of resized images."""
         edge = self._contract.resize.shortest_edge or _PLAIN_EDGE
         blank = torch.zeros(self._contract.channels, edge, edge)
         image = prepared(blank, (edge, edge), defaults(self._contract))
@@ -167,7 +167,7 @@ class Predictor:
         return min(times)
 
     def prove(self) -> None:
-        """Answer a picture of our own, so that what cannot be served is refused before anyone asks for it.
+        """Answer a test picture, so that an unservable model is refused before it is used.
 
         Raises `LoadRefusedError`: INFERENCE_FAILS, OUTPUT_UNSERVABLE.
         """
@@ -180,7 +180,7 @@ class Predictor:
         prove.prove(infer, self._contract)
 
     def encode(self, inferred: Inferred) -> Answer:
-        """Make the answer of what the model gave."""
+        """Convert the model's output to an answer."""
         started = time.perf_counter()
         output, image, options = inferred.output, inferred.prepared, inferred.prepared.options
         found = detections(output["instances"], options)
@@ -206,20 +206,20 @@ class Predictor:
         )
 
     def _set(self, options: Sequence[Options]) -> None:
-        """Make the model do what is asked, and nothing that is not: heads that nobody wants do not run."""
+        """Configure the model for the options; heads that nobody requested do not run."""
         self._observer.begin(options)
         heads: Any = getattr(self._model, "roi_heads", None)
-        if isinstance(heads, ROIHeads) and Output.SEMANTIC not in self._contract.outputs:  # panoptic ones need masks
+        if isinstance(heads, ROIHeads) and Output.SEMANTIC not in self._contract.outputs:  # panoptic models need masks
             heads.mask_on = any(one.masks for one in options)
             heads.keypoint_on = any(Output.KEYPOINTS in one.outputs for one in options)
         if options[0].panoptic_threshold is not None:
             self._model.combine_instances_score_thresh = options[0].panoptic_threshold  # type: ignore[assignment]  # detectron2 is untyped
 
     def _resized(self, pixels: UInt8Array) -> UInt8Array | Float32Array:
-        """From what `_pixels` gives to the model's own channel order and size.
+        """Convert the result of `_pixels` to the model's channel order and size.
 
-        Up to four channels are resized as 8-bit pictures by Pillow, two and four of them as if the last were alpha, as
-        Detectron2 does. More it can only resize as floats.
+        Pillow resizes up to four channels as 8-bit pictures; with two or four it treats the last as alpha, as
+        Detectron2 does. Detectron2 can only resize more channels as floats.
         """
         if self._rgb:
             pixels = pixels[:, :, ::-1]
@@ -228,12 +228,12 @@ class Predictor:
         return resized
 
     def _seen(self, resized: UInt8Array | Float32Array) -> UInt8Array:
-        """What the model is given, as 8 bits, of three channels BGR."""
+        """Return the model's input as 8 bits; BGR if three channels."""
         levels = np.asarray(resized if resized.dtype == np.uint8 else np.rint(resized), np.uint8)
         return np.ascontiguousarray(levels[:, :, ::-1]) if self._rgb else levels
 
     def _picture(self, resized: UInt8Array | Float32Array) -> UInt8Array:
-        """The same to look at: BGR, and grey where the channels are no colours."""
+        """Return the model's input for viewing: BGR, or grey if the channels are not colours."""
         seen = self._seen(resized)
         return seen if seen.shape[2] == 3 else np.repeat(brightness(seen)[:, :, None], 3, axis=2)
 
@@ -244,9 +244,9 @@ class Predictor:
 def load(folder: Path, contract: InputContract, device: str, threads: int, *, observe: bool = True) -> Predictor:
     """Load a model version from its folder, which holds config.yaml and model.safetensors.
 
-    Raises `LoadRefusedError` when the device cannot be used, a plugin is missing, the config cannot be served, or a
-    tensor is missing, unexpected, of another shape than the config says, or no number; or when the model does not
-    answer a picture as it must.
+    Raises `LoadRefusedError` if the device is unusable, a plugin is missing, or the config cannot be served; if a
+    tensor is missing, unexpected, non-finite, or of another shape than the config declares; or if the model does not
+    answer the test picture correctly.
     """
     torch.set_num_threads(threads)
     devices.use(device)
@@ -261,6 +261,6 @@ def load(folder: Path, contract: InputContract, device: str, threads: int, *, ob
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read a version's config, by the safe YAML loader alone."""
+    """Read a version's config with the safe YAML loader."""
     config: dict[str, Any] = markup.plain(disk.contents(folder / "config.yaml", disk.LARGEST["config.yaml"], folder))
     return config

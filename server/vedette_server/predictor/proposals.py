@@ -1,4 +1,4 @@
-"""What a region proposal network proposes, and what becomes of it before the box head."""
+"""Observation of a region proposal network: its proposals, and those that reach the box head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from vedette_server.predictor.finite import within
 
 @dataclass(frozen=True)
 class Proposed:
-    """The regions of one image; None: the model proposes none, or not in a way that is known."""
+    """The regions of one image; None if the model has no proposals, or none that are observable."""
 
-    before: int | None = None  # what non-maximum suppression is given, of all levels
-    after: int | None = None  # what the box head is given
-    dropped: int = 0  # of those before, the ones whose score or box is not finite
+    before: int | None = None  # input of non-maximum suppression, over all levels
+    after: int | None = None  # input of the box head
+    dropped: int = 0  # of those before, with a non-finite score or box
 
 
 class Proposals:
-    """Stands at a proposal generator and remembers what passes."""
+    """Observer of a proposal generator's results."""
 
     def __init__(self, generator: Any) -> None:  # noqa: ANN401  detectron2 is untyped
         self._generator = generator
@@ -30,16 +30,16 @@ class Proposals:
         if isinstance(generator, RPN):
             self._predict, self._decode = generator.predict_proposals, generator._decode_proposals  # noqa: SLF001
             generator.predict_proposals = self._predicting
-            generator._decode_proposals = self._decoding  # noqa: SLF001  no other place sees the boxes
+            generator._decode_proposals = self._decoding  # noqa: SLF001  the boxes are accessible nowhere else
 
     def begin(self) -> None:
         """Forget the last batch."""
-        self._logits: Sequence[Tensor] = ()  # of each level: (N, anchors)
-        self._boxes: Sequence[Tensor] = ()  # of each level: (N, anchors, 4)
+        self._logits: Sequence[Tensor] = ()  # per level: (N, anchors)
+        self._boxes: Sequence[Tensor] = ()  # per level: (N, anchors, 4)
         self._after: list[int] = []
 
     def of_images(self, count: int) -> list[Proposed]:
-        """What was proposed in each image of the batch."""
+        """Return the proposals in each image of the batch."""
         before: int | None = None
         dropped = [0] * count
         if self._logits:
@@ -48,11 +48,11 @@ class Proposals:
         return [Proposed(before, *item) for item in zip(self._after, dropped, strict=True)]
 
     def _considered(self, logits: Tensor) -> int:
-        """How many anchors of a level are considered: the best, as many as the config says."""
+        """Return the number of considered anchors on a level: the best, up to the config's limit."""
         return min(logits.shape[1], int(self._generator.pre_nms_topk[False]))
 
     def _dropped(self) -> list[int]:
-        """How many of those `find_top_rpn_proposals` then drops; to its order a NaN is higher than any number."""
+        """Count the anchors that `find_top_rpn_proposals` drops; it sorts NaN above all numbers."""
         counts = []
         for logits, boxes in zip(self._logits, self._boxes, strict=True):
             considered = logits.sort(descending=True, dim=1).indices[:, : self._considered(logits)]

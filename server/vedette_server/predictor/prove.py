@@ -1,4 +1,4 @@
-"""Have a model answer a picture before it serves: what would go wrong with its answers goes wrong here, by name."""
+"""A test picture that a model must answer before it serves, so that faulty output is refused by name."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,14 +16,14 @@ from vedette_server.contract.options import Options, defaults
 from vedette_server.predictor.encode import rotated
 from vedette_server.predictor.returned import UnservableError
 
-SIZE = 240, 352  # height and width of the picture: neither square, nor what it is resized to
-_FEW = 2  # objects: enough to run the heads behind the boxes, and no more of them than that
+SIZE = 240, 352  # height and width of the picture: neither square nor its size after resizing
+_FEW = 2  # objects: enough to run the heads behind the boxes
 _PATCHES = 6, 9
-_BELOW = 0.999  # of the best score, where nothing is above the floor
+_BELOW = 0.999  # of the best score, if nothing is above the floor
 
 
 def picture(resize: ResizeRule, channels: int) -> Tensor:
-    """A picture of soft patches of all colours, as a model takes it: CHW, float32, 0 to 255. Always the same."""
+    """Return a picture of soft patches of all colours as model input: CHW, float32, 0 to 255. Always the same."""
     random = torch.rand((1, channels, *_PATCHES), generator=torch.Generator().manual_seed(0)) * 255
     height, width = SIZE
     if resize.shortest_edge:
@@ -32,9 +32,9 @@ def picture(resize: ResizeRule, channels: int) -> Tensor:
 
 
 def prove(infer: Callable[[Options], tuple[Mapping[str, Any], Answer]], contract: InputContract) -> None:
-    """Check what a model gives of the picture: `infer` gives its own output, and the answer made of it.
+    """Check a model's output for the picture: `infer` returns the raw output, and the answer made from it.
 
-    Where nothing is above the floor, what scores best is let through, so that the heads behind the boxes run as well.
+    If nothing is above the floor, the best candidate is let through, so that the heads behind the boxes run as well.
     Raises `LoadRefusedError`: INFERENCE_FAILS, OUTPUT_UNSERVABLE.
     """
     try:
@@ -46,21 +46,21 @@ def prove(infer: Callable[[Options], tuple[Mapping[str, Any], Answer]], contract
         _check(output, answer, contract)
     except UnservableError as error:
         raise LoadRefusedError(Check.OUTPUT_UNSERVABLE, str(error)) from error
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # a model may raise anything
         if Check.VALUES_NOT_FINITE in contract.waivers:
-            return  # Detectron2 fails on what its operator has let in
+            return  # Detectron2 fails on values that the operator has waived
         raise failure(error) from error
 
 
 def failure(error: Exception, name: str = "") -> LoadRefusedError:
-    """What a model raised on a picture, which may have a name, as a reason to refuse it."""
+    """Return the refusal for an exception that a model raised on a picture, optionally named."""
     reason = " ".join(str(error).partition("\n")[0].split())
     of = f"of {name}, " if name else ""
     return LoadRefusedError(Check.INFERENCE_FAILS, f"{of}{type(error).__name__}: {reason}")
 
 
 def _check(output: Mapping[str, Any], answer: Answer, contract: InputContract) -> None:
-    """Hold what was given against what the contract says. Raises `UnservableError`."""
+    """Compare the output to the contract. Raises `UnservableError`."""
     found, produced = answer.detections, contract.outputs
     objects = output["instances"]
     if len(found) and rotated(objects) != (Output.ROTATED_BOXES in produced):
@@ -88,10 +88,10 @@ def _check(output: Mapping[str, Any], answer: Answer, contract: InputContract) -
 
 def _check_ids(of: str, ids: list[int], names: int) -> None:
     if ids and not 0 <= min(ids) <= max(ids) < names:
-        msg = f"it gives {of} of class {max(ids) if max(ids) >= names else min(ids)}, and {names} names"
+        msg = f"it returns {of} of class {max(ids) if max(ids) >= names else min(ids)}, but has {names} names"
         raise UnservableError(msg)
 
 
 def _wrong(seen: str, contract: InputContract) -> None:
-    msg = f"{seen}, and {', '.join(contract.outputs)} are declared"
+    msg = f"{seen}, but {', '.join(contract.outputs)} are declared"
     raise UnservableError(msg)

@@ -1,4 +1,4 @@
-"""Detectron2's own `DefaultPredictor` on a version's weights: what served answers are measured against."""
+"""Detectron2's own `DefaultPredictor` on a version's weights: the reference for served answers."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from vedette_server.predictor.predictor import read_config
 
 
 def default_predictor(folder: Path, changes: dict[str, Any] | None = None, device: str = "cpu") -> DefaultPredictor:
-    """Build it from a version's folder; `changes` are config keys, with dots, and their values."""
+    """Build the predictor from a version's folder; `changes` maps dotted config keys to values."""
     use(device)
     config = CfgNode(read_config(folder))
     config.MODEL.WEIGHTS = ""

@@ -1,8 +1,8 @@
-"""Select from what a model returns, where nothing of ours can stand within it.
+"""Selection from a model's output, if no selector of ours can run inside it.
 
-So are served a model of any other meta-architecture, whatever it is made of, and those of Detectron2's that select
-nothing by a score: what is returned is Detectron2's `Instances`, `proposals`, `sem_seg` or `panoptic_seg`. What the
-model itself has dropped is seen by nobody. A threshold of 0 is none: all that is returned passes it.
+This serves models of any other meta-architecture, and those of Detectron2's that do not select by score. The output
+must be Detectron2's `Instances`, `proposals`, `sem_seg` or `panoptic_seg`. What the model itself dropped is invisible.
+A threshold of 0 lets everything pass.
 """
 
 import functools
@@ -20,19 +20,19 @@ _SERVED = ("scores", "pred_classes", "pred_boxes", "pred_masks", "pred_keypoints
 
 
 class UnservableError(Exception):
-    """What a model returned cannot be served; the message says why."""
+    """A model's output cannot be served; the message says why."""
 
 
 class ReturnedSelector(Selector):
-    """Stands behind the model: best score first, what scores alike as the model has it."""
+    """Selector after the model: best score first, equal scores in the model's order."""
 
     def __init__(self, model: Any, floor: float, classes: int) -> None:  # noqa: ANN401  detectron2 is untyped
-        """`classes` is the number of classes of objects that have names."""
+        """`classes` is the number of named object classes."""
         super().__init__(floor)
         self._classes = classes
         self._meta = getattr(model, "meta", None) or getattr(model, "metadata", None)
         self._original = model.forward
-        model.forward = self._forward  # which nn.Module calls
+        model.forward = self._forward  # called by nn.Module
 
     def _forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         outputs = self._original(batched_inputs)
@@ -58,15 +58,15 @@ class ReturnedSelector(Selector):
         if segments is not None:
             return labels, segments
         if not hasattr(self._meta, "label_divisor"):
-            msg = "panoptic_seg comes without its segments, and the model's metadata has no label_divisor"
+            msg = "panoptic_seg has no segments, and the model's metadata has no label_divisor"
             raise UnservableError(msg)
         return _segments(labels, self._meta)
 
 
 def objects(output: Mapping[str, Any], size: tuple[int, int]) -> Any:  # noqa: ANN401  detectron2 is untyped
-    """The objects that a model returned of an image of `size` (height, width): what is served of them, and no more.
+    """Return the servable fields of the objects in an image of `size` (height, width).
 
-    Of proposals, which have no class, the score is the sigmoid of their objectness. Raises `UnservableError`.
+    For proposals, which have no class, the score is the sigmoid of their objectness. Raises `UnservableError`.
     """
     if "proposals" in output:
         found = output["proposals"]
@@ -86,7 +86,7 @@ def objects(output: Mapping[str, Any], size: tuple[int, int]) -> Any:  # noqa: A
         raise UnservableError(msg)
     if tuple(found.image_size) != size:
         seen, wanted = ("x".join(map(str, edges)) for edges in (found.image_size, size))
-        msg = f"its instances are of an image of {seen}, and {wanted} was asked for in height and width"
+        msg = f"its instances are for an image of {seen}, but {wanted} (height x width) was requested"
         raise UnservableError(msg)
     if found.has("pred_masks"):
         shape = tuple(getattr(found.pred_masks, "tensor", found.pred_masks).shape)
@@ -97,7 +97,7 @@ def objects(output: Mapping[str, Any], size: tuple[int, int]) -> Any:  # noqa: A
 
 
 def _finite(found: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
-    """Which objects have a score and a box that are finite."""
+    """Return a mask of the objects with a finite score and box."""
     finite = torch.isfinite(found.scores)
     if found.has("pred_boxes"):
         boxes = getattr(found.pred_boxes, "tensor", found.pred_boxes)
@@ -106,9 +106,9 @@ def _finite(found: Any) -> Tensor:  # noqa: ANN401  detectron2 is untyped
 
 
 def _segments(labels: Tensor, meta: Any) -> tuple[Tensor, list[dict[str, Any]]]:  # noqa: ANN401  detectron2 is untyped
-    """A map of labels, class * label_divisor + number and -1 for nothing, as ids and what they are."""
+    """Convert a map of labels (class * label_divisor + number, -1 for none) to ids and their segments."""
     numbers, ids = torch.unique(labels, return_inverse=True)
-    void = int(numbers[0] < 0)  # the lowest label of all
+    void = int(numbers[0] < 0)  # the lowest label
     things = set(meta.thing_dataset_id_to_contiguous_id.values())
     classes = [int(label) // meta.label_divisor for label in numbers[void:]]
     segments = [
@@ -119,7 +119,7 @@ def _segments(labels: Tensor, meta: Any) -> tuple[Tensor, list[dict[str, Any]]]:
 
 
 def _tally(found: Any, classes: int, passing: int, dropped: int) -> Tally:  # noqa: ANN401  detectron2 is untyped
-    """Tally what was returned: rows and candidates alike. Of a score that is no share, none is the highest."""
+    """Tally the returned objects, as rows and as candidates. The score need not be a probability."""
     best = torch.zeros(classes, device=found.scores.device)
     named = found[(found.pred_classes >= 0) & (found.pred_classes < classes)]
     best.scatter_reduce_(0, named.pred_classes.long(), named.scores.to(best.dtype), "amax")

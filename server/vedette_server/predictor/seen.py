@@ -1,4 +1,4 @@
-"""See what a model gives where its config cannot say it: run it once, as Detectron2 would."""
+"""Observation of a model's outputs that its config cannot declare, by running it once as Detectron2 would."""
 
 import copy
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from vedette_server.predictor.encode import rotated
 from vedette_server.predictor.observe import place
 from vedette_server.predictor.returned import UnservableError, objects
 
-# Whose answers are selected behind the model, and whose configs say what those are.
+# Selected after the model, with outputs declared by the config.
 _RETURNED = ("SemanticSegmentor", "ProposalNetwork", "PanopticDeepLab")
 _COLOUR = 3  # channels
 
 
 def see(model: nn.Module, config: Mapping[str, Any]) -> Produced | None:
-    """What a model gives, in evaluation mode; None where its config says it all.
+    """Return a model's observed properties, in evaluation mode; None if its config declares them all.
 
     Raises `LoadRefusedError`: CONFIG_UNSERVABLE, OPERATORS_MISSING, OUTPUT_UNSERVABLE, INFERENCE_FAILS.
     """
@@ -31,7 +31,7 @@ def see(model: nn.Module, config: Mapping[str, Any]) -> Produced | None:
     name, family = taken.architecture, _family(model)
     if name in _RETURNED or (name in FAMILIES and place(model)):
         return None
-    if name in FAMILIES:  # with heads of a project's own
+    if name in FAMILIES:  # with a project's own heads
         return Produced(name)
     operators.check(model)
     mean, std = _normalised(model)
@@ -46,7 +46,7 @@ def _family(model: nn.Module) -> str:
 
 
 def _selects_within(model: nn.Module, taken: Prepared, channels: int) -> bool:
-    """Whether a model that extends a family's selects where that family does: its copy is seen to do so."""
+    """Return whether a model that extends a family selects in the same place, by trying a copy."""
     model = copy.deepcopy(model)
     put = place(model)
     if put is None:
@@ -58,19 +58,19 @@ def _selects_within(model: nn.Module, taken: Prepared, channels: int) -> bool:
 
 
 @torch.inference_mode()
-def _run(model: nn.Module, taken: Prepared, channels: int) -> Any:  # noqa: ANN401  whatever a model returns
-    """What a model returns of a picture. Raises `LoadRefusedError`: INFERENCE_FAILS."""
+def _run(model: nn.Module, taken: Prepared, channels: int) -> Any:  # noqa: ANN401  a model may return anything
+    """Return a model's output for a picture. Raises `LoadRefusedError`: INFERENCE_FAILS."""
     height, width = prove.SIZE
     try:
         return model([{"image": prove.picture(taken.resize, channels), "height": height, "width": width}])
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # a model may raise anything
         raise prove.failure(error) from error
 
 
 def _given(returned: Any, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Produced:  # noqa: ANN401  of any model
-    """Read what a model returned of one picture. Raises `LoadRefusedError`: OUTPUT_UNSERVABLE."""
+    """Derive the properties from a model's output for one picture. Raises `LoadRefusedError`: OUTPUT_UNSERVABLE."""
     if not (isinstance(returned, list) and len(returned) == 1 and isinstance(returned[0], Mapping)):
-        seen = f"it returns a {type(returned).__name__} of one picture, not a list of one dictionary"
+        seen = f"it returns a {type(returned).__name__} for one picture, not a list with one dictionary"
         raise LoadRefusedError(Check.OUTPUT_UNSERVABLE, seen)
     output = returned[0]
     has = {name: name in output for name in ("instances", "proposals", "sem_seg", "panoptic_seg")}
@@ -100,7 +100,7 @@ def _given(returned: Any, model: Any, mean: tuple[float, ...], std: tuple[float,
 
 
 def _normalised(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and the deviation that a model holds; 0 and 1, where it normalises in another way."""
+    """Return the mean and standard deviation in a model; 0 and 1 if it normalises differently."""
     held = [getattr(model, name, None) for name in ("pixel_mean", "pixel_std")]
     mean, std = (tuple(map(float, value.flatten())) if isinstance(value, torch.Tensor) else () for value in held)
     if mean and std:

@@ -1,8 +1,8 @@
-"""Apply a request's options where Detectron2 itself selects.
+"""Application of a request's options at the point where Detectron2 itself selects.
 
-Detectron2 drops what does not pass the threshold deep inside the model. A selector stands at that place: it lets the
-model select at the request's threshold, keeps the wanted classes up to the wanted number, and so decides what the
-mask and keypoint heads run on. That selection is the answer: Detectron2's own, whether or not it is observed.
+Detectron2 drops candidates below the threshold deep inside the model. A selector replaces that step. It selects at the
+request's threshold and keeps the requested classes up to the requested number. The mask and keypoint heads then only
+run on those. This selection is the answer: Detectron2's own, observed or not.
 """
 
 import functools
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from vedette_server.contract.options import Options
 from vedette_server.predictor.tally import Tally, of_anchors, of_regions
 
-_ANY_NUMBER = 1_000_000  # negative numbers, which R-CNN takes to mean that, mean something else to RetinaNet
+_ANY_NUMBER = 1_000_000  # a negative number means any to R-CNN, but not to RetinaNet
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was made of one image's candidates above the threshold."""
+    """The fate of an image's candidates above the threshold."""
 
-    above: int  # that non-maximum suppression left
-    filtered: int  # of those, of classes that were not asked for
-    capped: int  # of the others, beyond the number that was asked for
-    tally: Callable[[], Tally]  # counts what was scored: work that the answer does not need
+    above: int  # left by non-maximum suppression
+    filtered: int  # of those, in excluded classes
+    capped: int  # of the others, beyond the requested number
+    tally: Callable[[], Tally]  # counts the scores, which the answer does not need
 
 
 def choose(instances: Any, options: Options, tally: Callable[[], Tally]) -> tuple[Tensor, Choice]:  # noqa: ANN401  detectron2 is untyped
-    """Indices of the instances asked for, in the order given, and what became of the others."""
+    """Return the indices of the requested instances, in order, and the fate of the others."""
     indices = torch.arange(len(instances), device=instances.scores.device)
     if options.class_ids is not None:
         classes = torch.tensor(options.class_ids, device=indices.device)
@@ -41,25 +41,25 @@ def choose(instances: Any, options: Options, tally: Callable[[], Tally]) -> tupl
 
 
 class Selector:
-    """What every family's selector has."""
+    """The base of all selectors."""
 
     def __init__(self, floor: float) -> None:
-        self.choices: list[Choice] = []  # of each image of the batch, in order
+        self.choices: list[Choice] = []  # per image of the batch, in order
         self._options: Sequence[Options] = ()
         self._floor = floor
 
     def begin(self, options: Sequence[Options]) -> None:
-        """Tell what is asked of each image of the batch that the model is given next."""
+        """Set the options of each image in the next batch."""
         self._options, self.choices = options, []
 
     @property
     def _next(self) -> Options:
-        """What is asked of the image that is selected from next."""
+        """The options of the next image."""
         return self._options[len(self.choices)]
 
 
 class _Regions(Selector):
-    """Selects from an R-CNN's regions."""
+    """Selector of an R-CNN's regions."""
 
     def __init__(self, floor: float, layers: nn.Module) -> None:
         super().__init__(floor)
@@ -68,7 +68,7 @@ class _Regions(Selector):
     def _choose(
         self, select: Callable[[float], tuple[Any, Tensor]], scored: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Any, Tensor]:
-        """The next image's instances and the rows they are from; `scored` gives the boxes and scores of its regions."""
+        """Return the next image's instances and their rows; `scored` returns the boxes and scores of its regions."""
         options = self._next
         instances, rows = select(options.threshold)
 
@@ -84,7 +84,7 @@ class _Regions(Selector):
 
 
 class RcnnSelector(_Regions):
-    """Stands at `FastRCNNOutputLayers.inference`, before the mask and keypoint heads run on what it keeps."""
+    """Selector in `FastRCNNOutputLayers.inference`, before the mask and keypoint heads run."""
 
     def __init__(self, layers: Any, floor: float) -> None:  # noqa: ANN401  detectron2 is untyped
         super().__init__(floor, layers)
@@ -96,15 +96,15 @@ class RcnnSelector(_Regions):
             setattr(layers, name, functools.partial(self._once, name, getattr(layers, name)))
 
     def begin(self, options: Sequence[Options]) -> None:
-        """Tell what is asked of each image of the batch that the model is given next."""
+        """Set the options of each image in the next batch."""
         super().begin(options)
         self._given = {}
 
     def _once(self, name: str, predict: Callable[..., Any], predictions: Any, proposals: Any) -> Any:  # noqa: ANN401  detectron2 is untyped
-        """What a method makes of predictions, made once: of each image it is wanted by two selections and the tally."""
+        """Return a method's cached result: two selections and the tally of an image need it."""
         key = name, id(predictions)
         if key not in self._given:
-            self._given[key] = predictions, predict(predictions, proposals)  # kept, so that its id is not given again
+            self._given[key] = predictions, predict(predictions, proposals)  # kept so that the id is not reused
         return self._given[key][1]
 
     def _inference(self, predictions: tuple[Tensor, Tensor], proposals: list[Any]) -> tuple[list[Any], list[Tensor]]:
@@ -130,10 +130,10 @@ class RcnnSelector(_Regions):
 
 
 class CascadeSelector(_Regions):
-    """Stands at the `fast_rcnn_inference` that `CascadeROIHeads._forward_box` calls with its stages' mean scores.
+    """Selector in the `fast_rcnn_inference` that `CascadeROIHeads._forward_box` calls with its stages' mean scores.
 
-    That is a function of the module and has no other handle: it is exchanged while this model's method runs. One
-    thread infers in a worker, so that no other model meets it.
+    That is a module-level function without another handle, so it is swapped while this model's method runs. A worker
+    infers in a single thread, so no other model sees the swap.
     """
 
     def __init__(self, heads: Any, floor: float) -> None:  # noqa: ANN401  detectron2 is untyped
@@ -164,14 +164,14 @@ class CascadeSelector(_Regions):
 
 
 class DenseSelector(Selector):
-    """Stands at `inference_single_image` of RetinaNet and FCOS, whose scores are of each anchor and class."""
+    """Selector in `inference_single_image` of RetinaNet and FCOS, which score each anchor and class."""
 
     def __init__(self, model: Any, floor: float) -> None:  # noqa: ANN401  detectron2 is untyped
         super().__init__(floor)
         self._model = model
-        self._entered = 0  # non-maximum suppression, in the last selection
+        self._entered = 0  # candidates of non-maximum suppression in the last selection
         self._original = model.inference_single_image
-        self._decode = model._decode_multi_level_predictions  # noqa: SLF001  what enters is seen nowhere else
+        self._decode = model._decode_multi_level_predictions  # noqa: SLF001  its input is accessible nowhere else
         model.inference_single_image = self._inference
         model._decode_multi_level_predictions = self._decoded  # noqa: SLF001
 

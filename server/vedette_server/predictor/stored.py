@@ -1,6 +1,6 @@
-"""Tensors and arrays as checkpoint files hold them: their shapes, and their values once these are wanted.
+"""Tensors and arrays in checkpoint files: their shapes, and their values on demand.
 
-Nothing is made before it is clear that the file has as many bytes as that takes.
+Nothing is allocated before the file is known to have the necessary bytes.
 """
 
 import math
@@ -16,38 +16,38 @@ from torch import Tensor
 from vedette_server.predictor.pickled import BrokenPickleError
 
 _MOST_DIMENSIONS = 64
-_MOST_REPEATED = 1_000_000  # elements of a tensor that has more of them than its storage has
+_MOST_REPEATED = 1_000_000  # elements of a tensor that exceed those of its storage
 _NUMBERS = "biufc"  # NumPy's kinds of numbers
 _SIZES = ("1", "2", "4", "8", "16")  # bytes
 
 
 @runtime_checkable
 class Stored(Protocol):
-    """A tensor of a file."""
+    """A tensor in a file."""
 
     shape: tuple[int, ...]
 
     def tensor(self) -> Tensor:
-        """Its values. Raises `BrokenPickleError` if the file does not have them."""
+        """Return its values. Raises `BrokenPickleError` if the file does not have them."""
 
 
 @dataclass(eq=False)
 class Whole:
-    """A tensor that its file gives as it is."""
+    """A tensor that its file provides as a whole."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
 
     def tensor(self) -> Tensor:
-        """Its values."""
+        """Return its values."""
         return self.read()
 
 
 @dataclass(eq=False)
 class Storage:
-    """The numbers that tensors of torch share: `count` of them from `start` on; `read` gives all bytes that are stored.
+    """Numbers shared by torch tensors: `count` of them from `start` on; `read` returns all stored bytes.
 
-    The bytes are read once and shared by all who refer to them, however many these are.
+    The bytes are read once and shared by all tensors that refer to them.
     """
 
     dtype: torch.dtype
@@ -56,15 +56,15 @@ class Storage:
     start: int = 0
 
     def elements(self, dtype: torch.dtype) -> int:
-        """How many numbers of a dtype it holds."""
+        """Return the number of elements of a dtype in it."""
         return self.count * self.dtype.itemsize // dtype.itemsize
 
     def flat(self, dtype: torch.dtype) -> Tensor:
-        """All of them."""
+        """Return all elements."""
         data, size = self.read(), self.dtype.itemsize
         begin, end = self.start * size, (self.start + self.count) * size
         if len(data) < end:
-            msg = f"tensors need {end} bytes of the {len(data)} that are stored for them"
+            msg = f"tensors need {end} bytes, but {len(data)} are stored for them"
             raise BrokenPickleError(msg)
         given = torch.frombuffer(data, dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
         return given[begin : begin + (end - begin) // dtype.itemsize * dtype.itemsize].view(dtype)
@@ -72,20 +72,20 @@ class Storage:
 
 @dataclass(eq=False)
 class Strided:
-    """A tensor of torch: a view of a storage, within which it is known to lie."""
+    """A torch tensor: a view verified to lie within its storage."""
 
     storage: Storage
     dtype: torch.dtype
-    offset: int  # in elements, as the strides are
+    offset: int  # in elements, like the strides
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if not all(is_size(number) for number in (self.offset, *self.shape, *self.strides)):
-            msg = "a tensor's size is no size"
+            msg = "a tensor's size is invalid"
             raise BrokenPickleError(msg)
         if len(self.shape) != len(self.strides) or len(self.shape) > _MOST_DIMENSIONS:
-            msg = "a tensor's strides are not those of its shape"
+            msg = "a tensor's strides do not match its shape"
             raise BrokenPickleError(msg)
         elements = self.storage.elements(self.dtype)
         steps = zip(self.shape, self.strides, strict=True)
@@ -96,14 +96,14 @@ class Strided:
             raise BrokenPickleError(msg)
 
     def tensor(self) -> Tensor:
-        """Its values, which it shares with others of its storage."""
+        """Return its values, which share memory with others of its storage."""
         if 0 in self.shape:
             return torch.zeros(self.shape, dtype=self.dtype)
         return self.storage.flat(self.dtype).as_strided(self.shape, self.strides, self.offset)
 
 
 class DType:
-    """A dtype of NumPy: one of plain numbers, or one that is not read."""
+    """A NumPy dtype: plain numbers, or an unsupported one."""
 
     def __init__(self, code: object = "", *_: object) -> None:
         text = code.lstrip("<>=|") if isinstance(code, str) else ""
@@ -111,37 +111,37 @@ class DType:
         self._order = code[0] if isinstance(code, str) and code.startswith(("<", ">")) else "="
 
     def build(self, state: object) -> None:
-        """Be told the order of bytes, as pickle does."""
+        """Set the byte order, as pickle does."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
             self._order = str(state[1])
 
     @property
     def size(self) -> int:
-        """Bytes of a number; 0 for what is none."""
+        """The bytes of a number; 0 if the dtype is unsupported."""
         return int(self._code[1:]) if self._code else 0
 
     def numbers(self, data: bytes) -> NDArray[Any]:
-        """The numbers that bytes hold, in this machine's order."""
+        """Convert bytes to numbers in this machine's order."""
         given: NDArray[Any] = np.frombuffer(data, np.dtype(self._order + self._code))
         return given.astype(given.dtype.newbyteorder("="))
 
 
 class Array:
-    """An array of NumPy, which pickle makes first and tells its content then."""
+    """A NumPy array, which pickle creates first and fills later."""
 
     def __init__(self, *_: object) -> None:
         self.shape: tuple[int, ...] = ()
-        self.numeric = False  # arrays of objects are not read
+        self.numeric = False  # arrays of objects are not supported
         self._read: Callable[[], NDArray[Any]] = lambda: np.zeros(0)
 
     def build(self, state: object) -> None:
-        """Be told the content, as pickle does."""
+        """Set the content, as pickle does."""
         match state:
             case (_, tuple() as shape, DType() as dtype, int() as fortran, bytes() | bytearray() | str() as data):
                 self.fill(data, dtype, shape, "F" if fortran else "C")
 
     def fill(self, data: bytes | bytearray | str, dtype: DType, shape: tuple[Any, ...], order: str) -> None:
-        """Take the bytes of an array. Raises `BrokenPickleError` if they are not as many as its shape takes."""
+        """Set the bytes of the array. Raises `BrokenPickleError` if their number does not match the shape."""
         raw = data.encode("latin-1") if isinstance(data, str) else bytes(data)
         if not dtype.size:
             return
@@ -152,10 +152,10 @@ class Array:
         self._read = lambda: dtype.numbers(raw).reshape(shape, order=cast("Any", order))
 
     def tensor(self) -> Tensor:
-        """Its values."""
+        """Return its values."""
         return torch.from_numpy(np.ascontiguousarray(self._read()).reshape(self.shape))
 
 
 def is_size(value: object) -> bool:
-    """Whether it can be a size."""
+    """Return whether a value is a valid size."""
     return isinstance(value, int) and value >= 0

@@ -1,6 +1,6 @@
-"""Compare tensors with the model that they are to become: nothing is skipped, nothing stays random.
+"""Strict comparison of tensors with a model: nothing is skipped, and nothing stays random.
 
-Detectron2's own loader logs what does not fit and goes on; a head that stays random then answers nothing for weeks.
+Detectron2's own loader logs mismatches and continues; a head that stays random may then find nothing for weeks.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 
 _SHOWN = 5  # names in a message
-# Constants of older checkpoints, which today's models make from their config, and counters that inference never reads.
+# Constants in older checkpoints, which today's models derive from their config, and counters unused in inference.
 _DERIVED = ("pixel_mean", "pixel_std")
 _DERIVED_PARTS = ("anchor_generator.cell_anchors", "num_batches_tracked")
 _BACKBONE, _FEW = "backbone.bottom_up", 2
@@ -20,7 +20,7 @@ _CLASS_LAYERS = ("cls_score", "bbox_pred", "mask_head.predictor")
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Collection[Check] = ()) -> None:
-    """Load `tensors` into `model`. What an operator has waived is left out, as Detectron2 would.
+    """Load `tensors` into `model`, ignoring mismatches that the operator has waived, as Detectron2 would.
 
     Raises `LoadRefusedError`: BACKBONE_ONLY, SWITCH_DISAGREES, CLASS_COUNT, TENSORS_MISSHAPEN, TENSORS_MISSING,
     TENSORS_UNEXPECTED, VALUES_NOT_FINITE.
@@ -31,9 +31,9 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Coll
     unexpected = [name for name in given if name not in needed]
     _check_backbone_only(needed, missing, unexpected)
     if Check.TENSORS_MISSING not in waivers:
-        _check_switches(missing, "missing from the weights, and {key} asks for them")
+        _check_switches(missing, "missing from the weights, but {key} requires them")
     if Check.TENSORS_UNEXPECTED not in waivers:
-        _check_switches(unexpected, "in the weights, and {key} does not ask for them")
+        _check_switches(unexpected, "in the weights, but {key} excludes them")
     _check_shapes(needed, given)
     if missing:
         seen = f"{len(missing)} of {len(needed)} tensors missing from the weights: {_names(missing)}"
@@ -42,26 +42,26 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], waivers: Coll
         refuse(Check.TENSORS_UNEXPECTED, f"{_names(unexpected)} not part of this model", waivers)
     _check_finite(given, waivers)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
-    fitting = {name: value for name, value in tensors.items() if shapes.get(name) == value.shape}  # of counters, too
+    fitting = {name: value for name, value in tensors.items() if shapes.get(name) == value.shape}  # includes counters
     model.load_state_dict(fitting, strict=False)
 
 
 def wanted(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors that a model must be given, by name."""
+    """Return the tensors that a model requires, by name."""
     return {name: value for name, value in model.state_dict().items() if not is_derived(name)}
 
 
 def is_derived(name: str) -> bool:
-    """Whether a tensor is one that the model makes itself."""
+    """Return whether a tensor is one that the model creates itself."""
     return name in _DERIVED or any(part in name for part in _DERIVED_PARTS)
 
 
 def _check_backbone_only(needed: Mapping[str, Tensor], missing: Sequence[str], unexpected: Sequence[str]) -> None:
-    """Refuse a backbone, which may bring a classifier of its own; heads under other names are something else."""
+    """Refuse a backbone, possibly with a classifier of its own; heads under other names are a different fault."""
     heads = [name for name in needed if not name.startswith(_BACKBONE)]
     none = heads and set(heads) <= set(missing)
     if none and len(missing) < len(needed) and _FEW * len(unexpected) < len(heads):
-        raise LoadRefusedError(Check.BACKBONE_ONLY, f"{_names(heads)} missing: every head")
+        raise LoadRefusedError(Check.BACKBONE_ONLY, f"{_names(heads)} missing, so there is no head at all")
 
 
 def _check_switches(names: Sequence[str], seen: str) -> None:
@@ -74,7 +74,7 @@ def _check_switches(names: Sequence[str], seen: str) -> None:
 def _check_shapes(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
     for name, value in needed.items():
         if name in given and (given[name].is_floating_point() != value.is_floating_point() or given[name].is_complex()):
-            seen = f"{name} is {given[name].dtype} instead of {value.dtype}: its numbers mean something else"
+            seen = f"{name} is {given[name].dtype} instead of {value.dtype}: its numbers have another meaning"
             raise LoadRefusedError(Check.TENSORS_MISSHAPEN, seen, "save it as it was in training, not quantised")
     pairs = {name: (value.shape, given[name].shape) for name, value in needed.items() if name in given}
     wrong = {name: shapes for name, shapes in pairs.items() if shapes[0] != shapes[1]}
@@ -84,7 +84,7 @@ def _check_shapes(needed: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> 
         f"{name} is {list(seen)} instead of {list(right)}" for name, (right, seen) in [*wrong.items()][:_SHOWN]
     )
     if all(any(layer in name for layer in _CLASS_LAYERS) for name in wrong):
-        msg = f"{told}: the weights have another number of classes than NUM_CLASSES says"
+        msg = f"{told}: the weights' number of classes differs from NUM_CLASSES"
         raise LoadRefusedError(Check.CLASS_COUNT, msg)
     raise LoadRefusedError(Check.TENSORS_MISSHAPEN, f"{len(wrong)} tensors have another shape: {told}")
 

@@ -1,4 +1,4 @@
-"""Count what a model scored of one image, where it selects."""
+"""Counts of a model's scores on one image, taken where it selects."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _SURELY_DECODED = 1e30  # smaller deltas give finite boxes: they are scaled by a
 
 @dataclass(frozen=True)
 class Tally:
-    """What was scored of an image; each number as `Evidence` says."""
+    """Counts of an image's scores; each field as in `Evidence`."""
 
     best_scores: Float32Array
     scored: int = 0
@@ -30,11 +30,11 @@ def of_regions(
 ) -> Tally:
     """Tally an R-CNN's regions: (R, any) boxes and (R, K + 1) scores, the background's last.
 
-    `limits` are the floor and the threshold; `suppressed` selects at the floor and counts what is not above the
-    threshold. `shares` tells scores that sum to one from those that each stand alone.
+    `limits` are the floor and the threshold; `suppressed` selects at the floor and counts candidates at or below the
+    threshold. `shares` is True for scores that sum to one, False for independent scores.
     """
     dropped = {}
-    if not within([boxes, scores]):  # `fast_rcnn_inference` drops these rows whole
+    if not within([boxes, scores]):  # `fast_rcnn_inference` drops these rows entirely
         finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
         scores = scores[finite]
         dropped["roi_heads.box_predictor"] = len(finite) - len(scores)
@@ -56,13 +56,12 @@ def of_anchors(
     floor: float,
     selected: Callable[[], tuple[int, int]],
 ) -> Tally:
-    """Tally RetinaNet's anchors: of each level, (A, K) scores and (A, 4) deltas, from which `decode` makes boxes.
+    """Tally RetinaNet's anchors: per level, (A, K) scores and (A, 4) deltas, which `decode` turns into boxes.
 
-    `selected` selects at the floor and gives how many candidates that had, and how many are not above the threshold.
-
-    Detectron2 drops here no row, but single scores that are NaN, which exceed no threshold; an infinite logit is a
-    score of 1. A box that is not finite it drops only with its score: among the candidates it keeps others from being
-    removed by non-maximum suppression, and among the answer's it is an AssertionError of `Boxes.clip`.
+    `selected` selects at the floor and returns the number of candidates, and of those at or below the threshold. Here
+    Detectron2 drops no rows, but single NaN scores, which exceed no threshold; an infinite logit is a score of 1. It
+    drops a non-finite box only with its score. Among the candidates, such a box protects others from non-maximum
+    suppression; among the detections, it causes an AssertionError in `Boxes.clip`.
     """
     per_level = [level.amax(dim=0) for level in scores]
     dropped = {}
@@ -83,5 +82,5 @@ def of_anchors(
 
 
 def _contrast(mean: Tensor, best: Tensor) -> Tensor:
-    """How far the best score stands out, 0 to 1: where scores are no shares, a random head gives them all alike."""
+    """Return the contrast of the best score, 0 to 1: scores that are not shares are all alike in a random head."""
     return torch.where(best > 0, 1 - mean / best, torch.zeros_like(best)).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Have a model answer pictures as a worker would, and refuse it by name for whatever goes wrong with them."""
+"""Trial answers to pictures, computed as in a worker, with refusals by name for any fault."""
 
 import io
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _PATCHES = 6, 9
 
 
 def pictures(contract: InputContract) -> Iterator[tuple[str, bytes]]:
-    """Pictures of soft patches in several sizes, as files for a model of this contract, each with its size in words."""
+    """Yield pictures of soft patches in several sizes, as files for this contract, each with its size in words."""
     channels = contract.channels if contract.channel_order is ChannelOrder.MODEL else 3
     patches = np.random.default_rng(0).integers(0, 256, (*_PATCHES, channels), np.uint8)
     for height, width in _SIZES:
@@ -35,13 +35,13 @@ def pictures(contract: InputContract) -> Iterator[tuple[str, bytes]]:
             Image.fromarray(pixels).save(buffer, "PNG")
         try:
             check(*declare(buffer.getvalue(), contract), contract)
-        except Refused:  # nobody may send one so small, or so large
+        except Refused:  # outside the limits for callers
             continue
         yield f"{width} x {height} pixels", buffer.getvalue()
 
 
 def answer(predictor: Predictor, data: bytes, contract: InputContract, name: str) -> Answer:
-    """What the model answers to a file, at its default threshold.
+    """Answer a file at the model's default threshold.
 
     Raises `LoadRefusedError`: INFERENCE_FAILS, OUTPUT_NOT_FINITE; the first of each names the picture.
     """
@@ -50,11 +50,11 @@ def answer(predictor: Predictor, data: bytes, contract: InputContract, name: str
         given = predictor.predict(*declare(data, contract), defaults(contract))
     except Refused as error:
         raise LoadRefusedError(Check.GOLDEN_UNREADABLE, f"{name}: {error.reason}") from error
-    except Exception as error:  # whatever a model raises
+    except Exception as error:  # a model may raise anything
         raise failure(error, name) from error
     evidence = given.evidence
     if (evidence.not_finite or evidence.dropped) and not lenient:
         where = evidence.not_finite or ", ".join(evidence.dropped)
-        seen = f"of {name}, {where} gives values that are not finite; {sum(evidence.dropped.values())} rows are dropped"
+        seen = f"of {name}, {where} produces non-finite values; {sum(evidence.dropped.values())} rows are dropped"
         refuse(Check.OUTPUT_NOT_FINITE, seen, contract.waivers)
     return given

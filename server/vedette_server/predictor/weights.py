@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint under a model's own names for them: read without running anything, and chosen."""
+"""The tensors of a checkpoint under a model's own names, read without running anything."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +17,8 @@ from vedette_server.predictor.stored import Stored
 from vedette_server.predictor.strict import is_derived, wanted
 
 _CAFFE2 = "Caffe2"
-_BLOBS = "blobs"  # where Caffe2's own files hold their tensors
-_OPTIMIZERS = "_momentum"  # what Caffe2 writes beside each weight
+_BLOBS = "blobs"  # the entry for tensors in Caffe2's files
+_OPTIMIZERS = "_momentum"  # written by Caffe2 beside each weight
 
 
 def read_weights(
@@ -28,12 +28,12 @@ def read_weights(
     prefixes: Sequence[str] = (),
     tell: Callable[[str], object] = lambda _note: None,
 ) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, under the names that `model` has for them.
+    """Read the tensors of a checkpoint, under the names in `model`.
 
-    `key` is the path of the containers to take them from, of a checkpoint that holds several, and `prefixes` are what
-    their names begin with; without either, what Detectron2 takes, or the only ones that fit. `tell` is told which they
-    were, where there was a choice. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE, WEIGHTS_EMPTY,
-    WEIGHTS_AMBIGUOUS, TENSORS_MISSING.
+    For a checkpoint with several sets, `key` is the path of the containers, and `prefixes` are the prefixes of names.
+    Without them, the set is Detectron2's choice, or the only one that fits. `tell` receives a note if there was a
+    choice. Raises `LoadRefusedError`: WEIGHTS_UNREADABLE, WEIGHTS_UNSAFE, WEIGHTS_EMPTY, WEIGHTS_AMBIGUOUS,
+    TENSORS_MISSING.
     """
     content = checkpoint.load(path)
     if key is None and not prefixes and (aligned := _aligned(path, content, model)) is not None:
@@ -48,7 +48,7 @@ def read_weights(
 def _tell(chosen: Chosen, tensors: Mapping[str, Tensor], tell: Callable[[str], object]) -> None:
     if chosen.note:
         others = "; ".join(" ".join(flags) for flags in chosen.alternatives)
-        tell(chosen.note + (f" (to be chosen by {others})" if others else ""))
+        tell(chosen.note + (f" (choose with {others})" if others else ""))
     dtypes = {value.dtype for value in tensors.values() if value.is_floating_point()} - {torch.float32}
     if dtypes:
         tell(f"the weights are {', '.join(sorted(map(str, dtypes)))}; the model computes in torch.float32")
@@ -59,13 +59,13 @@ def _read(stored: Mapping[str, Stored], path: Path) -> dict[str, Tensor]:
         return {name: item.tensor() for name, item in stored.items()}
     except BrokenPickleError as error:
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, f"{path} cannot be read: {error}") from error
-    except Exception as error:  # whatever zipfile and torch make of a damaged file
+    except Exception as error:  # zipfile and torch may raise anything for a damaged file
         msg = f"the tensors of {path} cannot be read ({type(error).__name__}: {error})"
         raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg) from error
 
 
 def _aligned(path: Path, content: object, model: nn.Module) -> dict[str, Tensor] | None:
-    """The tensors of a checkpoint that came from elsewhere, renamed as Detectron2 itself does; None if it did not."""
+    """Return the tensors of a foreign checkpoint, renamed by Detectron2's own code; None if it is not foreign."""
     top: Mapping[Any, Any] = content if isinstance(content, dict) else {}
     state = top.get("model", top.get(_BLOBS, top))
     if not isinstance(state, dict):
@@ -84,7 +84,7 @@ def _aligned(path: Path, content: object, model: nn.Module) -> dict[str, Tensor]
 
 
 def _constants(model: nn.Module) -> dict[str, Tensor]:
-    """The statistics of frozen norms, which Caffe2 had folded into weight and bias; as Detectron2 fills them in."""
+    """Return the statistics of frozen norms, which Caffe2 folds into weight and bias, as Detectron2 fills them in."""
     frozen = {name: part for name, part in model.named_modules() if isinstance(part, FrozenBatchNorm2d)}
     means = {f"{name}.running_mean": torch.zeros_like(part.running_mean) for name, part in frozen.items()}
     return means | {f"{name}.running_var": torch.ones_like(part.running_var) for name, part in frozen.items()}

@@ -1,7 +1,7 @@
-"""Read a config's YAML as data: nothing in it is called, and what it names is not looked up.
+"""Reader of a config's YAML as data: it calls nothing and looks up no names.
 
-Dumps of configs carry tags of Python for tuples, nodes, shapes, NumPy's numbers and paths. Those are read as the data
-that they hold; any other becomes an `Expression`, for the caller to refuse with its place.
+Dumps of configs contain Python tags for tuples, nodes, shapes, NumPy numbers and paths. Those are read as data. Any
+other tag becomes an `Expression`, which the caller refuses with its location.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ _PLAIN_PYTHON = {
 _DICTIONARIES = ("OrderedDict", "defaultdict", "EasyDict", "CfgNode", "ConfigDict")
 _PATHS = ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath", "Path", "PurePath")
 _SHAPE = ("channels", "height", "width", "stride")
-# The one expression in Detectron2's own configs, which many have copied, and what it gives.
+# The only expression in Detectron2's own configs, which many projects have copied, and its value.
 _OWN = {
     "[[x, x * 2**(1.0/3), x * 2**(2.0/3) ] for x in [32, 64, 128, 256, 512 ]]": [
         [edge, edge * 2 ** (1.0 / 3), edge * 2 ** (2.0 / 3)] for edge in (32, 64, 128, 256, 512)
@@ -43,14 +43,14 @@ _OWN = {
 
 @dataclass(frozen=True)
 class Expression:
-    """What a tag of Python asks to be called or looked up."""
+    """A call or lookup that a Python tag requests."""
 
     name: str
-    called: bool = True  # else it is only named
+    called: bool = True  # False: only named
 
 
-def read(path: Path) -> Any:  # noqa: ANN401  whatever it holds
-    """The content of a YAML file, in which `Expression`s may stand. Raises `LoadRefusedError`: CONFIG_UNREADABLE."""
+def read(path: Path) -> Any:  # noqa: ANN401  any content
+    """Read a YAML file, whose content may include `Expression`s. Raises `LoadRefusedError`: CONFIG_UNREADABLE."""
     try:
         text = _text(path)
         markup.check(text)
@@ -61,9 +61,9 @@ def read(path: Path) -> Any:  # noqa: ANN401  whatever it holds
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        _refuse(path, f"is no YAML ({where}{error.problem or error.context})")
+        _refuse(path, f"is not YAML ({where}{error.problem or error.context})")
     except yaml.YAMLError as error:
-        _refuse(path, f"is no YAML ({' '.join(str(error).split())})")
+        _refuse(path, f"is not YAML ({' '.join(str(error).split())})")
     except markup.BoundsError as error:
         _refuse(path, str(error))
 
@@ -79,18 +79,18 @@ def _text(path: Path) -> str:
         data = disk.contents(path, disk.LARGEST["config.yaml"])
     except LoadRefusedError as error:
         remedy = "give the config, and the weights as --weights"
-        raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{error.seen}, and is no config", remedy) from error
+        raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{error.seen}, and is not a config", remedy) from error
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror}")
     try:
         return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        _refuse(path, f"is no text in UTF-8: the byte {data[error.start]:#04x} in line {line}", "save it as UTF-8")
+        _refuse(path, f"is not UTF-8 text: the byte {data[error.start]:#04x} in line {line}", "save it as UTF-8")
 
 
 def expressions(data: object, within: str = "") -> Iterator[tuple[str, Expression]]:
-    """Every expression in what was read, with its key."""
+    """Yield every expression in the data, with its key."""
     if isinstance(data, Expression | DType):
         yield within, data if isinstance(data, Expression) else Expression("numpy.dtype")
     items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list) else ()
@@ -99,34 +99,34 @@ def expressions(data: object, within: str = "") -> Iterator[tuple[str, Expressio
 
 
 class _Reader:
-    """Makes data of YAML's nodes, of which anchors make a graph within bounds."""
+    """Converter of YAML nodes to data; anchors make them a graph of bounded size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._scalars = yaml.constructor.SafeConstructor()
 
-    def data(self, node: yaml.Node) -> Any:  # noqa: ANN401  whatever it holds
-        """What a node holds: an anchor's each time anew, so that no two places share one dictionary."""
+    def data(self, node: yaml.Node) -> Any:  # noqa: ANN401  any content
+        """Return a node's data; an anchor's is created anew each time, so that no two places share a dictionary."""
         tag = str(node.tag)
         if tag.startswith(_PYTHON):
             return self._python(node, tag.removeprefix(_PYTHON))
         if isinstance(node, yaml.ScalarNode):
             if tag in _SCALARS:
                 return self._scalar(node, tag)
-            return node.value if tag.startswith(_STANDARD) else Expression(tag)  # a date, say, is a text
+            return node.value if tag.startswith(_STANDARD) else Expression(tag)  # dates and the like are kept as text
         if tag not in {f"{_STANDARD}{name}" for name in ("map", "seq", "set", "omap", "pairs")}:
             return Expression(tag)
         return self._mapping(node) if isinstance(node, yaml.MappingNode) else [*map(self.data, node.value)]
 
-    def _scalar(self, node: yaml.ScalarNode, tag: str) -> Any:  # noqa: ANN401  whatever it holds
+    def _scalar(self, node: yaml.ScalarNode, tag: str) -> Any:  # noqa: ANN401  any content
         try:
             return self._scalars.construct_object(yaml.ScalarNode(tag, node.value, node.start_mark))
         except (ValueError, KeyError, OverflowError, IndexError) as error:
-            reason = f"is no YAML (line {node.start_mark.line + 1}: {node.value[:40]!r} is no {tag.rpartition(':')[2]})"
+            reason = f"is not YAML (line {node.start_mark.line + 1}: {node.value[:40]!r} as {tag.rpartition(':')[2]})"
             raise LoadRefusedError(Check.CONFIG_UNREADABLE, f"{self._path} {reason}") from error
 
     def _mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        """A mapping with what `<<` merges into it; each key stands there once."""
+        """Return a mapping including what `<<` merges into it; each key may occur once."""
         own: dict[Any, Any] = {}
         merged: dict[Any, Any] = {}
         lines: dict[Any, int] = {}
@@ -139,15 +139,15 @@ class _Reader:
                 continue
             key = self.data(key_node)
             if isinstance(key, list | dict | Expression):
-                _refuse(self._path, f"has a key in line {line} that is no text")
+                _refuse(self._path, f"has a key in line {line} that is not text")
             if key in lines:
                 _refuse(
-                    self._path, f"has the key {key!r} twice, in lines {lines[key]} and {line}", "leave one of them out"
+                    self._path, f"has the key {key!r} twice, in lines {lines[key]} and {line}", "remove one of them"
                 )
             own[key], lines[key] = self.data(value_node), line
         return {**merged, **own}
 
-    def _python(self, node: yaml.Node, kind: str) -> Any:  # noqa: ANN401  whatever it holds
+    def _python(self, node: yaml.Node, kind: str) -> Any:  # noqa: ANN401  any content
         if kind in _PLAIN_PYTHON and isinstance(node, yaml.ScalarNode):
             return self._scalar(node, f"{_STANDARD}{_PLAIN_PYTHON[kind]}")
         if kind in ("tuple", "list") and isinstance(node, yaml.SequenceNode):
@@ -159,8 +159,8 @@ class _Reader:
                 return self._called(node, kind.removeprefix(call))
         return Expression(kind.removeprefix("name:"), called=not kind.startswith("name:"))
 
-    def _called(self, node: yaml.Node, name: str) -> Any:  # noqa: ANN401  whatever it holds
-        """What a call stands for, if its data is all that matters; its parts lie as PyYAML writes them."""
+    def _called(self, node: yaml.Node, name: str) -> Any:  # noqa: ANN401  any content
+        """Return the value of a call that is fully determined by its data; the parts are laid out as by PyYAML."""
         given = self._mapping(node) if isinstance(node, yaml.MappingNode) else {}
         parts = {"args", "kwds", "state", "dictitems", "listitems"}
         args = [*map(self.data, node.value)] if isinstance(node, yaml.SequenceNode) else given.get("args", [])
@@ -173,12 +173,12 @@ class _Reader:
 
 
 _UNKNOWN = object()
-# What is raised at parts of a call that no writer gives it: it is none of those that are data alone.
+# Exceptions for calls in a form that no writer produces; these are not data.
 _NOT_AS_WRITTEN = (BrokenPickleError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
-def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any]) -> Any:  # noqa: ANN401  whatever it holds
-    """What a call of the name gives, as data; `own` are an object's attributes, `given` all that stands in the node."""
+def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any]) -> Any:  # noqa: ANN401  any content
+    """Return the value of a call by name, as data; `own` are an object's attributes, `given` is the whole node."""
     last = name.rpartition(".")[2]
     if last in _DICTIONARIES:
         pairs = args[0] if args and isinstance(args[0], list) else []
@@ -196,8 +196,8 @@ def _known(name: str, args: list[Any], own: dict[Any, Any], given: dict[Any, Any
     return _numbers(name, args, given.get("state")) if name.startswith("numpy.") else _UNKNOWN
 
 
-def _numbers(name: str, args: list[Any], state: object) -> Any:  # noqa: ANN401  whatever it holds
-    """NumPy's numbers and arrays, as numbers and lists."""
+def _numbers(name: str, args: list[Any], state: object) -> Any:  # noqa: ANN401  any content
+    """Convert NumPy's numbers and arrays to numbers and lists."""
     last = name.rpartition(".")[2]
     told = state if isinstance(state, list) else []
     if last == "dtype":

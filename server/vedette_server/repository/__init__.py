@@ -1,1 +1,1 @@
-"""Models on disk: the layout, what belongs to a version, and whether it is still what it was."""
+"""Models on disk: the layout, the files of a version, and the verification of their integrity."""

@@ -1,4 +1,4 @@
-"""The baseline of a version on disk: what its answers and inputs looked like while all was well."""
+"""The baseline of a version on disk: statistics of its answers and inputs in a healthy period."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ FORMAT = 1
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Between which values of a statistic all is well."""
+    """The healthy range of a statistic."""
 
     low: float
     mean: float
@@ -18,46 +18,46 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClassProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often a class was detected."""
+    """The frequency of a class."""
 
     share: float  # of all detections
-    per_answer: float  # detections in each answer, on average
-    presence: float  # share of the windows in which it was detected at all
+    per_answer: float  # mean detections per answer
+    presence: float  # share of windows with at least one detection
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one source, or all of a version's together, gave while all was well."""
+    """Statistics of a healthy period, for one source or all of a version's together."""
 
-    stream: str  # label of the stream; empty: all together
+    stream: str  # label of the stream; empty: all sources
     hour: int | None  # of the day, UTC; None: all hours
     windows: int
     answers: int
     statistics: dict[str, Limits]  # each in its own unit
     best_score: list[float]  # cumulative shares, by `Baseline.edges`
-    scores: list[float] = []  # the same of the detections' scores; of all sources together alone, as are the classes
+    scores: list[float] = []  # same for detections' scores; like the classes, only for all sources
     classes: dict[str, ClassProfile] = {}
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """baseline.json, beside the version that it is of."""
+    """The content of baseline.json, beside its version."""
 
     format: int
     model: str
     version: int
-    fingerprint: str  # of the contract under which it was captured, and for which alone it holds
-    captured: float  # seconds since the epoch, when the capture ended
-    source: str  # what was looked at, in words
+    fingerprint: str  # of the only contract for which it holds
+    captured: float  # end of the capture, seconds since the epoch
+    source: str  # captured pages, in words
     window_seconds: float  # length of a reference window; 0: groups of images
-    edges: list[str]  # of the score histograms' buckets, as on the metrics page
+    edges: list[str]  # of the buckets of score histograms, as on the metrics page
     profiles: list[Profile]
 
 
 class BaselineRefusedError(Exception):
-    """A baseline is not of this version; the message says why."""
+    """A baseline does not belong to this version; the message says why."""
 
 
 def read(model: ModelVersion) -> Baseline | None:
-    """Read the baseline of a version; None: it has none. Raises `BaselineRefusedError`."""
+    """Read the baseline of a version, or None if it has none. Raises `BaselineRefusedError`."""
     path = model.folder / BASELINE
     try:
         data = disk.contents(path, disk.LARGEST[BASELINE], model.folder)
@@ -68,11 +68,11 @@ def read(model: ModelVersion) -> Baseline | None:
         msg = f"{path} cannot be read: {error}"
         raise BaselineRefusedError(msg) from error
     if baseline.format != FORMAT:
-        msg = f"{path} has format {baseline.format}, this server reads {FORMAT}: capture it again"
+        msg = f"{path} has format {baseline.format}, but this server reads {FORMAT}: capture it again"
         raise BaselineRefusedError(msg)
     if baseline.fingerprint != model.contract.fingerprint:
         msg = (
-            f"{path} was captured under the contract {baseline.fingerprint[:12]}, this version's is "
+            f"{path} was captured under the contract {baseline.fingerprint[:12]}but this version's is "
             f"{model.contract.fingerprint[:12]}: capture it again"
         )
         raise BaselineRefusedError(msg)
@@ -84,10 +84,10 @@ def read(model: ModelVersion) -> Baseline | None:
 
 
 def limits(model: ModelVersion) -> dict[str, dict[str, tuple[float, float]]]:
-    """The lowest and the highest usual value of each statistic, by stream ("": of all together), over all hours."""
+    """Return the lowest and highest healthy value of each statistic, by stream ("": all), over all hours."""
     try:
         found = read(model)
-    except BaselineRefusedError:  # as the monitor says
+    except BaselineRefusedError:  # the monitor reports it
         found = None
     profiles = [profile for profile in found.profiles if profile.hour is None] if found else []
     return {
@@ -96,7 +96,7 @@ def limits(model: ModelVersion) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def _wrong(profile: Profile, edges: int) -> str:
-    """What a profile has that cannot be shown; empty: nothing."""
+    """Return the defect of a profile that cannot be shown; empty if there is none."""
     if len(profile.best_score) != edges:
         return f"{len(profile.best_score)} values in best_score for {edges} edges"
     if len(profile.scores) not in (0, edges):

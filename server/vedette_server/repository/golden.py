@@ -1,4 +1,4 @@
-"""Golden images: pictures with known answers, inferred again to prove that a model still sees what it saw."""
+"""Golden images: pictures with known answers, inferred again to prove that a model still answers as it did."""
 
 import contextlib
 import io
@@ -20,78 +20,78 @@ from vedette_server.repository import runs
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far an object may lie from the one that was expected."""
+    """The permitted deviation from an expected object."""
 
     score: float
     box: float  # pixels, of any edge
-    mask_iou: float  # at least
-    labels: float  # share of the pixels that may have another class
+    mask_iou: float  # minimum
+    labels: float  # maximum share of pixels whose class may differ
 
 
-# By the contract's precision. "exact": another processor sums in another order, which moves a score or an edge far less
-# than this; a wrong colour order or a damaged weight moves them far more.
+# By the contract's precision. "exact": another processor sums in another order, which changes a score or an edge far
+# less than this; a wrong colour order or a damaged weight changes them far more.
 _TOLERANCES = {"exact": Tolerance(score=1e-3, box=0.5, mask_iou=0.97, labels=0.03)}
 
 
 def tolerance(precision: str) -> Tolerance:
-    """What golden images are held to under a contract's precision. Raises `ValueError` for one that is not known."""
+    """Return the tolerance under a contract's precision. Raises `ValueError` if it is unknown."""
     if precision not in _TOLERANCES:
-        msg = f"no tolerance is known for the precision {precision!r}; there is one for {', '.join(_TOLERANCES)}"
+        msg = f"no tolerance is defined for the precision {precision!r}, only for {', '.join(_TOLERANCES)}"
         raise ValueError(msg)
     return _TOLERANCES[precision]
 
 
-_SAME_PLACE = 0.5  # IoU of boxes from which on two versions mean the same object, as in COCO's AP50
+_SAME_PLACE = 0.5  # IoU of boxes from which two versions mean the same object, as in COCO's AP50
 
 
 class ExpectedObject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One object that a golden image must give."""
+    """An object expected in a golden image."""
 
     class_id: int
     score: float
     box: tuple[float, float, float, float]
-    mask: str | None = None  # the `counts` of a COCO RLE
+    mask: str | None = None  # `counts` of a COCO RLE
     rotated_box: tuple[float, float, float, float, float] | None = None  # x, y, width, height, degrees
 
 
 class ExpectedAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a golden image must give of a model that gives a class for every pixel as well."""
+    """The expected answer of a model that also classifies every pixel."""
 
     objects: tuple[ExpectedObject, ...]
-    labels: bytes  # a grey PNG of the classes of the pixels
+    labels: bytes  # grey PNG of the pixels' classes
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A picture, as a file, and what it must give at the model's default threshold."""
+    """A picture, as a file, with the expected answer at the model's default threshold."""
 
     name: str
     data: bytes
     objects: tuple[ExpectedObject, ...]
-    labels: bytes | None = None  # a grey PNG of its pixels' classes, of a model that gives those
+    labels: bytes | None = None  # grey PNG of the pixels' classes, for models that produce them
 
     @property
     def expected(self) -> tuple[ExpectedObject, ...] | ExpectedAnswer:
-        """What is written down of it."""
+        """The expected answer as stored."""
         return self.objects if self.labels is None else ExpectedAnswer(self.objects, self.labels)
 
 
 def read(name: str, data: bytes, expected: tuple[ExpectedObject, ...] | ExpectedAnswer) -> Golden:
-    """A golden image of what was written down."""
+    """Make a golden image from a stored answer."""
     if isinstance(expected, ExpectedAnswer):
         return Golden(name, data, expected.objects, expected.labels)
     return Golden(name, data, expected)
 
 
 def note(name: str, data: bytes, answer: Answer) -> Golden:
-    """Write down what a picture has given as what it must give from now on."""
+    """Record the answer to a picture as the expected one."""
     return Golden(name, data, describe(answer.detections), labels(answer))
 
 
 def labels(answer: Answer) -> bytes | None:
-    """A grey PNG of the classes of an answer's pixels; None: it has none.
+    """Return a grey PNG of the pixels' classes, or None if the answer has none.
 
-    Of a model that gives segments alone: 0 where there is none, 2 n + 1 for things of class n, 2 n + 2 for stuff.
+    For a model that produces only segments: 0 without a segment, 2 n + 1 for things of class n, 2 n + 2 for stuff.
     """
     if answer.class_map_png is not None or answer.panoptic is None:
         return answer.class_map_png
@@ -105,7 +105,7 @@ def labels(answer: Answer) -> bytes | None:
 
 
 def relabelled(golden: Golden, answer: Answer) -> float | None:
-    """The share of a picture's pixels that have another class than they must; None: they need have none."""
+    """Return the share of pixels with an unexpected class, or None if no classes are expected."""
     if golden.labels is None:
         return None
     expected, seen = _expected_values(golden.labels, answer), _values(labels(answer) or b"")
@@ -113,7 +113,7 @@ def relabelled(golden: Golden, answer: Answer) -> float | None:
 
 
 def _expected_values(png: bytes, answer: Answer) -> NDArray[np.integer[Any]]:
-    """Those of a PNG that somebody else has made, of the answer's size; none where it is no such PNG."""
+    """Return the values of a PNG from others, which must match the answer's size; empty if it is invalid."""
     values = np.zeros((0, 0), np.uint8)
     with contextlib.suppress(Exception), Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         if picture.size == (answer.width, answer.height):
@@ -122,7 +122,7 @@ def _expected_values(png: bytes, answer: Answer) -> NDArray[np.integer[Any]]:
 
 
 def _values(png: bytes) -> NDArray[np.integer[Any]]:
-    """A grey PNG's values; none where there is no PNG."""
+    """Return the values of a grey PNG; empty if there is none."""
     if not png:
         return np.zeros((0, 0), np.uint8)
     with Image.open(io.BytesIO(png)) as picture:
@@ -130,7 +130,7 @@ def _values(png: bytes) -> NDArray[np.integer[Any]]:
 
 
 def describe(found: Detections) -> tuple[ExpectedObject, ...]:
-    """Write down detections as what a picture must give from now on."""
+    """Convert detections to expected objects."""
     masks = None if found.masks is None else [(mask.counts or b"").decode() for mask in found.masks]
     rotated = None if found.rotated is None else [tuple(box) for box in found.rotated.tolist()]
     rows = zip(found.class_ids.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
@@ -144,7 +144,7 @@ def describe(found: Detections) -> tuple[ExpectedObject, ...]:
 
 @dataclass(frozen=True)
 class Pair:
-    """An expected object and the one that was seen in its place; None for the one that there is not."""
+    """An expected object and the detected one matched to it; one of them may be None."""
 
     expected: ExpectedObject | None
     seen: ExpectedObject | None
@@ -152,19 +152,19 @@ class Pair:
 
     @property
     def score(self) -> float | None:
-        """How far apart the scores lie."""
+        """The absolute difference of the scores."""
         return abs(self.expected.score - self.seen.score) if self.expected and self.seen else None
 
     @property
     def box(self) -> float | None:
-        """How far apart the boxes' edges lie at most, in pixels."""
+        """The largest distance between corresponding edges of the boxes, in pixels."""
         return _moved(self.expected, self.seen) if self.expected and self.seen else None
 
     def wrong(self, allowed: Tolerance) -> str | None:
-        """Say how the two differ by more than what is allowed, or None."""
+        """Describe a difference beyond the tolerance, or return None."""
         one, other = self.expected, self.seen
         if one is None or other is None:
-            found, word = (one, "missing") if one else (other, "not expected")
+            found, word = (one, "missing") if one else (other, "unexpected")
             assert found is not None  # noqa: S101  a pair has at least one
             return f"class {found.class_id} at {_place(found)} is {word}"
         if abs(one.score - other.score) > allowed.score:
@@ -172,14 +172,14 @@ class Pair:
         if _moved(one, other) > allowed.box:
             return f"class {one.class_id} lies at {_place(other)}, not {_place(one)}"
         if self.mask_iou is not None and self.mask_iou < allowed.mask_iou:
-            return f"the mask of class {one.class_id} at {_place(one)} is another (IoU {self.mask_iou:.2f})"
+            return f"the mask of class {one.class_id} at {_place(one)} differs (IoU {self.mask_iou:.2f})"
         return None
 
 
 def pairs(golden: Golden, answer: Answer) -> list[Pair]:
-    """Pair what a picture must give with what it gave, class by class: what overlaps most first, then what is left.
+    """Match expected and detected objects, class by class, by descending overlap.
 
-    What was expected comes first, in its order, then what was not.
+    Expected objects come first, in their order, then unexpected ones.
     """
     seen = describe(answer.detections)
     taken = _assign(golden.objects, seen)
@@ -189,7 +189,7 @@ def pairs(golden: Golden, answer: Answer) -> list[Pair]:
 
 
 def difference(golden: Golden, answer: Answer, allowed: Tolerance) -> str | None:
-    """Say how an answer differs from the golden one by more than what is allowed, or None if it does not."""
+    """Describe a difference between answer and golden image beyond the tolerance, or return None."""
     wrong = next(filter(None, (pair.wrong(allowed) for pair in pairs(golden, answer))), None)
     share = relabelled(golden, answer)
     if wrong is None and share is not None and share > allowed.labels:
@@ -198,7 +198,7 @@ def difference(golden: Golden, answer: Answer, allowed: Tolerance) -> str | None
 
 
 def agreed(golden: Golden, names: Sequence[str], answer: Answer, its_names: Sequence[str]) -> int:
-    """How many of a picture's objects another version's answer has: in the same place, under the same class name."""
+    """Count a picture's objects that another version finds in the same place, under the same class name."""
     seen = describe(answer.detections)
     if not golden.objects or not seen:
         return 0
@@ -210,7 +210,7 @@ def agreed(golden: Golden, names: Sequence[str], answer: Answer, its_names: Sequ
 
 
 def _assign(expected: Sequence[ExpectedObject], seen: Sequence[ExpectedObject]) -> dict[int, int]:
-    """For each expected object's index that of the seen one; scores play no part, as equal ones may change places."""
+    """Map the index of each expected object to that of the detected one. Ignore scores: equal ones may swap places."""
     if not expected or not seen:
         return {}
     overlap: Any = rle.iou(_xywh(seen), _xywh(expected), [0] * len(expected))
@@ -228,12 +228,12 @@ def _assign(expected: Sequence[ExpectedObject], seen: Sequence[ExpectedObject]) 
 
 
 def _xywh(objects: Sequence[ExpectedObject]) -> NDArray[np.float64]:
-    """Boxes as x, y, width and height: shape (N, 4)."""
+    """Return boxes as x, y, width and height: shape (N, 4)."""
     return np.array([(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in (item.box for item in objects)], np.float64)
 
 
 def _moved(one: ExpectedObject, other: ExpectedObject) -> float:
-    """How far the edges lie apart at most, or of rotated boxes the corners, each from its own."""
+    """Return the largest distance between corresponding edges, or corners for rotated boxes."""
     if one.rotated_box and other.rotated_box:
         apart = corners(one.rotated_box) - corners(other.rotated_box)
         return float(np.hypot(*apart.T).max())
@@ -247,13 +247,13 @@ def _place(item: ExpectedObject) -> str:
 
 
 def _mask_iou(one: ExpectedObject, other: ExpectedObject | None, answer: Answer) -> float | None:
-    """The IoU of two masks of the picture's size; 0 if one alone is a mask, None if neither is there."""
+    """Return the IoU of two masks of the picture's size; 0 if only one has a mask, None if neither has."""
     if other is None or (one.mask is None and other.mask is None):
         return None
     if one.mask is None or other.mask is None:
         return 0.0
     if one.mask == other.mask:
-        return 1.0  # also where both are empty, of which pycocotools says 0
+        return 1.0  # also if both are empty, for which pycocotools returns 0
     size = [answer.height, answer.width]
     if not runs.whole(one.mask.encode(), math.prod(size)):
         return 0.0

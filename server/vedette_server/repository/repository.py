@@ -1,15 +1,15 @@
-"""The model repository, laid out as users of Triton know it.
+"""The model repository, in a layout like Triton's.
 
-NAME/model.toml                  what the operator decides: description, threshold, inputs, limits, waivers
+NAME/model.toml                  the operator's settings: description, threshold, inputs, limits, waivers
 NAME/VERSION/config.yaml         the complete Detectron2 config
 NAME/VERSION/model.safetensors   the weights
 NAME/VERSION/manifest.json       class names, plugins, checksums
-NAME/VERSION/golden/             pictures, and expected.json with what each must give
-NAME/VERSION/baseline.json       what its answers looked like while all was well; optional, and no part of the version
+NAME/VERSION/golden/             pictures, and expected.json with their expected answers
+NAME/VERSION/baseline.json       statistics of a healthy period; optional, and not part of the version
 
-Whoever lays the repository out may link a model's folder from elsewhere. What lies in it leads nowhere else: with links
-followed, a version's folder lies within the model's, and its files within the version's. So the links work by which
-Kubernetes mounts a ConfigMap (`..data`), and no version reads a file of another.
+A model's folder may be a link to elsewhere. Its content must not lead out of it: after following links, a version's
+folder lies within the model's, and its files within the version's. So the links with which Kubernetes mounts a
+ConfigMap (`..data`) work, and no version reads a file of another.
 """
 
 import hashlib
@@ -31,28 +31,28 @@ from vedette_server.contract.naming import RULE, is_model_name
 from vedette_server.repository import golden
 from vedette_server.repository.golden import ExpectedAnswer, ExpectedObject, Golden
 
-_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")  # a number that 64 bits hold, written in one way
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")  # a number that fits 64 bits, in canonical form
 MODEL_FILES = ("config.yaml", "model.safetensors")
 _MANIFEST = "manifest.json"
 BASELINE = "baseline.json"
-_LONGEST_REASON = 500  # characters of what a library says
+_LONGEST_REASON = 500  # characters of a library's message
 
 
-# What reading and deriving raise of files that are not what they should be.
+# Exceptions that invalid files cause during reading and deriving.
 _BROKEN = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
-_MOST_OBJECTS = 10_000  # of a golden image: each is compared with each that is seen, while nobody else is heard
+_MOST_OBJECTS = 10_000  # per golden image: all pairs are compared, which blocks the event loop
 _MANY_FILES = f"holds more than {disk.MOST_FILES} files"
 
 
 class RepositoryError(Exception):
-    """A model on disk is not what it should be; the message says which file and what to do."""
+    """A model on disk is invalid; the message says which file and what to do."""
 
 
 class VersionError(RepositoryError):
-    """One version cannot be served."""
+    """A version cannot be served."""
 
     def __init__(self, folder: Path, cause: Exception) -> None:
-        """`cause` is what was wrong; what a library says counts as a version that is not whole."""
+        """`cause` is the fault; a library's exception counts as an unreadable version."""
         self.refusal = cause if isinstance(cause, LoadRefusedError) else _unreadable(cause)
         super().__init__(f"{folder}: {self.refusal}")
         self.folder = folder
@@ -67,13 +67,13 @@ class LimitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """model.toml: what the operator decides about a model, for all its versions."""
+    """The content of model.toml: the operator's settings for all versions of a model."""
 
     description: str = ""
-    threshold: float | None = None  # of requests that set none; unset: the config's own
-    inputs: tuple[Input, ...] | None = None  # what callers may send; unset: what the model's channels suggest
+    threshold: float | None = None  # default for requests; None: the config's own
+    inputs: tuple[Input, ...] | None = None  # that callers may send; None: derived from the model's channels
     limits: LimitSettings = LimitSettings()
-    waivers: tuple[Check, ...] = ()  # checks that are switched off, by name
+    waivers: tuple[Check, ...] = ()  # names of checks to skip
 
     def __post_init__(self) -> None:
         for check in self.waivers:
@@ -84,19 +84,19 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """manifest.json: what a version is made of."""
+    """The content of manifest.json: the composition of a version."""
 
     class_names: tuple[str, ...]
     checksums: dict[str, str]  # SHA-256 of every other file, by its path within the version
     stuff_class_names: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
-    plugins: tuple[str, ...] = ()  # modules that the worker imports before it builds the model
-    produced: Produced | None = None  # what was seen of the model, where its config cannot say it
+    plugins: tuple[str, ...] = ()  # modules that the worker imports before building the model
+    produced: Produced | None = None  # properties observed in the model, if its config cannot declare them
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a model, read and found whole. It never changes once loaded."""
+    """A version of a model, read and verified. It never changes once loaded."""
 
     name: str
     version: int
@@ -107,12 +107,12 @@ class ModelVersion:
 
 
 def folders(root: Path) -> list[Path]:
-    """The folder of every version of every model under `root`, unread; what is named otherwise is none."""
+    """Return the folders of all versions of all models under `root`, unread; other folders are ignored."""
     return [folder for folder in _versions(root) if is_model_name(folder.parent.name)]
 
 
 def misnamed(root: Path) -> list[str]:
-    """The folders that hold versions, and whose names no model may have; hidden ones are none."""
+    """Return the folders that hold versions under invalid model names, except hidden ones."""
     names = {folder.parent.name for folder in _versions(root)}
     return sorted(name for name in names if not is_model_name(name) and not name.startswith("."))
 
@@ -122,16 +122,16 @@ def _versions(root: Path) -> list[Path]:
 
 
 def check_name(name: str) -> None:
-    """Refuse what no model may be called. Raises `RepositoryError`."""
+    """Refuse an invalid model name. Raises `RepositoryError`."""
     if not is_model_name(name):
-        msg = f"a model cannot be called {name!r}: its name is one folder's, of {RULE}"
+        msg = f"a model cannot be called {name!r}: its name is a single folder of {RULE}"
         raise RepositoryError(msg)
 
 
 def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
-    """Read every version of every model under `root`, by name and version; `plugins` are those that may be imported.
+    """Read every version of every model under `root`, sorted; `plugins` are the modules that may be imported.
 
-    Raises `RepositoryError` for the first thing that is not as it should be.
+    Raises `RepositoryError` for the first fault.
     """
     check_holds(root)
     versions = [read_version(folder, plugins) for folder in folders(root)]
@@ -139,19 +139,19 @@ def read(root: Path, plugins: Collection[str] = ()) -> list[ModelVersion]:
 
 
 def check_holds(root: Path) -> None:
-    """Refuse a folder that holds no version, sound or not. Raises `RepositoryError`."""
+    """Refuse a folder that holds no version, valid or not. Raises `RepositoryError`."""
     if not root.is_dir():
-        msg = f"{root} is no folder: give a model repository, which holds one folder for each model"
+        msg = f"{root} is not a folder: give a model repository, which holds one folder per model"
         raise RepositoryError(msg)
     if not folders(root):
         msg = f"{root} holds no model: a model is a folder NAME/VERSION with config.yaml and model.safetensors"
         if names := misnamed(root):
-            msg = f"{root} holds no model: {', '.join(map(repr, names))} cannot be a name, which has {RULE}"
+            msg = f"{root} holds no model: {', '.join(map(repr, names))} is not a valid name, which has {RULE}"
         raise RepositoryError(msg)
 
 
 def find(root: Path, name: str, version: int | None = None, plugins: Collection[str] = ()) -> ModelVersion:
-    """Read one version of the model `name`, the newest unless told which; what is wrong with others does not matter.
+    """Read one version of the model `name`, the newest by default; faults of others do not matter.
 
     Raises `RepositoryError`.
     """
@@ -166,7 +166,7 @@ def find(root: Path, name: str, version: int | None = None, plugins: Collection[
 
 
 def read_version(folder: Path, plugins: Collection[str] = ()) -> ModelVersion:
-    """Read one version. Raises `VersionError`, whatever is wrong with it."""
+    """Read one version. Raises `VersionError` for any fault."""
     try:
         return _read_version(folder, plugins)
     except (LoadRefusedError, RepositoryError, *_BROKEN) as error:
@@ -201,7 +201,7 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
 
 
 def _unreadable(cause: Exception) -> LoadRefusedError:
-    """What a library, the system or model.toml's reader says, as a reason."""
+    """Return a refusal for an error from a library, the system or model.toml's reader."""
     told = str(cause) if isinstance(cause, RepositoryError) else f"{type(cause).__name__}: {cause}"
     return LoadRefusedError(Check.VERSION_UNREADABLE, " ".join(told.split())[:_LONGEST_REASON])
 
@@ -213,7 +213,7 @@ def _check_within(folder: Path) -> None:
 
 
 def _contents(folder: Path, name: str) -> bytes:
-    """A file of a version, by its path within; what may be as large as it is, its last part says."""
+    """Return the content of a file of a version, by its path within. The last part of the path determines its limit."""
     return disk.contents(folder / name, disk.LARGEST[name.rpartition("/")[2]], folder)
 
 
@@ -232,26 +232,26 @@ def read_settings(model_folder: Path) -> ModelSettings:
 
 
 def _files(folder: Path) -> list[str]:
-    """The paths within of all that a version's folder holds; folders elsewhere that it links to are not looked into."""
+    """Return the paths within a version's folder, without following links to folders elsewhere."""
     found = [path.relative_to(folder).as_posix() for path in walk(folder)]
     return sorted(name for name in found if name not in (_MANIFEST, BASELINE))
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """The files in a version's folder, unread. Raises `LoadRefusedError`, FILE_UNUSABLE, if they are too many."""
+    """Yield the files in a version's folder, unread. Raises `LoadRefusedError`, FILE_UNUSABLE, if they are too many."""
     count, inside = 0, folder.resolve()
     for here, folders_, names in os.walk(folder, followlinks=True):
         count += len(names) + len(folders_)
         if count > disk.MOST_FILES:
             raise LoadRefusedError(Check.FILE_UNUSABLE, f"{folder} {_MANY_FILES}")
-        # What Kubernetes keeps a mounted folder's files in; they are read by the links to them.
+        # Kubernetes keeps a mounted folder's files there; they are read through the links to them.
         own = [name for name in folders_ if not name.startswith("..")]
         folders_[:] = [name for name in own if Path(here, name).resolve().is_relative_to(inside)]
         yield from (Path(here, name) for name in (*names, *own) if name not in folders_ and not name.startswith(".."))
 
 
 def _checksums(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of every file of a version but its manifest and baseline, by its path within."""
+    """Return the SHA-256 of every file of a version except manifest and baseline, by its path within."""
     return {name: _checksum(folder, name) for name in files}
 
 
@@ -265,7 +265,7 @@ def _check_sums(seen: Mapping[str, str], manifest: Manifest, waivers: Collection
     for name in sorted({*seen, *manifest.checksums}):
         if seen.get(name) != manifest.checksums.get(name):
             found, noted = (sums.get(name, "no such file") for sums in (seen, manifest.checksums))
-            refuse(Check.CHECKSUM_CHANGED, f"{name} has SHA-256 {found}, in manifest.json: {noted}", waivers)
+            refuse(Check.CHECKSUM_CHANGED, f"{name} has SHA-256 {found}, but manifest.json has {noted}", waivers)
 
 
 def _check_plugins(manifest: Manifest, allowed: Collection[str]) -> None:
@@ -281,25 +281,25 @@ def _read_golden(folder: Path, contract: InputContract) -> tuple[Golden, ...]:
     )
     for name in expected:
         if not _is_plain(name):
-            seen = f"expected.json names the picture {name[:_LONGEST_REASON]!r}, and a picture lies in golden/ itself"
+            seen = f"expected.json names the picture {name[:_LONGEST_REASON]!r}, but pictures must be in golden/ itself"
             raise LoadRefusedError(Check.FILE_UNUSABLE, seen)
     known = tuple(
         golden.read(name, disk.contents(folder / "golden" / name, contract.limits.max_bytes, folder), given)
         for name, given in expected.items()
     )
     if (most := max((len(one.objects) for one in known), default=0)) > _MOST_OBJECTS:
-        seen = f"expected.json expects {most} objects of one picture, and {_MOST_OBJECTS} is the most that are compared"
+        seen = f"expected.json expects {most} objects in one picture, but the limit is {_MOST_OBJECTS}"
         raise LoadRefusedError(Check.FILE_UNUSABLE, seen)
     return known
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is one part of a path."""
+    """Return whether a name is a single path component."""
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def seal(folder: Path, names: Names, plugins: Sequence[str] = (), produced: Produced | None = None) -> None:
-    """Write the manifest of a version whose other files are all there."""
+    """Write the manifest of a version, once all its other files exist."""
     manifest = Manifest(
         class_names=tuple(names.classes),
         checksums=_checksums(folder, _files(folder)),
@@ -312,7 +312,7 @@ def seal(folder: Path, names: Names, plugins: Sequence[str] = (), produced: Prod
 
 
 def write_golden(folder: Path, pictures: Sequence[Golden]) -> None:
-    """Write the golden pictures of a version and what each must give."""
+    """Write the golden images of a version with their expected answers."""
     target = folder / "golden"
     target.mkdir(exist_ok=True)
     for item in pictures:

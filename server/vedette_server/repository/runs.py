@@ -1,17 +1,17 @@
-"""Masks of files that others have made, as COCO's compressed runs: held to their size before a library unpacks them.
+"""Validation of COCO compressed masks from others, before a library decodes them.
 
-At runs that are not those of a mask of its size pycocotools writes beyond its memory, or never ends.
+If the runs do not match the mask's size, pycocotools writes beyond its memory, or never returns.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FIRST, _MORE, _SIGN, _BITS = 48, 32, 16, 5  # of the characters: each holds so many bits
+_FIRST, _MORE, _SIGN, _BITS = 48, 32, 16, 5  # of the characters: each holds five bits
 _LONGEST_RUN = 7  # characters
 
 
 def whole(counts: bytes, size: int) -> bool:
-    """Whether runs are those of a mask of so many pixels."""
+    """Return whether the runs are those of a mask with `size` pixels."""
     codes = np.frombuffer(counts, np.uint8).astype(np.int64) - _FIRST
     if not len(codes) or codes.min() < 0 or codes.max() >= 2 * _MORE or codes[-1] & _MORE:
         return False
@@ -24,7 +24,7 @@ def whole(counts: bytes, size: int) -> bool:
 def _runs(
     codes: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The runs' lengths: from the fourth on, each is told by how it differs from the last but one."""
+    """Return the lengths of the runs: from the fourth on, each is encoded as its difference from the last but one."""
     places = np.arange(len(codes)) - np.repeat(starts, lengths)
     runs: NDArray[np.int64] = np.add.reduceat((codes & (_MORE - 1)) << (_BITS * places), starts)
     runs -= (codes[ends] & _SIGN != 0).astype(np.int64) << (_BITS * lengths)

@@ -1,4 +1,4 @@
-"""What a repository holds as it changes: each version is read once, and one that cannot be served stops no other."""
+"""The current content of a repository: each version is read once, and an invalid one does not affect others."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class RefusedVersion:
     reason: LoadRefusedError
 
 
-_Stamp = tuple[tuple[str, int, int], ...]  # of files: what they are called, their sizes, when they were changed
+_Stamp = tuple[tuple[str, int, int], ...]  # names, sizes and modification times of files
 
 
 class Shelf:
-    """The versions under a folder. What was refused is read again once it has changed, as a copy that grows does."""
+    """The versions under a folder. Refused ones are read again once they change, for example while being copied."""
 
     def __init__(self, root: Path, plugins: Collection[str]) -> None:
         """`plugins` are the modules that versions may import."""
@@ -38,18 +38,18 @@ class Shelf:
 
     @property
     def versions(self) -> list[ModelVersion]:
-        """Those that can be served, by name and number."""
+        """The valid versions, by name and number."""
         return sorted(self._read.values(), key=lambda one: (one.name, one.version))
 
     @property
     def refused(self) -> list[RefusedVersion]:
-        """The others, likewise."""
+        """The refused versions, by name and number."""
         return sorted((one for _, one in self._refused.values()), key=lambda one: (one.name, one.version))
 
     def look(self) -> None:
-        """Read what is new or has changed; each version that is refused is told once.
+        """Read new and changed versions, and log each refused version once.
 
-        Raises `RepositoryError`, and keeps what it had, if nothing at all can be served.
+        Raises `RepositoryError`, and keeps its previous content, if nothing at all can be served.
         """
         there = repository.folders(self._root)
         read = {folder: self._read[folder] for folder in there if folder in self._read}
@@ -92,7 +92,7 @@ class Shelf:
 
 
 def _stamp(folder: Path) -> _Stamp:
-    """What shows that a version's files, or its model.toml, have changed."""
+    """Return a stamp that changes with a version's files or its model.toml."""
     try:
         paths = [folder.parent / "model.toml", folder, *repository.walk(folder)]
         found = [(str(path), path.lstat()) for path in paths if path.exists() or path.is_symlink()]

@@ -1,1 +1,1 @@
-"""gRPC and HTTP: servicers, conversion to and from protobuf, the one table of errors."""
+"""gRPC and HTTP: servicers, conversion to and from protobuf, and the single table of errors."""

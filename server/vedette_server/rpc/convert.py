@@ -1,4 +1,4 @@
-"""Between protobuf messages and the engine's own objects: pure functions, no decisions."""
+"""Conversion between protobuf messages and the engine's objects: pure functions, no decisions."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -63,12 +63,12 @@ _PRIORITIES = {
     detection_service_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     detection_service_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
-LONGEST_ID = 128  # characters, of ids that callers choose: they go into the log as they are
+LONGEST_ID = 128  # characters of ids chosen by callers, which go into the log unchanged
 _OUTPUT_OF = {kind: output for output, kind in _OUTPUTS.items()}
 
 
 def image(message: image_pb2.Image, data: Buffer | None) -> tuple[ImageSpec, Buffer]:
-    """What is declared about an image, and its bytes: `data`, or those in the message. Raises `Refused`."""
+    """Return an image's declaration and bytes: `data`, or those in the message. Raises `Refused`."""
     match message.WhichOneof("content"):
         case "encoded":
             return _encoded(message.encoded), message.encoded.data if data is None else data
@@ -118,14 +118,14 @@ Named = TypeVar("Named", bound=StrEnum)
 
 
 def _named(kind: type[Named], message: Message, field: str) -> Named | None:
-    """Our value for an enum field, by its name; None for the unspecified and for one that is not known."""
+    """Return our value for an enum field, by its name; None if it is unspecified or unknown."""
     enum = message.DESCRIPTOR.fields_by_name[field].enum_type
     value = enum.values_by_number.get(getattr(message, field)) if enum else None
     return next((member for member in kind if value and value.name.endswith(f"_{member}")), None)
 
 
 def asked(options: detection_service_pb2.DetectOptions) -> Asked:
-    """What a request asks. Raises `Refused` for an output that is not known."""
+    """Convert a request's options. Raises `Refused` for an unknown output."""
     for kind in options.outputs:
         if kind not in _OUTPUT_OF:
             raise Refused(Reason.OUTPUT_NOT_PRODUCED, output=kind, produced="what GetModel lists", key="its family")
@@ -143,17 +143,17 @@ def asked(options: detection_service_pb2.DetectOptions) -> Asked:
 
 
 def _decimal(value: float) -> float:
-    """A 32-bit float as the decimal that the caller wrote: 0.3, not 0.30000001192092896."""
+    """Return a 32-bit float as the decimal that the caller wrote: 0.3, not 0.30000001192092896."""
     return float(f"{value:.7g}")
 
 
 def priority(options: detection_service_pb2.DetectOptions) -> Priority:
-    """What a request goes before."""
+    """Convert a request's priority; normal if unset."""
     return _PRIORITIES.get(options.priority, Priority.NORMAL)
 
 
 def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str) -> StreamSettings:
-    """What holds for a whole stream. Raises `Refused`: STREAM_NOT_CONFIGURED."""
+    """Convert a stream's configuration. Raises `Refused`: STREAM_NOT_CONFIGURED."""
     policy = _named(DropPolicy, config, "drop_policy")
     most = config.max_in_flight if config.HasField("max_in_flight") else None
     if policy is None:
@@ -175,7 +175,7 @@ def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str)
 
 
 def frame(message: detection_service_pb2.Frame, data: Buffer | None) -> Frame:
-    """A frame of a stream. Raises `Refused`."""
+    """Convert a frame of a stream. Raises `Refused`."""
     spec, content = image(message.image, data)
     captured = _nanoseconds(message.capture_time) if message.HasField("capture_time") else time.time_ns()
     return Frame(message.frame_id, captured, spec, content)
@@ -189,7 +189,7 @@ def _nanoseconds(sent: timestamp_pb2.Timestamp) -> int:
 
 
 def told(event: Told, request_id: str) -> detection_service_pb2.StreamDetectResponse:
-    """What became of a frame, as the API has it."""
+    """Convert a frame's fate to the API's message."""
     captured = timestamp_pb2.Timestamp()
     captured.FromNanoseconds(event.captured)
     match event.fate:
@@ -213,7 +213,7 @@ def told(event: Told, request_id: str) -> detection_service_pb2.StreamDetectResp
 
 
 def answer(outcome: Outcome) -> answer_pb2.Answer:
-    """An outcome as the API has it."""
+    """Convert an outcome to the API's answer."""
     given, contract = outcome.answer, outcome.model.contract
     size = image_pb2.ImageSize(height=given.height, width=given.width)
     return answer_pb2.Answer(
@@ -307,7 +307,7 @@ def _finding(given: Finding) -> answer_pb2.Finding:
 
 
 def diagnosis(given: Diagnosis, model: ModelVersion, request_id: str) -> detection_service_pb2.DiagnoseResponse:
-    """What a diagnosis found, as the API has it; draws the sheet, which takes a moment."""
+    """Convert a diagnosis to the API's response. Draws the comparison sheet, which takes a moment."""
     return detection_service_pb2.DiagnoseResponse(
         summary=summary(given, model.contract),
         candidates=[_candidate(one, given) for one in given.ranked],
@@ -350,7 +350,7 @@ def _panoptic(given: Panoptic, contract: InputContract) -> answer_pb2.Panoptic:
 
 
 def model(served: ServedVersion) -> model_pb2.Model:
-    """A served version as the API has it."""
+    """Convert a served version to the API's model."""
     return model_pb2.Model(
         name=served.model.name,
         version=str(served.model.version),
@@ -363,7 +363,7 @@ def model(served: ServedVersion) -> model_pb2.Model:
 
 
 def refused(version: RefusedVersion) -> model_pb2.Model:
-    """A version that cannot be served, likewise: it has no contract."""
+    """Convert a refused version to the API's model, without a contract."""
     return model_pb2.Model(
         name=version.name,
         version=str(version.version),

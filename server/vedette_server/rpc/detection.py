@@ -1,4 +1,4 @@
-"""The DetectionService: each call converts, asks the engine, converts back, and writes one line to the log."""
+"""The DetectionService: each call converts its request, calls the engine, converts the answer, and logs one line."""
 
 import asyncio
 import collections
@@ -27,8 +27,8 @@ from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
 
-CONFIGURE_SECONDS = 10  # that a stream may take to send its configuration; until then it takes no one's place
-_MOST_FLOWS = 2_000  # that are remembered
+CONFIGURE_SECONDS = 10  # limit for a stream's configuration; until then the stream does not count as open
+_MOST_FLOWS = 2_000  # most flows remembered
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -43,7 +43,7 @@ class DetectionService(DetectionServiceServicer):
         self._flows: collections.OrderedDict[str, Flow] = collections.OrderedDict()
 
     async def Detect(self, request: Sent[Received[pb.DetectRequest]], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
-        """Find objects in one image."""
+        """Detect objects in one image."""
         request_id = _request_id(request)
 
         async def detect() -> pb.DetectResponse:
@@ -72,13 +72,13 @@ class DetectionService(DetectionServiceServicer):
         return await _guarded(context, request_id, detect)
 
     def _flow(self, context: Context) -> Flow:
-        """The turns of a connection, which shares those of its caller: of its address, where it shows no name."""
+        """Return the flow of a connection, owned by its caller's flow: that of its address if it is anonymous."""
         caller = guard.current().caller.key
         owner = self._remembered(caller, Flow())
         return self._remembered(f"{caller} {context.peer()}", Flow(owner=owner))
 
     def _remembered(self, name: str, new: Flow) -> Flow:
-        """The flow of this name, if it is not forgotten; else a new one."""
+        """Return the flow of this name, or `new` if it was forgotten."""
         flow = self._flows.setdefault(name, new)
         self._flows.move_to_end(name)
         if len(self._flows) > _MOST_FLOWS:
@@ -86,7 +86,7 @@ class DetectionService(DetectionServiceServicer):
         return flow
 
     def _named(self, name: str) -> str:
-        """The model that a caller means, and may ask. Raises `Refused`."""
+        """Return the model that a caller means and may use. Raises `Refused`."""
         served = sorted({one.model.name for one in self._engine.served})
         try:
             return guard.current().choose(name, served, [one.name for one in self._engine.refused])
@@ -123,7 +123,7 @@ class DetectionService(DetectionServiceServicer):
         request_iterator: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]],  # type: ignore[override]  # read by rpc.wire
         context: Context,
     ) -> AsyncIterator[pb.StreamDetectResponse]:
-        """Find objects in the frames of a video."""
+        """Detect objects in the frames of a video."""
         request_id = uuid.uuid4().hex
         try:
             async for response in self._stream(request_iterator, request_id, self._flow(context).owner):
@@ -170,7 +170,7 @@ class DetectionService(DetectionServiceServicer):
                 await asyncio.wait({reading})
                 if reading.cancelled():
                     raise Refused(Reason.SHUTTING_DOWN)
-                reading.result()  # raises what ended it, if it was not the caller
+                reading.result()  # raises what ended it, unless that was the caller
             finally:
                 reading.cancel()
                 stopping.cancel()
@@ -178,12 +178,12 @@ class DetectionService(DetectionServiceServicer):
                 log.info("stream_ended", request_id=request_id, stream_id=config.stream_id, seconds=seconds, **told)
 
     async def _stop_reading(self, reading: asyncio.Task[None]) -> None:
-        """Take no more frames once the server stops, however long the next one takes to come."""
+        """Cancel reading once the server stops, so that a late frame cannot delay it."""
         await self._engine.stopping.wait()
         reading.cancel()
 
     async def Diagnose(self, request: Sent[pb.DiagnoseRequest], context: Context) -> pb.DiagnoseResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
-        """Find out why an image gives nothing."""
+        """Find out why an image yields no detections."""
         request_id = uuid.uuid4().hex
 
         async def diagnose() -> pb.DiagnoseResponse:
@@ -210,7 +210,7 @@ class DetectionService(DetectionServiceServicer):
 
 
 async def _configuration(requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]]) -> pb.StreamConfig:
-    """The first message of a stream, which is its configuration. Raises `Refused`: STREAM_NOT_CONFIGURED."""
+    """Return the configuration, a stream's first message. Raises `Refused`: STREAM_NOT_CONFIGURED."""
     try:
         async with asyncio.timeout(CONFIGURE_SECONDS):
             first = await anext(aiter(requests), None)
@@ -225,7 +225,7 @@ async def _configuration(requests: AsyncIterator[Sent[Received[pb.StreamDetectRe
 
 
 def _request_id(request: Sent[Received[pb.DetectRequest]]) -> str:
-    """The caller's own id of a request, where it can go into the log as it is; else a new one."""
+    """Return the caller's request id if it is safe to log as it is; otherwise a new one."""
     with contextlib.suppress(Refused):
         sent = request.read().message.request_id
         if sent and len(sent) <= convert.LONGEST_ID and sent.isprintable():
@@ -234,7 +234,7 @@ def _request_id(request: Sent[Received[pb.DetectRequest]]) -> str:
 
 
 def _told(event: Told, request_id: str) -> pb.StreamDetectResponse:
-    """What became of a frame; where a bug keeps that from being said, that."""
+    """Convert a frame's fate; if a bug prevents that, report INTERNAL for the frame."""
     try:
         return convert.told(event, request_id)
     except Exception:
@@ -245,7 +245,7 @@ def _told(event: Told, request_id: str) -> pb.StreamDetectResponse:
 async def _read_frames(
     requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], config: pb.StreamConfig, stream: Stream
 ) -> None:
-    """Give a stream its frames as they come. Raises `Refused` for what ends the stream."""
+    """Feed frames to a stream as they arrive. Raises `Refused` for a fault that ends the stream."""
     last: int | None = None
     try:
         async for request in stream.paced(requests):
@@ -257,7 +257,7 @@ async def _read_frames(
 async def _put(
     received: Received[pb.StreamDetectRequest], last: int | None, config: pb.StreamConfig, stream: Stream
 ) -> int | None:
-    """Give a stream one message, and let go of it; returns the id of the last frame. Raises `Refused`."""
+    """Feed one message to a stream, without keeping it; return the last frame's id. Raises `Refused`."""
     message = received.message
     if message.WhichOneof("message") == "config":
         _check_unchanged(config, message.config)
@@ -293,7 +293,7 @@ def _log_answer(request_id: str, given: Answer) -> None:
 
 
 async def _guarded(context: Context, request_id: str, call: Callable[[], Awaitable[Response]]) -> Response:
-    """Run a call; turn a refusal into its status, and a bug into INTERNAL with an opaque id and nothing else."""
+    """Run a call; turn a refusal into its status, and a bug into INTERNAL with nothing but an opaque id."""
     started = time.monotonic()
     try:
         return await call()

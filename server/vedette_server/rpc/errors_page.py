@@ -1,4 +1,4 @@
-"""The tables of errors and checks as a page for users: `make docs` writes it, a test holds it to the tables."""
+"""The tables of errors and checks as a page for users, written by `make docs`; a test compares it to the tables."""
 
 import re
 
@@ -9,13 +9,13 @@ _HEAD = f"""\
 # Errors
 
 Every failed call carries a `google.rpc.Status` with exactly one `ErrorInfo`: its `domain` is `{DOMAIN}`, its `reason`
-is one of those below, its `metadata` holds the facts in the message. Invalid input carries
-`BadRequest.field_violations` too, and what may be tried again carries `RetryInfo`. The client raises
+is one of those below, its `metadata` holds the facts in the message. Invalid input also carries
+`BadRequest.field_violations`, and errors that can be retried carry `RetryInfo`. The client raises
 `vedette_client.ServerError`; the commands exit with 64 plus the gRPC code's number.
 
-What a model is refused for, before it ever serves, is [below](#checks-of-a-model).
+[Below](#checks-of-a-model) are the checks that a model must pass before it serves.
 
-This page is written by `make docs` from the tables in `vedette_server/rpc/errors.py` and
+`make docs` writes this page from the tables in `vedette_server/rpc/errors.py` and
 `vedette_server/contract/loading.py`.
 """
 
@@ -23,14 +23,14 @@ _CHECKS_HEAD = """
 # Checks of a model
 
 `vedette-server import` refuses a model that fails one of these, and the server refuses to serve it; the message names
-the check, says what was seen and what to do. Those that say so can be waived by whoever operates the server, by name,
-in the model's model.toml: `waivers = ["TENSORS_UNEXPECTED"]`. A waiver is shown by GetModel (`vedette models`), in the
-log and by the metric `vedette_check_waived`.
+the check, and says what was seen and what to do. The operator can waive checks marked so, by name,
+in the model's model.toml: `waivers = ["TENSORS_UNEXPECTED"]`. A waiver appears in GetModel (`vedette models`), in the
+log and in the metric `vedette_check_waived`.
 """
 
 
 def page() -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     errors = "".join(_section(reason, row) for reason, row in TABLE.items())
     return _HEAD + errors + _CHECKS_HEAD + "".join(_check(check) for check in CHECKS)
 
@@ -51,7 +51,7 @@ def _section(reason: str, row: ErrorRow) -> str:
 
 
 def _readable(template: str) -> str:
-    """A message with its facts as words: {max_bytes} becomes MAX BYTES."""
+    """Return a message with its facts as words: {max_bytes} becomes MAX BYTES."""
     return re.sub(r"{(\w+)(?:!r)?}", lambda found: found[1].replace("_", " ").upper(), template)
 
 

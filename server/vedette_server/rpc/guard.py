@@ -1,7 +1,7 @@
-"""Before every call: who it is from, and whether it may be made.
+"""Authentication and authorisation before every call.
 
-It stands before `rpc.intake`, which reads the messages of all calls: nothing of a request is received, nor counted
-there, before its caller is known.
+It runs before `rpc.intake`, which reads the messages of all calls. Nothing of a request is received or counted before
+its caller is known.
 """
 
 import asyncio
@@ -33,35 +33,35 @@ _METHODS = {
     "ListModels": Verb.DESCRIBE,
     "GetModel": Verb.DESCRIBE,
 }
-_LOOK_SECONDS = 1.0  # between two looks whether the caller of a stream was revoked
+_LOOK_SECONDS = 1.0  # between checks that a stream's caller has not been revoked
 _SERVICES = {health.SERVICE_NAME: Verb.HEALTH, reflection.SERVICE_NAME: Verb.REFLECTION}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which is generic in its types alone
+Handler: TypeAlias = Any  # grpc.RpcMethodHandler, which is generic only in its type stubs
 _Continuation: TypeAlias = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 _current: ContextVar[Call] = ContextVar("vedette_call")
 
 
 def current() -> Call:
-    """The call that is being served. Its service admits it once it knows the model."""
+    """Return the call being served. Its service admits it once the model is known."""
     return _current.get()
 
 
 def verb(method: str) -> Verb:
-    """What a method does. Raises `KeyError` for one that nobody has thought of, which nobody may call then."""
+    """Return the verb of a method. Raises `KeyError` for a method without one, which nobody may call."""
     service, _, name = method.removeprefix("/").partition("/")
     return _METHODS[name] if service == SERVICE else _SERVICES[service]
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Lets calls in, or refuses them."""
+    """Interceptor that admits or refuses calls."""
 
     def __init__(self, access: Access, refused: Callable[[Reason], None]) -> None:
         self._access = access
         self._refused = refused
 
     async def intercept_service(self, continuation: _Continuation, details: grpc.HandlerCallDetails) -> Handler:
-        """Stand before a method, as the intake has made it: one that takes a stream of messages, whatever it was."""
+        """Wrap a method from the intake, which takes a stream of messages even if the original is unary."""
         handler = await continuation(details)
         if handler is None:
             return None
@@ -76,7 +76,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
             async with self._refusing(context):
                 call = self._begun(shown := _shown(context), wanted)
-                _current.set(call)  # of the call's own task, with which it ends
+                _current.set(call)  # in the context of the call's own task, which ends with it
             if call.caller.known:
                 structlog.contextvars.bind_contextvars(caller=call.caller.name)
             with contextlib.closing(call):
@@ -90,13 +90,13 @@ class Guard(grpc.aio.ServerInterceptor):
     def _begun(self, shown: Credentials, wanted: Verb) -> Call:
         """Begin a call. Raises `Refused`."""
         call = self._access.begin(shown, wanted)
-        if wanted in _SERVICES.values():  # they know of no models
+        if wanted in _SERVICES.values():  # these services know no models
             call.admit()
         return call
 
     @contextlib.asynccontextmanager
     async def _refusing(self, context: Context) -> AsyncIterator[None]:
-        """End a call here for what is raised."""
+        """End the call with the status of whatever the block raises."""
         request_id = uuid.uuid4().hex
         try:
             yield
@@ -111,7 +111,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _until_revoked(
         self, answering: Coroutine[Any, Any, Any], context: Context, call: Call, shown: Credentials
     ) -> Any:  # noqa: ANN401  any service's answer
-        """Let a stream go on for as long as its caller may have it."""
+        """Run a stream until it ends or its caller is revoked."""
         answered, revoked = asyncio.create_task(answering), asyncio.create_task(self._revoked(call, shown))
         try:
             await asyncio.wait({answered, revoked}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,8 +125,8 @@ class Guard(grpc.aio.ServerInterceptor):
             return revoked.result()
 
     async def _revoked(self, call: Call, shown: Credentials) -> None:
-        """Ask again and again whether a call may go on; ends with `Refused`."""
-        edition = None  # it may have changed since the call has begun
+        """Check repeatedly that a call may go on; ends by raising `Refused`."""
+        edition = None  # access may have changed since the call began
         while True:
             if (now := self._access.edition) != edition:
                 self._access.again(call, shown)
@@ -135,7 +135,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
 
 def _shown(context: Context) -> Credentials:
-    """What a call shows of who it is from."""
+    """Return the credentials that a call presents."""
     metadata: Any = context.invocation_metadata() or ()
     authorization = tuple(str(value) for key, value in metadata if key == "authorization")
     certificates: Any = context.auth_context().get("x509_pem_cert") or (None,)
@@ -143,6 +143,6 @@ def _shown(context: Context) -> Credentials:
 
 
 def _host(peer: str) -> str:
-    """The host of a peer as gRPC names it, ipv4:HOST:PORT; of a Unix socket, there is one."""
+    """Return the host of a gRPC peer, ipv4:HOST:PORT; all peers on a Unix socket share one."""
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind

@@ -21,17 +21,17 @@ log = structlog.get_logger()
 
 _MOST_CONNECTIONS = 128
 _HANDSHAKE_SECONDS = 5.0
-_IDLE_SECONDS = 60.0  # without a whole request, after which a connection is closed
+_IDLE_SECONDS = 60.0  # without a complete request, after which a connection is closed
 
 _VERBS = {"/metrics": Verb.METRICS, "/livez": Verb.HEALTH, "/readyz": Verb.HEALTH}
 _STATUS = {errors.Code.UNAUTHENTICATED: 401, errors.Code.PERMISSION_DENIED: 403, errors.Code.RESOURCE_EXHAUSTED: 429}
 
 
 class HttpServer:
-    """Serves /metrics, /livez and /readyz."""
+    """Server of /metrics, /livez and /readyz."""
 
     def __init__(self, metrics: Metrics, ready: Callable[[], bool], access: Access | None = None) -> None:
-        """Without `access`, everybody may read everything."""
+        """Without `access`, allow everyone to read everything."""
         self._metrics = metrics
         self._ready = ready
         self._access = access or Access()
@@ -39,11 +39,11 @@ class HttpServer:
         routes = [web.get("/metrics", self._page), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
         app.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE_SECONDS)
-        self._answered: set[object] = set()  # connections that wait for an answer now
+        self._answered: set[object] = set()  # connections with a response in progress
         self._server: asyncio.Server | None = None
 
     async def start(self, address: Tcp) -> str:
-        """Listen; returns its URL. Raises `OSError` if the address cannot be had."""
+        """Listen, and return the URL. Raises `OSError` if the address is unavailable."""
         await self._runner.setup()
         kept = self._access.certificates
         try:
@@ -60,14 +60,14 @@ class HttpServer:
         return f"{'https' if kept else 'http'}://{Tcp(address.host, self._server.sockets[0].getsockname()[1])}"
 
     def _accept(self) -> asyncio.BaseProtocol:
-        """Serve a new connection."""
+        """Accept a new connection."""
         server = self._runner.server
-        assert server is not None  # noqa: S101  it is set up before anything is accepted
-        asyncio.get_running_loop().call_soon(self._give_way, server)  # many are accepted at once
+        assert server is not None  # noqa: S101  set up before anything is accepted
+        asyncio.get_running_loop().call_soon(self._give_way, server)  # after a burst of accepts
         return server()
 
     def _give_way(self, server: web.Server) -> None:
-        """Close the oldest connections that wait for nothing, where there are more than may be."""
+        """Close the oldest idle connections above the limit."""
         is_open = {one: one.transport for one in server.connections if one.transport and not one.transport.is_closing()}
         for one in sorted(is_open, key=self._answered.__contains__)[: max(len(is_open) - _MOST_CONNECTIONS, 0)]:
             is_open[one].abort()
@@ -82,7 +82,7 @@ class HttpServer:
     async def _guarded(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Let a request in, or say why not."""
+        """Admit a request, or respond with the reason for refusing it."""
         if (verb := _VERBS.get(request.path)) is None:
             return await handler(request)
         try:
@@ -112,7 +112,7 @@ class HttpServer:
 
 
 def _shown(request: web.Request) -> Credentials:
-    """What a request shows of who it is from."""
+    """Return the credentials that a request presents."""
     connection = request.get_extra_info("ssl_object")
     certificate = connection.getpeercert(binary_form=True) if connection else None
     return Credentials(tuple(request.headers.getall("Authorization", ())), certificate, request.remote or "")
@@ -129,11 +129,11 @@ def _refusal(refusal: Refused) -> web.Response:
 
 
 def _newest(kept: Kept[Certificates]) -> ssl.SSLContext:
-    """A context that gives each new connection the newest certificates."""
+    """Return a context that gives each new connection the newest certificates."""
 
     def swap(connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = kept.get().context
 
     front = kept.get().front()
-    front.sni_callback = swap  # called at every handshake, whether it names a server or not
+    front.sni_callback = swap  # called at every handshake, with or without a server name
     return front

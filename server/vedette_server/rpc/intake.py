@@ -1,9 +1,10 @@
-"""How requests come in: how long one may take to arrive, and how much of all may lie here that is not whole.
+"""Limits on incoming requests: their arrival time, and the memory of all that are still incomplete.
 
-gRPC keeps what has come of a message until its rest is there, and tells nobody how much that is. So the process's own
-memory is looked at: what is in use beyond the images that were admitted. Above the ceiling no further message is begun.
-Given up are answers that nobody takes, else the messages that have been awaited longest, else calls that wait to begin.
-No more single messages are begun at once than can be measured before they fill the memory: connections take turns.
+gRPC buffers a message until it is complete, and does not report the size of its buffers. So we measure the process's
+memory in use beyond admitted images. Above the ceiling, no further message is started. Then answers that nobody reads
+are abandoned, or else the messages that have been awaited longest, or else calls that wait to start. The number of
+single messages started at once is limited, so that they can be measured before they fill the memory: connections take
+turns.
 """
 
 import asyncio
@@ -26,39 +27,39 @@ from vedette_server.rpc.unread import Unread
 
 log = structlog.get_logger()
 
-CEILING = 320 * 2**20  # bytes of this process, beside its own and admitted images
-ARRIVE_SECONDS = 60  # for a single request to arrive whole
-_LOOK_SECONDS = 0.05  # between two looks at the memory
-_COLLECT_SECONDS = 2.0  # between two searches for cycles
-_GRACE_SECONDS = 0.1  # that a message may take whatever the memory
-_NEW_SECONDS, _MOST_NEW = 0.15, 6  # single messages begun in that time: what they will hold is not yet measured
+CEILING = 320 * 2**20  # bytes of this process, besides its baseline and admitted images
+ARRIVE_SECONDS = 60  # for a single request to arrive completely
+_LOOK_SECONDS = 0.05  # between memory measurements
+_COLLECT_SECONDS = 2.0  # between garbage collections
+_GRACE_SECONDS = 0.1  # granted to every message, whatever the memory
+_NEW_SECONDS, _MOST_NEW = 0.15, 6  # single messages started in that time, whose memory is not measurable yet
 
 M = TypeVar("M")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Intake(grpc.aio.ServerInterceptor):
-    """Reads the messages of every call, of all services."""
+    """Interceptor that reads the messages of every call, of all services."""
 
     def __init__(
         self, admitted: Callable[[], int], refused: Callable[[Reason], None], arrive_seconds: float = ARRIVE_SECONDS
     ) -> None:
-        """`admitted` gives the bytes of the images that wait or run; `refused` hears what is refused here."""
+        """`admitted` returns the bytes of images waiting or in flight; `refused` is called for each refusal."""
         self._admitted = admitted
         self._refused = refused
         self._arrive_seconds = arrive_seconds
-        self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether of a stream, and since when
+        self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether streamed, and since when
         self._unread = Unread()
         self._turns = Turns(_MOST_NEW, _NEW_SECONDS)  # of single messages
-        self._own = 0  # bytes that this process had when it began to listen
+        self._own = 0  # bytes in use when this process began to listen
         self._collected = -math.inf  # monotonic
         self._full = False
         self._looked = asyncio.Condition()
 
     async def watch(self) -> None:
-        """Keep below the ceiling, and give back what a burst has left, until cancelled."""
+        """Keep memory below the ceiling, and release the memory of past bursts, until cancelled."""
         self._own = memory.used()
-        most = 0  # bytes that were in use since memory was last given back
+        most = 0  # peak bytes in use since memory was last released
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             used, admitted = memory.used() - self._own, self._admitted()
@@ -76,7 +77,7 @@ class Intake(grpc.aio.ServerInterceptor):
                 self._looked.notify_all()
 
     def _collect(self) -> bool:
-        """Free what ended calls hold by their tracebacks. It takes a while: returns whether it is time for it again."""
+        """Collect cycles held by tracebacks of ended calls, unless that was recent; return whether it ran."""
         now = time.monotonic()
         if now < self._collected + _COLLECT_SECONDS:
             return False
@@ -85,9 +86,9 @@ class Intake(grpc.aio.ServerInterceptor):
         return True
 
     def _give_up(self) -> None:
-        """Give up half of the answers that nobody takes, or of the messages that are awaited, or of the longest line.
+        """Abandon half of the unread answers, or of the awaited messages, or of the longest line of waiting calls.
 
-        Of messages, those go first that have been awaited longest, and single ones, since a stream may rest.
+        Of the awaited messages, single ones go before streams, which may rest, and the longest awaited go first.
         """
         if unread := self._unread.give_up():
             for _ in range(unread):
@@ -101,7 +102,10 @@ class Intake(grpc.aio.ServerInterceptor):
             self._turns.turn_away()
 
     async def _next(self, messages: AsyncIterator[M | Refused], seconds: float | None = None) -> M | None:
-        """The next message, None after the last. Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE."""
+        """Return the next message, or None after the last.
+
+        Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE.
+        """
         task = asyncio.ensure_future(_anext(messages))
         self._awaited[task] = (seconds is None, time.monotonic())
         try:
@@ -119,7 +123,7 @@ class Intake(grpc.aio.ServerInterceptor):
             task.cancel()
 
     def _refusal(self, reason: Reason, **facts: object) -> Refused:
-        """What to raise, once it is told of."""
+        """Report a refusal, and return it to be raised."""
         self._refused(reason)
         return Refused(reason, **facts)
 
@@ -128,10 +132,10 @@ class Intake(grpc.aio.ServerInterceptor):
         continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]",
         details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Have the call's messages read here.
+        """Route the call's messages through this interceptor.
 
-        One message and a stream of them look alike on the wire: taken as a stream, a message that does not come can be
-        given up.
+        A single message and a stream look alike on the wire. Every method is registered as streaming, so that an
+        overdue message can be abandoned.
         """
         handler: Any = await continuation(details)
         if handler is None:
@@ -147,7 +151,7 @@ class Intake(grpc.aio.ServerInterceptor):
         return make(taken, read, handler.response_serializer)
 
     def _taken(self, method: Callable[[Any, Context], Any], *, streamed: bool) -> Callable[..., Awaitable[Any]]:
-        """A method that is given what this reads."""
+        """Return a method whose messages this interceptor reads."""
 
         async def take(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
             try:
@@ -160,7 +164,7 @@ class Intake(grpc.aio.ServerInterceptor):
 
         return take
 
-    async def _answer(self, answering: Any, context: Context) -> Any:  # noqa: ANN401  a coroutine, or responses one by one
+    async def _answer(self, answering: Any, context: Context) -> Any:  # noqa: ANN401  a coroutine or an async generator
         if not isinstance(answering, AsyncGenerator):
             answer = await answering
             self._unread.until_done(context)
@@ -191,12 +195,12 @@ class Intake(grpc.aio.ServerInterceptor):
 
 
 def _read(deserialise: Callable[[bytes], M]) -> Callable[[bytes], M | Refused]:
-    """A deserialiser that never raises: gRPC would answer with Python's own text, and write a page into the log."""
+    """Wrap a deserialiser so that it never raises: gRPC would answer with Python's text, and log a page of it."""
 
     def read(received: bytes) -> M | Refused:
         try:
             return deserialise(received)
-        except Exception:  # noqa: BLE001  whatever protobuf raises
+        except Exception:  # noqa: BLE001  protobuf may raise anything
             return Refused(Reason.REQUEST_UNREADABLE, bytes=len(received))
 
     return read

@@ -1,4 +1,4 @@
-"""The gRPC server: our service, health and reflection; how its connections are kept, and with which certificates."""
+"""The gRPC server: our service, health and reflection, with its connections and certificates."""
 
 import asyncio
 import functools
@@ -24,15 +24,15 @@ from vedette_server.rpc.socket_file import SocketFile
 
 _LOOKAHEAD = 256 * 1024  # bytes
 _MOST_CONNECTIONS = 2_000
-_MOST_CALLS = 256  # at once on one connection; a client waits before it begins more
-# That gRPC has received and not yet handed over, beyond which it cancels some of the new ones, and then all.
-_MOST_UNSEEN, _CANCELLED = 10_000, 20_000
-_KEPT_FILES = 320  # descriptors that connections of gRPC leave for workers, their images, HTTP and the log
-_SLACK = 2  # times the largest message that is served: up to there it is refused by us, beyond it by gRPC alone
+_MOST_CALLS = 256  # concurrent calls on one connection; a client waits before it begins more
+# Calls that gRPC has received but not handed over, beyond which it cancels some of the new ones, and all of them.
+_MOST_PENDING, _CANCELLED = 10_000, 20_000
+_KEPT_FILES = 320  # descriptors reserved for workers, their images, HTTP and the log
+_SLACK = 2  # times the largest supported message: up to there we refuse it, beyond it gRPC does
 
 
 def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
-    """What the generated code registers, but that `rpc.wire` reads requests that hold images."""
+    """Register the methods as generated code would, but with `rpc.wire` reading requests that hold images."""
     unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
     answered, streamed = pb.DetectResponse.SerializeToString, pb.StreamDetectResponse.SerializeToString
     return grpc.method_handlers_generic_handler(
@@ -54,7 +54,7 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
 
 
 def _connections() -> int:
-    """How many connections there may be, after the limit of open files was raised as far as this process may."""
+    """Return the limit of connections, after raising the limit of open files as far as permitted."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     files = _MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - _KEPT_FILES
@@ -63,31 +63,31 @@ def _connections() -> int:
 
 @dataclass(frozen=True)
 class Keepalive:
-    """How connections are told alive from dead, in seconds."""
+    """Detection of dead connections; times in seconds."""
 
-    permitted: float = 5.0  # between two pings of a client, calls or not; gRPC's own limit is five minutes
-    strikes: int = 2  # pings that may come sooner, since the server last sent anything, before the client is sent away
-    every: float = 30.0  # between two pings of the server on a connection that is silent
-    patience: float = 15.0  # for the answer; then the connection is closed, and what was asked on it is given up
+    permitted: float = 5.0  # minimum between a client's pings, with or without calls; gRPC's default is five minutes
+    strikes: int = 2  # premature pings since the server last sent data before a client is disconnected
+    every: float = 30.0  # between the server's pings on a silent connection
+    patience: float = 15.0  # for the response to a ping; then the connection is closed and its calls are cancelled
 
     def options(self) -> list[tuple[str, int]]:
-        """The same for gRPC."""
+        """Return the equivalent gRPC options."""
         return [
             ("grpc.http2.min_ping_interval_without_data_ms", round(self.permitted * 1e3)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", self.strikes),
             ("grpc.keepalive_time_ms", round(self.every * 1e3)),
             ("grpc.keepalive_timeout_ms", round(self.patience * 1e3)),
-            ("grpc.http2.ping_timeout_ms", round(self.patience * 1e3)),  # which a server goes by
+            ("grpc.http2.ping_timeout_ms", round(self.patience * 1e3)),  # the one that applies to servers
             ("grpc.http2.max_pings_without_data", 0),
         ]
 
 
 def _credentials(kept: Kept[Certificates]) -> grpc.ServerCredentials:
-    """Certificates of which each new connection has the newest; calls under way keep theirs."""
+    """Return credentials that give each new connection the newest certificates; calls in flight keep theirs."""
     given = kept.get()
 
-    def fetch() -> Any:  # noqa: ANN401  None, as before, which its types do not know
+    def fetch() -> Any:  # noqa: ANN401  None if unchanged, which its type stubs do not know
         nonlocal given
         if (found := kept.get()) is given:
             return None
@@ -104,7 +104,7 @@ def _configuration(found: Certificates) -> grpc.ServerCertificateConfiguration:
 
 
 class RpcServer:
-    """Listens, and tells who asks whether the models answer."""
+    """gRPC server that also reports to health checks whether the models answer."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class RpcServer:
         access: Access | None = None,
         keepalive: Keepalive | None = None,
     ) -> None:
-        """Without `access`, everybody may do everything."""
+        """Without `access`, allow everyone to do everything."""
         access = access or Access()
         self._certificates = access.certificates
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
@@ -127,13 +127,13 @@ class RpcServer:
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
-                # A compressed request of 32 KB can hold 33 MB. Pictures are compressed already.
+                # A compressed request of 32 KB can expand to 33 MB, and pictures are compressed already.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression),
-                # What gRPC may buffer of a call before its message is asked for. It would be megabytes.
+                # Limit what gRPC buffers of a call before its message is requested; the default is megabytes.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
                 ("grpc.max_concurrent_streams", _MOST_CALLS),
-                ("grpc.server.max_pending_requests", _MOST_UNSEEN),
+                ("grpc.server.max_pending_requests", _MOST_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", _CANCELLED),
                 ("grpc.max_allowed_incoming_connections", _connections()),
                 ("grpc.server_handshake_timeout_ms", 10_000),
@@ -150,7 +150,7 @@ class RpcServer:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, address: Tcp | Unix) -> str:
-        """Listen, not serving yet; returns the address. Raises `OSError` if it cannot be had."""
+        """Listen without serving yet, and return the address. Raises `OSError` if it is unavailable."""
         await self.tell(serving=False)
         if isinstance(address, Unix):
             self._socket = SocketFile(address.path)
@@ -172,21 +172,21 @@ class RpcServer:
             raise OSError(msg) from error
 
     async def ended(self) -> None:
-        """Wait for gRPC to end. Unless it was told to, raises `RuntimeError`: nobody listens any more."""
+        """Wait for gRPC to end. Raises `RuntimeError` if it ended by itself: nobody listens any more."""
         waiting = asyncio.ensure_future(self._server.wait_for_termination())
-        await asyncio.shield(waiting)  # to cancel it would cancel what gRPC itself waits for when it stops
+        await asyncio.shield(waiting)  # cancelling it would cancel what gRPC itself awaits when it stops
         msg = "gRPC has ended by itself"
         raise RuntimeError(msg)
 
     async def tell(self, *, serving: bool) -> None:
-        """Tell health checks, for the whole server and for our service."""
+        """Set the status in health checks, for the whole server and for our service."""
         serving_status = health_pb2.HealthCheckResponse.ServingStatus
         state = serving_status.SERVING if serving else serving_status.NOT_SERVING
         for name in ("", SERVICE):
             await self._health.set(name, state)
 
     async def stop(self, seconds: float) -> None:
-        """Refuse new calls, and cancel those that are not through after `seconds`."""
+        """Refuse new calls, and cancel those still in flight after `seconds`."""
         await self._server.stop(seconds)
         if self._watching:
             self._watching.cancel()

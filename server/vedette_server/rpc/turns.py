@@ -1,4 +1,4 @@
-"""Turns to begin: a few at a time, one of each caller after the other, however many calls each makes."""
+"""Turns to start: a few calls at a time, callers in rotation, however many calls each of them makes."""
 
 import asyncio
 import collections
@@ -8,25 +8,25 @@ from collections.abc import AsyncIterator, Callable
 
 
 class TurnedAwayError(Exception):
-    """A call will not have its turn: its caller had too many waiting."""
+    """The call was turned away: its caller had too many calls waiting."""
 
 
 class Turns:
-    """Lets calls begin. What has begun counts until it is over, or no longer new."""
+    """Lets calls start. A started call counts until it is over or no longer new."""
 
     def __init__(self, most: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """At most `most` have begun within the last `seconds` and are not over."""
+        """At most `most` calls that started within the last `seconds` are not over."""
         self._most = most
         self._seconds = seconds
         self._clock = clock
-        self._begun: dict[object, float] = {}  # since when, the newest last
-        # By caller, who is next first.
+        self._begun: dict[object, float] = {}  # start times, the newest last
+        # By caller, in the order of their turns.
         self._waiting: collections.OrderedDict[str, collections.deque[asyncio.Future[None]]] = collections.OrderedDict()
-        self.shut = False  # nothing begins
+        self.shut = False  # no call starts
 
     @contextlib.asynccontextmanager
     async def turn(self, caller: str) -> AsyncIterator[None]:
-        """Wait for a turn, which is over when the block ends. Raises `TurnedAwayError`."""
+        """Wait for a turn, which lasts until the block ends. Raises `TurnedAwayError`."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, collections.deque()).append(turn)
         self.go_on()
@@ -38,13 +38,13 @@ class Turns:
             self.go_on()
 
     def go_on(self) -> None:
-        """Let begin what may."""
+        """Start every call that may start."""
         while self._waiting and self._free:
             caller, line = self._waiting.popitem(last=False)
             turn = line.popleft()
             if line:
                 self._waiting[caller] = line
-            if not turn.done():  # its call has been given up
+            if not turn.done():  # its call was cancelled
                 self._begun[turn] = self._clock()
                 turn.set_result(None)
 
@@ -58,7 +58,7 @@ class Turns:
         return not self.shut and new < self._most
 
     def turn_away(self) -> None:
-        """Give up half of the longest line, those that came last."""
+        """Turn away half of the longest line, the latest arrivals."""
         line = max(self._waiting.values(), key=len, default=collections.deque())
         for _ in range(-(-len(line) // 2)):
             if not (turn := line.pop()).done():

@@ -1,8 +1,8 @@
-"""Answers that callers do not take. When memory runs short, the connections of the oldest are closed.
+"""Answers that callers do not read. When memory runs short, the connections of the oldest ones are closed.
 
-gRPC keeps an answer until its caller takes it, however long that is, and its asyncio server has no way to end such a
-call. So the connection is shut down below it, and gRPC frees all that it holds for it. Of Unix sockets, whose callers
-have no address, connections cannot be told apart: those are left alone.
+gRPC buffers an answer until its caller reads it, however long that takes, and its asyncio server offers no way to end
+such a call. So the connection is shut down below gRPC, which then frees everything that it holds for it. Callers on a
+Unix socket have no address to tell their connections apart; those are left alone.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ import structlog
 
 log = structlog.get_logger()
 
-_GRACE_SECONDS = 1.0  # that an answer may take whatever the memory
+_GRACE_SECONDS = 1.0  # granted to every answer, whatever the memory
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Unread:
-    """The answers that gRPC has not yet passed on."""
+    """The answers that gRPC still buffers."""
 
     def __init__(self) -> None:
-        self._answers: dict[object, tuple[float, str]] = {}  # since when, and to whom
+        self._answers: dict[object, tuple[float, str]] = {}  # since when, and for which peer
 
     def _add(self, context: Context) -> object:
         answer = object()
@@ -36,7 +36,7 @@ class Unread:
         return answer
 
     def until_done(self, context: Context) -> None:
-        """Count the only answer of a call until the call has ended."""
+        """Track the only answer of a call until the call has ended."""
         answer = self._add(context)
 
         def done(_context: object) -> None:
@@ -46,7 +46,7 @@ class Unread:
 
     @contextlib.contextmanager
     def writing(self, context: Context) -> Iterator[None]:
-        """Count an answer of a stream as long as the block runs."""
+        """Track an answer of a stream while the block runs."""
         answer = self._add(context)
         try:
             yield
@@ -54,7 +54,7 @@ class Unread:
             del self._answers[answer]
 
     def give_up(self) -> int:
-        """Close the connections of half of the answers, the oldest; returns how many answers those are."""
+        """Close the connections of the older half of the answers; return the number of these answers."""
         late = time.monotonic() - _GRACE_SECONDS
         old = sorted((since, peer) for since, peer in self._answers.values() if since < late and peer.startswith("ipv"))
         given_up = old[: -(-len(old) // 2)]
@@ -65,10 +65,11 @@ class Unread:
 
 
 def _shut(peers: set[str]) -> int:
-    """Shut this process's connections to these peers down; returns how many there were."""
+    """Shut down this process's connections to these peers; return their number."""
     closed = 0
+    # The descriptor of the listing itself is closed by then: an `OSError`, as for what is no socket.
     for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:  # the listing's own is gone
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
             if _peer(one) in peers:
                 one.shutdown(socket.SHUT_RDWR)
                 closed += 1
@@ -76,7 +77,7 @@ def _shut(peers: set[str]) -> int:
 
 
 def _peer(connection: socket.socket) -> str | None:
-    """The other end, as gRPC names it. Raises `OSError` where there is none."""
+    """Return the peer as gRPC names it. Raises `OSError` if there is none."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     host, port, *_ = connection.getpeername()

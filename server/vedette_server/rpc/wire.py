@@ -1,8 +1,8 @@
-"""Read requests: the image's bytes without copying them, and what cannot be read as a refusal of ours.
+"""Deserialisation of requests without copying the image, and with refusals of our own for unreadable ones.
 
-A protobuf library copies a bytes field twice before a caller sees it: for a raw frame of 6 MB that is most of what a
-request costs beside its inference. Here the field is found in the message as it was received (protobuf's encoding:
-https://protobuf.dev/programming-guides/encoding) and left out of what the library parses.
+A protobuf library copies a bytes field twice before a caller sees it. For a raw frame of 6 MB that dominates a
+request's cost apart from inference. This module finds the field in the received message (protobuf's encoding:
+https://protobuf.dev/programming-guides/encoding) and removes it before the library parses the rest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,20 +17,20 @@ from vedette_server.contract.image import Buffer
 from vedette_server.contract.refusal import Reason, Refused
 
 _SMALL = 32 * 1024  # bytes, below which copies cost nothing
-MOST_BESIDE_IMAGE = 256 * 1024  # bytes of a request; the names of many thousand classes fit
-_MOST_FIELDS = 10_000  # of a message; each costs a microsecond during which nobody else is heard
+MOST_BESIDE_IMAGE = 256 * 1024  # bytes of a request; enough for the names of many thousand classes
+_MOST_FIELDS = 10_000  # per message; each costs a microsecond that blocks everyone else
 
 
 @dataclass(frozen=True)
 class _Step:
-    """From a message towards the data of its image: any of the fields `onward`; a `oneof` holds its last one alone."""
+    """One step from a message towards its image data: any of the fields `onward`. Only the last of `oneof` counts."""
 
     onward: tuple[int, ...]
     oneof: tuple[int, ...] = ()
 
 
 def _step(message: type[Message], field: str) -> _Step:
-    """By a field's name, or by that of a oneof, any of whose fields leads on."""
+    """Return the step through a field, or through any field of a oneof."""
     descriptor = message.DESCRIPTOR
     if field in descriptor.oneofs_by_name:
         members = tuple(one.number for one in descriptor.oneofs_by_name[field].fields)
@@ -50,32 +50,32 @@ T = TypeVar("T")
 
 @dataclass
 class Sent(Generic[T]):
-    """A request as it arrived. gRPC would answer a deserialiser that raises with Python's own text."""
+    """A request as received. If a deserialiser raised, gRPC would answer with Python's text."""
 
     _value: T | Refused | None
 
     def read(self) -> T:
-        """What was sent. Raises `Refused`: REQUEST_UNREADABLE, REQUEST_TOO_LARGE."""
+        """Return the request. Raises `Refused`: REQUEST_UNREADABLE, REQUEST_TOO_LARGE."""
         if isinstance(self._value, Refused):
             raise self._value
-        assert self._value is not None  # noqa: S101  it is taken once
+        assert self._value is not None  # noqa: S101  taken only once
         return self._value
 
     def take(self) -> T:
-        """What was sent, and is kept here no longer: those who pass a stream's messages on hold one till the next."""
+        """Return the request and drop it here: code that forwards a stream holds each message until the next."""
         value, self._value = self.read(), None
         return value
 
 
 def sent(read: Callable[[bytes], T]) -> Callable[[bytes], Sent[T]]:
-    """The deserialiser that reads with `read` and never raises."""
+    """Wrap `read` in a deserialiser that never raises."""
 
     def deserialise(received: bytes) -> Sent[T]:
         try:
             return Sent(read(received))
         except Refused as refusal:
             return Sent(refusal)
-        except Exception:  # noqa: BLE001  whatever protobuf raises
+        except Exception:  # noqa: BLE001  protobuf may raise anything
             return Sent(Refused(Reason.REQUEST_UNREADABLE, bytes=len(received)))
 
     return deserialise
@@ -83,7 +83,7 @@ def sent(read: Callable[[bytes], T]) -> Callable[[bytes], Sent[T]]:
 
 @dataclass(frozen=True)
 class Received(Generic[M]):
-    """A request, and the data of its image if that was left out of it."""
+    """A request, and its image data if that was removed from it."""
 
     message: M
     data: Buffer | None
@@ -108,15 +108,15 @@ def _read(received: bytes, kind: type[M], path: Sequence[_Step]) -> Received[M]:
 
 
 class _Splitter:
-    """Takes the field at the end of a path out of a message: the last one's, as protobuf has it."""
+    """Splits the field at the end of a path from a message: its last occurrence, as in protobuf."""
 
     def __init__(self, path: Sequence[_Step]) -> None:
         self._path = path
-        self._last: dict[int, int] = {}  # by depth, the field of its oneof that came last
+        self._last: dict[int, int] = {}  # by depth, the last field seen of its oneof
         self.data: memoryview | None = None  # that field's bytes
 
     def split(self, message: memoryview, depth: int = 0) -> bytes:
-        """A message without that field."""
+        """Return a message without that field."""
         parts: list[bytes | memoryview] = []
         beside = 0
         for count, (number, whole, content) in enumerate(_fields(message), 1):
@@ -137,7 +137,7 @@ class _Splitter:
         return b"".join(parts)
 
     def _note(self, number: int, depth: int) -> None:
-        """Forget the data of a oneof's field once another of its fields follows."""
+        """Forget the data of a oneof's field when another of its fields follows."""
         if number in self._path[depth].oneof and self._last.get(depth) != number:
             self._last[depth] = number
             self.data = None
@@ -148,11 +148,11 @@ def _limits(message: memoryview) -> dict[str, int]:
 
 
 _LENGTH_DELIMITED = 2
-_FIXED = {1: 8, 5: 4}  # bytes of a field of these wire types
+_FIXED = {1: 8, 5: 4}  # bytes of a field with these wire types
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:
-    """Each field: its number, all its bytes, and its content if that has a length. Raises `DecodeError`."""
+    """Yield each field: its number, all its bytes, and its content if length-delimited. Raises `DecodeError`."""
     at = 0
     while at < len(message):
         start = at
