@@ -539,7 +539,7 @@ def test_the_sdk_shows_who_calls_and_says_who_does_not(models: Models, office: O
         for address in (at.address, host, f"https://{host}"):
             with Client(address, tls=tls, token=office.shown["ops"].token) as client:
                 assert [model.name for model in client.models()] == list(MODELS)
-        with Client(at.address, tls=tls) as client, pytest.raises(Unauthenticated, match=r"MISSING.*shows nothing"):
+        with Client(at.address, tls=tls) as client, pytest.raises(Unauthenticated, match=r"MISSING.*no credentials"):
             client.diagnose(b"x", model="cars")
         with (
             Client(at.address, tls=tls, token=office.shown["gate"].token) as client,
