@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from vedette_client.errors import LocalError
 
@@ -118,17 +118,19 @@ def _refuse(text: str, why: str) -> NoReturn:
 
 
 def _socket(text: str, path: str, *, slashes: bool) -> Address:
-    if not path:
+    if not path or path.endswith("/"):
         _refuse(text, "it does not name a file")
     if slashes and not path.startswith("/"):
         _refuse(text, "unix:// requires an absolute path, as in unix:///run/vedette.sock")
+    if path.startswith("//"):  # unix://PATH would be read in another way
+        path = "/" + path.lstrip("/")
     try:
         size = len(os.fsencode(path))
     except UnicodeEncodeError:
         _refuse(text, "its path is not a valid file name")
     if size > _LONGEST_SOCKET:
         _refuse(text, f"its path has {size} bytes, but a Unix socket's may have at most {_LONGEST_SOCKET}")
-    return Address(f"unix:{path}", f"unix:{path.replace('%', '%25')}")  # gRPC decodes it
+    return Address(f"unix:{path}", f"unix:{quote(path)}")  # gRPC reads a URI
 
 
 def _split(text: str, rest: str, port: str) -> tuple[str, str]:

@@ -71,6 +71,8 @@ def grpc(text: str) -> Tcp | Unix:
             _refuse(text, "unix:// requires an absolute path, as in unix:///run/vedette.sock")
     if not path or path.endswith("/"):
         _refuse(text, "it does not name a file")
+    if path.startswith("//"):  # unix://PATH would be read in another way
+        path = "/" + path.lstrip("/")
     if (size := len(os.fsencode(path))) > _LONGEST_SOCKET:
         _refuse(text, f"its path has {size} bytes, but a Unix socket's may have at most {_LONGEST_SOCKET}")
     return Unix(path)

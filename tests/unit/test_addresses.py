@@ -120,6 +120,8 @@ def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, str]:
 
 @given(texts)
 @example("[::1%25]:1")
+@example("UNIX:////")
+@example("unix:////a")
 @settings(max_examples=600, deadline=None)
 def test_whatever_is_given_is_read_exactly_or_refused(text: str) -> None:
     """What is read says the same read again, and names an address that means one thing."""
@@ -142,6 +144,8 @@ def test_whatever_is_given_is_read_exactly_or_refused(text: str) -> None:
 
 
 @given(texts)
+@example("unix:?")
+@example("unix:#%\u00fc")
 @settings(max_examples=60, deadline=None)
 def test_grpc_takes_whatever_is_read_for_local(text: str) -> None:
     """Asked for real, where that stays on this machine: the answer is that nobody is there, in our words."""
@@ -157,6 +161,7 @@ def test_grpc_takes_whatever_is_read_for_local(text: str) -> None:
 
 @given(texts)
 @example("127.0.0.1:00000000000000000000001")
+@example("unix:////a")
 @settings(max_examples=600, deadline=None)
 def test_a_server_reads_exactly_or_refuses_too(text: str) -> None:
     for read in (addresses.grpc, addresses.tcp):

@@ -44,7 +44,7 @@ def test_channels_follow_from_format_and_mean(channels: int, image_format: str, 
 
 @pytest.mark.parametrize("image_format", ["YUV-BT.601", "HSV", "RGBA", "CMYK", "I;16", "bgr", ""])
 def test_a_format_that_cannot_be_served_is_refused_by_name(image_format: str) -> None:
-    with pytest.raises(LoadRefusedError, match=rf"INPUT\.FORMAT is '{image_format}'.*Served are BGR, RGB, L"):
+    with pytest.raises(LoadRefusedError, match=rf"INPUT\.FORMAT is '{image_format}'.*Supported are BGR, RGB, L"):
         contract(3, image_format)
 
 

@@ -5,6 +5,7 @@ import functools
 import resource
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -155,7 +156,7 @@ class RpcServer:
         if isinstance(address, Unix):
             self._socket = SocketFile(address.path)
             with self._socket.making():
-                self._listen(f"unix:{address.path.replace('%', '%25')}", address)
+                self._listen(f"unix:{quote(address.path)}", address)
         else:
             address = Tcp(address.host, self._listen(str(address), address))
         await self._server.start()
