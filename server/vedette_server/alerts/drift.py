@@ -161,7 +161,7 @@ def _beyond() -> list[Rule]:
 
 
 def alerts(p: Parameters) -> list[Rule]:
-    """What rings. Symptoms wait, so that a cause can be named before them."""
+    """Return the alerts. Symptoms wait, so that a cause can fire before them."""
     return [*_inputs(p), *(_distance(p, *which) for which in _DISTANCES), _class_silent(p)]
 
 

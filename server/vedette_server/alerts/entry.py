@@ -27,7 +27,7 @@ def versions(_: Parameters) -> list[Rule]:
 
 
 def files(p: Parameters) -> list[Rule]:
-    """Who may call: certificates that end, files that cannot be read."""
+    """Return the alerts on access: certificates that end, files that cannot be read."""
     left = "min by (instance, certificate) (vedette_certificate_expiry_timestamp_seconds) - time()"
     failed = 'sum(increase(vedette_access_reloads_total{instance=%q, file=%q, outcome="refused"}[' + p.w + "]))"
 
@@ -66,7 +66,7 @@ def files(p: Parameters) -> list[Rule]:
 
 
 def strain(p: Parameters) -> list[Rule]:
-    """What a server cannot take in, or cannot write down."""
+    """Return the alerts on strain: requests that cannot be taken in, lines that cannot be written."""
     return [
         Alert(
             "VedetteIntakeFull",

@@ -1,4 +1,4 @@
-"""What the page of statistics says of the tables: `make docs` writes it into the page, a test holds it to them.
+"""The parts of the statistics page that the tables fill: `make docs` writes them, and a test compares them.
 
 Everything else there is written by hand, or by what measures it. A part goes from a comment with its name to the next
 empty line.

@@ -1,4 +1,4 @@
-"""What the rules are made of: their parameters, and the two kinds of rules."""
+"""Parts of the rules: their parameters, and the two kinds of rules."""
 
 import re
 from dataclasses import dataclass, field
@@ -89,7 +89,7 @@ class Record:
     labels: dict[str, str] = field(default_factory=dict)
 
     def rule(self, _: Parameters) -> Yaml:
-        """What stands in the file."""
+        """Return the rule as it stands in the file."""
         return {"record": self.name, "expr": _tidy(self.expr), **({"labels": self.labels} if self.labels else {})}
 
 
@@ -109,7 +109,7 @@ class Alert:
     keep: int = 0  # windows for which it stays: what explains another alert must outlast it
 
     def rule(self, parameters: Parameters) -> Yaml:
-        """What stands in the file."""
+        """Return the rule as it stands in the file."""
         hold = parameters.hold if self.hold is None else self.hold
         variables = ("model", "version", "stream") if self.dashboard == "vedette-stream" else ("model", "version")
         query = "&".join(f"var-{name}={_VARIABLE.replace('NAME', name)}" for name in variables)
@@ -170,7 +170,7 @@ def look(query: str, *labels: str, form: str = "humanizePercentage") -> str:
 
 
 def unless_explained(window: str) -> str:
-    """What a known cause has done to answers is not told again by the window that remembers it."""
+    """Mute an expression while a known cause still affects the answers in its window."""
     return f"unless on ({VERSION}) count_over_time(vedette:cause_known:window[{window}])"
 
 

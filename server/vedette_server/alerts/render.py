@@ -41,10 +41,10 @@ def render(parameters: Parameters) -> str:
 
 
 def flag(name: str) -> str:
-    """What a parameter is called on a command line."""
+    """Return the command-line flag of a parameter."""
     return f"--{name.replace('_', '-')}"
 
 
 def shown(name: str, value: object) -> str:
-    """How a parameter's value is written there."""
+    """Return a parameter's value as a flag's argument."""
     return duration(float(str(value))) if name in TIMES else str(value)

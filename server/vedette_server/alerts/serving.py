@@ -239,7 +239,7 @@ def latency(p: Parameters) -> list[Rule]:
 
 
 def baselines(p: Parameters) -> list[Rule]:
-    """What the rules have nothing to compare with."""
+    """Return the alerts on missing baselines."""
     ready = f"max by ({VERSION}) (vedette_model_ready) == 1"
 
     def state(name: str) -> str:

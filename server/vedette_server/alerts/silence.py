@@ -109,7 +109,7 @@ def _share(part: str, whole: str, least: int, apart: str = "") -> str:
 
 
 def alerts(p: Parameters) -> list[Rule]:
-    """What rings when answers are empty and should not be, and what makes them so."""
+    """Return the alerts on empty answers that should not be empty, and on their causes."""
 
     def found(finding: str) -> str:
         return _share(f'vedette:finding:window{{finding="{finding}"}}', "vedette:answers:window", p.answers, "finding")

@@ -1,4 +1,4 @@
-"""How the dashboard of a model and its streams asks: of what is chosen now, and of its baseline."""
+"""Queries of the dashboard of a model and its streams: for the current choice and its baseline."""
 
 from vedette_server.dashboards.panels import Ask
 
@@ -21,7 +21,7 @@ def bound(statistic: str, side: str) -> str:
 
 
 def band(now: str, statistic: str) -> list[Ask]:
-    """What is seen now, between its limits."""
+    """The current value between its limits."""
     return [Ask(now, "now"), Ask(bound(statistic, "low"), "low"), Ask(bound(statistic, "high"), "high")]
 
 

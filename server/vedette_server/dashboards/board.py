@@ -1,4 +1,4 @@
-"""What the dashboards have in common: variables, links, refresh; and how they are finished."""
+"""Common parts of the dashboards: variables, links, refresh and finishing."""
 
 from collections.abc import Sequence
 

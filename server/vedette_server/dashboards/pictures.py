@@ -106,7 +106,7 @@ def scores() -> list[Panel]:
 
 
 def inputs() -> list[Panel]:
-    """What the pictures look like."""
+    """Panels of the pictures' statistics."""
     return [
         lines(
             one.title,
@@ -123,7 +123,7 @@ def inputs() -> list[Panel]:
 
 
 def seen() -> list[Panel]:
-    """What is detected, and what was nearly."""
+    """Panels of detections and near misses."""
     detections = f"sum by (class) (increase(vedette_detections_total{{{V}}}[$window]))"
     whole = f"sum(increase(vedette_detections_total{{{V}}}[$window]))"
     return [

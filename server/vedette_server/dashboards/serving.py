@@ -1,4 +1,4 @@
-"""How fast and how well requests are served, and what is refused."""
+"""The dashboard of serving: speed, quality and refusals."""
 
 from grafana_foundation_sdk.models import dashboard as d
 

@@ -126,7 +126,7 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version that answers, and the engine takes queries.
+        """True if every model has a version that answers, and the engine takes queries.
 
         One that does not pass a check is not waited for, as long as another model answers.
         """
@@ -138,7 +138,7 @@ class Engine:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing new is taken any more."""
+        """True once no new queries are taken."""
         return self.stopping.is_set()
 
     async def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""How long an image will take a worker: learned while serving, by the size at which the model sees it."""
+"""Estimates of a worker's time for an image, learned while serving, by the size at which the model sees it."""
 
 from collections import OrderedDict
 

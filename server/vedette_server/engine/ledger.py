@@ -90,7 +90,7 @@ class Ledger:
                 self.settle(item, Refused(Reason.INTERNAL))
 
     def violations(self) -> list[str]:
-        """What contradicts the ledger's invariants, one line each; empty: all is well.
+        """Return every violation of the ledger's invariants, one line each.
 
         admitted = settled + waiting + running, and each running item is under way at a worker that was sent it and
         whose end would be noticed, or has the worker's reply.

@@ -53,7 +53,7 @@ class Proofs:
         self.usual = Usual()  # what they and the version's baseline show
 
     def failing(self, workers: Iterable[Worker]) -> str:
-        """What the golden images showed when these workers last inferred them; empty: all is well."""
+        """Failures of the golden images when these workers last answered them; empty if there are none."""
         return next(filter(None, map(self._failing.get, workers)), "")
 
     async def probation(self, worker: Worker) -> None:
@@ -150,6 +150,6 @@ class Proofs:
 
 
 def _cause(answer: Answer) -> Code:
-    """Why a golden image is answered otherwise than it must be, as far as its own answer tells."""
+    """Return why a golden image was not reproduced, as far as its answer tells."""
     broken = answer.evidence.not_finite or answer.evidence.dropped
     return Code.NON_FINITE_VALUES if broken else Code.GOLDEN_FAILING

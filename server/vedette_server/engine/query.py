@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it gives back."""
+"""Queries to the engine, and their outcomes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Outcome:
 
 
 class Monitor(Protocol):
-    """What the engine tells, and whom: it never hears back."""
+    """The listener that the engine reports to, and never hears back from."""
 
     def loaded(self, model: ModelVersion) -> None:
         """A version is served from now on."""
@@ -83,7 +83,7 @@ class Monitor(Protocol):
         """Since when a version answers nothing of what it has to answer, on the monotonic clock; None: all is well."""
 
     def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None:
-        """How many of a version's workers were lost, or did not come up, so far, by cause."""
+        """Set the number of a version's workers that were lost or failed to start so far, by cause."""
 
     def set_aside(self, versions: Sequence[RefusedVersion]) -> None:
         """These versions cannot be served, and no others."""

@@ -1,4 +1,4 @@
-"""What waits for a version's workers, and who is next.
+"""The queue of a version's workers, and its order.
 
 Of those with the highest priority, next is who belongs to the flow that has been served least: streams and callers
 take turns, weighted by the time that their images cost (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996).
@@ -22,7 +22,7 @@ from vedette_server.pool.process import Loss
 
 
 class Priority(IntEnum):
-    """What goes before what."""
+    """Scheduling priority."""
 
     LOW = 0
     NORMAL = 1
@@ -31,7 +31,7 @@ class Priority(IntEnum):
 
 @dataclass(eq=False)
 class Flow:
-    """Who takes turns with others: a stream, or a caller. Those of one owner share its turns, in turns among them."""
+    """A stream or a connection, which takes turns with others. Flows of one owner share its turns in rotation."""
 
     served: float = 0.0  # up to which point in virtual time, in seconds of service
     owner: "Flow | None" = None
@@ -39,7 +39,7 @@ class Flow:
 
     @property
     def payer(self) -> "Flow":
-        """Who is charged for its images."""
+        """The flow that is charged for its images."""
         return self.owner or self
 
 
@@ -71,7 +71,7 @@ class Item:
 
     @property
     def lost(self) -> bool:
-        """Whether it was lost with a worker, so that it is tried again, alone."""
+        """True if it was lost with a worker, so that it is retried alone."""
         return bool(self.losses)
 
     def late(self) -> Refused:
@@ -88,7 +88,7 @@ class Queue:
         self.bytes = 0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return the number of waiting items."""
         return len(self._items)
 
     def push(self, item: Item) -> None:
@@ -147,7 +147,7 @@ class Queue:
 
     @property
     def singles(self) -> int:
-        """How many wait that belong to no stream."""
+        """The number of waiting items that belong to no stream."""
         return sum(not item.source for item in self._items)
 
     @property

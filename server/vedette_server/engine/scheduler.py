@@ -1,4 +1,4 @@
-"""What is admitted of one version's images, which worker gets them and when, and how each is settled."""
+"""Admission, dispatch and settlement of one version's images."""
 
 import asyncio
 import functools
@@ -91,11 +91,11 @@ class Scheduler:
 
     @property
     def crowded(self) -> bool:
-        """Whether half of what streams may have waiting waits."""
+        """True if half of the streams' share of the queue is taken."""
         return self._ledger.queue.bytes > self._most(streamed=True) / 2
 
     def takes(self, size: int, *, streamed: bool) -> bool:
-        """Whether there is room for an image of so many bytes to wait."""
+        """Return whether the queue has room for an image of so many bytes."""
         return self._ledger.queue.bytes + size <= self._most(streamed=streamed)
 
     def _most(self, *, streamed: bool) -> int:
@@ -121,7 +121,7 @@ class Scheduler:
             self._changed()
 
     def _seconds_until_turn(self, item: Item, now: float) -> float:
-        """How long an image would wait for a worker."""
+        """Return how long an image would wait for a worker, in seconds."""
         workers = self._pool.workers
         running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
         waiting = (running + self._ledger.queue.seconds_before(item.flow, item.priority)) / max(len(workers), 1)
@@ -146,7 +146,7 @@ class Scheduler:
             self._give(worker, self._batch(item, worker.max_batch))
 
     def _batch(self, first: Item, most: int) -> list[Item]:
-        """What goes to a worker at once with `first`: images of its padded size, while the tightest deadline holds."""
+        """Return `first` and the images to batch with it: of its padded size, while the tightest deadline holds."""
         batch, rule = [first], self._model.contract.resize
         if first.lost or first.options.undo is not None:  # whose size may be another than the header's
             return batch

@@ -60,7 +60,7 @@ class ServedVersion:
 
     @property
     def golden_failing(self) -> str:
-        """What the golden images showed when they were last inferred, where that is waived; empty: all is well."""
+        """Waived failures of the golden images when they were last answered; empty if there are none."""
         return self.proofs.failing(self._pool.workers)
 
     @property
@@ -75,7 +75,7 @@ class ServedVersion:
 
     @property
     def restarts(self) -> int:
-        """How many workers were replaced."""
+        """The number of replaced workers."""
         return self._pool.restarts
 
     def dump(self) -> None:

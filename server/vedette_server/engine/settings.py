@@ -1,4 +1,4 @@
-"""How the workers of a version run, and how much may wait for them."""
+"""Settings of a version's workers and queue."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSettings:
-    """How a version's workers run, and how much may wait for them."""
+    """Settings of a version's workers and queue."""
 
     factory: str
     workers: int

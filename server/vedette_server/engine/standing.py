@@ -1,4 +1,4 @@
-"""How one version stands: whether it answers, why not, and since when it owes an answer."""
+"""The standing of a version: its state, the reason for it, and since when it owes an answer."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ log = structlog.get_logger()
 
 
 class State(StrEnum):
-    """Whether a version answers."""
+    """State of a version."""
 
     LOADING = "loading"
     READY = "ready"
@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 def why(check: Check) -> str:
-    """Why a version is unavailable, for callers: the check that it does not pass. What was seen is in the log."""
+    """Return why a version is unavailable, for callers: the failed check. Details are in the log."""
     return f"{check}: {CHECKS[check].meaning} The server's log says what was seen."
 
 
@@ -54,14 +54,14 @@ class Standing:
 
     @property
     def state(self) -> State:
-        """Whether this version answers now."""
+        """The current state of this version."""
         if self._pool.workers:
             return State.READY
         return State.UNAVAILABLE if self._pool.last_failure else State.LOADING
 
     @property
     def reason(self) -> str:
-        """Why it does not answer, for callers: what went wrong in detail is in the log."""
+        """The reason why it does not answer, for callers. Details are in the log."""
         match self.state:
             case State.READY:
                 return ""
@@ -74,12 +74,12 @@ class Standing:
 
     @property
     def refused(self) -> bool:
-        """Whether no worker comes up because the model does not pass a check: to wait for it is in vain."""
+        """True if no worker starts because the model fails a check, so that waiting is futile."""
         return self._pool.check is not None and not self._pool.workers and self._pool.back_in is None
 
     @property
     def takes_queries(self) -> bool:
-        """Whether it answers, or is about to again: lost workers are being replaced, and what comes may wait."""
+        """True if it answers, or soon will: lost workers are being replaced, and queries may wait."""
         return self._pool.back_in is not None
 
     def look(self) -> None:
@@ -101,7 +101,7 @@ class Standing:
 
     @property
     def _owes(self) -> bool:
-        """Whether something waits, or runs where no worker is left that could answer anything else."""
+        """True if something waits, or runs while no worker is free to answer anything else."""
         busy = {run.worker for run in self._ledger.running.values()}
         return bool(self._ledger.queue) or (bool(busy) and busy.issuperset(self._pool.workers))
 

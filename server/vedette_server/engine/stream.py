@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 
 class DropPolicy(StrEnum):
-    """What happens to a frame that arrives while others wait."""
+    """Treatment of a frame that arrives while others wait."""
 
     LATEST = "LATEST"
     LOSSLESS = "LOSSLESS"
 
 
 class DropReason(StrEnum):
-    """Why a frame was not looked at."""
+    """Reason why a frame was dropped."""
 
     SUPERSEDED = "SUPERSEDED"  # a newer frame took its place
     EXPIRED = "EXPIRED"  # it could not have been answered in time
@@ -56,7 +56,7 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSettings:
-    """What holds for a whole stream."""
+    """Settings of a whole stream."""
 
     model: str
     version: str
@@ -82,7 +82,7 @@ Fate: TypeAlias = Outcome | Refused | DropReason
 
 @dataclass(frozen=True)
 class Told:
-    """What became of a frame."""
+    """The fate of a frame."""
 
     frame_id: int
     captured: int  # as in `Frame`
@@ -333,7 +333,7 @@ class Stream:
         await self._told.put(None)
 
     async def told(self) -> AsyncIterator[Told]:
-        """What became of each frame, in their order."""
+        """Yield the fate of each frame, in order."""
         while (entry := await self._told.get()) is not None:
             yield Told(entry.frame.frame_id, entry.frame.captured, await entry.fate)
 

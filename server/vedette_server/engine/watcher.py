@@ -1,4 +1,4 @@
-"""Who is shown every answer, and says why it is empty: handed to the engine, which knows no more of it than this."""
+"""The watcher, which sees every answer and explains empty ones: all that the engine knows of it."""
 
 from typing import Protocol
 

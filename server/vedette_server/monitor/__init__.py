@@ -1,1 +1,1 @@
-"""What the answers look like: told by the engine, telling nobody back."""
+"""Statistics of the answers, fed by the engine, which never reads them."""

@@ -1,4 +1,4 @@
-"""What the answers look like: emptiness and its reasons, scores, classes, candidates, pixels."""
+"""Metrics of the answers: emptiness and its reasons, scores, classes, candidates, pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who may come in: the files that say so, when certificates end; and lines that the log has lost."""
+"""Metrics of access: its files, the ends of certificates; and of lines lost by the log."""
 
 from collections.abc import Iterator, Mapping
 

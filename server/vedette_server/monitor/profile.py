@@ -14,7 +14,7 @@ from vedette_server.repository.baseline import ClassProfile, Profile
 
 @dataclass(frozen=True)
 class Window:
-    """What was counted in one reference window."""
+    """The counts of one reference window."""
 
     hour: int  # of the day, UTC, in which it began
     page: Page

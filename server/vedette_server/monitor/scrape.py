@@ -53,7 +53,7 @@ class Page:
         return sum(self.by(name, **match).values())
 
     def since(self, earlier: "Page", **match: str) -> "Page":
-        """What was counted since an earlier page, of the series that are on this one and match; for counters alone.
+        """Return the increase since an earlier page, of matching series on this one. Only for counters.
 
         Raises `ValueError` if something of it has become less: the server has been started again in between.
         """
@@ -131,7 +131,7 @@ class _Staying(urllib.request.HTTPRedirectHandler):
 
 
 def is_here(host: str) -> bool:
-    """Whether a host is surely this machine."""
+    """Return whether a host is certainly this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -144,7 +144,7 @@ def _matches(labels: _Labels, match: Mapping[str, str]) -> bool:
 
 
 def _counts(name: str) -> bool:
-    """Whether a sample counts up, by the suffixes that the formats give such samples."""
+    """Return whether a sample is a counter, by the suffixes that the formats use."""
     return name.endswith(("_total", "_bucket", "_count", "_sum"))
 
 

@@ -1,4 +1,4 @@
-"""How well requests are served: outcomes, times, batches, queues, workers, drops."""
+"""Metrics of serving: outcomes, times, batches, queues, workers, drops."""
 
 import functools
 import time

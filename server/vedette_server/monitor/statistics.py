@@ -36,7 +36,7 @@ def ks(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def shares(counts: Mapping[str, float]) -> dict[str, float]:
-    """What share each has; empty where there is nothing."""
+    """Return the share of each; empty if there is nothing."""
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items()} if total else {}
 

@@ -1,4 +1,4 @@
-"""Which streams have series of their own: callers choose their names, and may choose any number of them."""
+"""The choice of streams with series of their own: callers may send any number of names."""
 
 import time
 from collections.abc import Callable

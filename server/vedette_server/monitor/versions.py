@@ -1,4 +1,4 @@
-"""What each version is, whether it still sees, and what its sources are suspected of."""
+"""Metrics of each version: its identity, its golden images, and the suspicions about its sources."""
 
 from collections.abc import Mapping
 from importlib.metadata import version as release

@@ -35,7 +35,7 @@ def bars(said: str, *shares: tuple[float, str]) -> Element:
 
 
 def band(said: str, value: float, low: float | None, high: float | None, *, out: bool) -> Element:
-    """Where a share lies, and the band in which it was when all was well."""
+    """Draw a share beside its band in the healthy period."""
     width, height = _BAND
     drawn = [el("rect", x=0, y=6, width=width, height=4, class_="track")]
     if low is not None and high is not None:
@@ -90,7 +90,7 @@ def cumulative(
 
 
 def _place(value: float, edges: Sequence[float]) -> float:
-    """Where a value lies among edges that stand apart alike, the first of them at 1."""
+    """Return the position of a value among evenly spaced edges, the first of them at 1."""
     low = 0.0
     for index, edge in enumerate(edges):
         if value <= edge:

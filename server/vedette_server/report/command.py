@@ -108,7 +108,7 @@ def _samples(url: str, server: str | None, versions: list[Version], most: int) -
 
 
 def _beside(url: str) -> str:
-    """Where a server's gRPC port is, by its HTTP port's address."""
+    """Return the address of a server's gRPC port, given that of its HTTP port."""
     parts = urllib.parse.urlsplit(url)
     host = parts.hostname or ""
     address = f"[{host}]:{_GRPC_PORT}" if ":" in host else f"{host}:{_GRPC_PORT}"

@@ -1,4 +1,4 @@
-"""What is told of each model version and of each source of its images, since the server's start."""
+"""Facts of each model version and of each source of its images, since the server's start."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Histogram:
 
     @property
     def count(self) -> float:
-        """How many values there are."""
+        """The number of values."""
         return self.cumulative[-1] if self.cumulative else 0.0
 
     @property
@@ -70,7 +70,7 @@ class Source:
 
     @property
     def empty(self) -> float:
-        """How many answers are."""
+        """The number of empty answers."""
         return sum(self.reasons.values())
 
     @property
@@ -99,7 +99,7 @@ class Distances:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a version gave when all was well."""
+    """The answers of a version in its healthy period."""
 
     state: str  # missing, refused, present; empty: the page does not say
     captured: float  # seconds since 1970
@@ -138,7 +138,7 @@ class Version:
 
     @property
     def detections(self) -> float:
-        """How many there are."""
+        """The number of detections."""
         return sum(self.classes.values())
 
     @property

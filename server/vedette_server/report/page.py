@@ -24,7 +24,7 @@ _TOTALS = (
 
 @dataclass(frozen=True)
 class Scrape:
-    """Where the figures are from, and of when."""
+    """The origin and time of the figures."""
 
     origin: str
     taken: dt.datetime

@@ -33,7 +33,7 @@ def source(name: str) -> Element:
 
 
 def beside(*content: Child) -> Element:
-    """What stays on one line."""
+    """Elements that stay on one line."""
     return el("span", *content, class_="beside")
 
 
@@ -49,7 +49,7 @@ def seconds(duration: float) -> str:
 
 
 def keys(**names: str) -> Element:
-    """What the colours mean."""
+    """The legend of the colours."""
     shown = [
         el("span", el("svg", el("rect", width=18, height=10, class_=colour), class_="key", aria_hidden="true"), words)
         for colour, words in names.items()

@@ -31,7 +31,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Sample:
-    """What came of asking."""
+    """The outcome of asking for a sample."""
 
     wanted: Wanted
     summary: str  # the diagnosis in words, or why there is none

@@ -24,7 +24,7 @@ _BASELINES = {
 
 
 def anchor(version: Version) -> str:
-    """Where the section begins."""
+    """The anchor of the section."""
     return f"{version.model}-{version.number}"
 
 

@@ -50,12 +50,12 @@ class Verdict:
 
 
 def of_source(source: Source) -> Verdict:
-    """Whether a source's images are seen."""
+    """Judge whether a source's images are seen."""
     return _judge([*_suspicions(source), *_emptiness(source, limits.STREAM_FLOOR), *_inputs(source)], source)
 
 
 def of_version(version: Version) -> Verdict:
-    """Whether a version sees."""
+    """Judge whether a version sees."""
     whole = version.whole
     sources = _suspicions(whole) if len(version.sources) == 1 else _of_sources(version)
     whys = [*_serving(version), *sources, *_emptiness(whole, limits.MODEL_FLOOR), *_model(version), *_drift(version)]
@@ -63,7 +63,7 @@ def of_version(version: Version) -> Verdict:
 
 
 def beyond(source: Source) -> bool:
-    """Whether more answers are empty than is usual, or, where nobody knows what is, than is credible."""
+    """True if more answers are empty than usual, or, without a baseline, than is credible."""
     high = source.limits["empty"].high if "empty" in source.limits else None
     most = limits.MOST_EMPTY if high is None else max(high, limits.STREAM_FLOOR)
     return source.answers >= limits.LEAST_ANSWERS and source.share > most
@@ -78,12 +78,12 @@ def outside(source: Source, statistic: str) -> str:
 
 
 def shown(name: str) -> str:
-    """What a source is called in a sentence."""
+    """Return the name of a source in a sentence."""
     return UNNAMED_SOURCES.get(name) or f"“{name}”"
 
 
 def meaning(code: str) -> str:
-    """What a finding means; empty: it is not in this release's list."""
+    """Return the meaning of a finding; empty if this release does not know it."""
     return FINDINGS[Code(code)].meaning if code in Code.__members__ else ""
 
 
@@ -117,7 +117,7 @@ def _suspicions(source: Source) -> Iterator[Why]:
 
 
 def _emptiness(source: Source, floor: float) -> Iterator[Why]:
-    """What is empty beyond what is usual; silence is what is explained, and above the floor."""
+    """Return the emptiness beyond the usual. It is silence if it is explained and above the floor."""
     if not beyond(source):
         return
     high = source.limits["empty"].high if "empty" in source.limits else None
@@ -152,7 +152,7 @@ def _serving(version: Version) -> Iterator[Why]:
 
 
 def _of_sources(version: Version) -> Iterator[Why]:
-    """What its sources make of a version: silenced, where most of its answers are empty by those that are."""
+    """Judge a version by its sources: silenced if silenced sources make most of its answers empty."""
     judged = [(source, of_source(source)) for source in version.sources]
     silenced = [(source, verdict) for source, verdict in judged if verdict.light is Light.SILENCED]
     if silenced:

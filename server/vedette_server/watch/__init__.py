@@ -1,1 +1,1 @@
-"""What investigates silence: sees every answer, explains it, and looks into sources that have gone empty."""
+"""Investigation of silence: sees and explains every answer, and examines sources that have gone empty."""

@@ -1,4 +1,4 @@
-"""How much of the workers' time vigilance may take: as much as it likes while nobody else comes, else a small share."""
+"""The share of the workers' time that vigilance may take: unlimited while there is no traffic, small otherwise."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ class Spent(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many workers it has."""
+        """The number of workers."""
 
     @property
     def last_traffic(self) -> float:
-        """When something came that was no diagnosis, in seconds."""
+        """Time of the last arrival other than a diagnosis, in seconds."""
 
 
 class Budget:

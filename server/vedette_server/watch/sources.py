@@ -1,4 +1,4 @@
-"""What is known of each source of images: a stream by its id, or everything that comes one by one."""
+"""Records of each source of images: a stream by its id, or all single images together."""
 
 import collections
 import time
@@ -17,7 +17,7 @@ _BEYOND, _AGAIN = 0.2, 0.05  # by which the recent share lies above the usual on
 
 @dataclass(frozen=True)
 class Key:
-    """Which source of which model version."""
+    """A source of a model version."""
 
     model: str
     version: int
@@ -59,17 +59,17 @@ class SourceRecord:
 
     @property
     def restless(self) -> bool:
-        """Whether it is empty beyond what is usual with it, as every source is at first that gives nothing."""
+        """True if it is empty more often than usual. A new source that gives nothing counts as such."""
         return self._recent > self._usual + _BEYOND
 
     @property
     def calm(self) -> bool:
-        """Whether it is about as empty as usual."""
+        """True if it is about as empty as usual."""
         return self._recent <= self._usual + _AGAIN
 
     @property
     def due(self) -> bool:
-        """Whether to find out why."""
+        """True if the cause is due to be investigated."""
         return self.restless and time.monotonic() >= self.quiet_until
 
     def accept(self) -> None:
