@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import functools
+import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from vedette_server.contract.refusal import Reason
 from vedette_server.pool import memory
-from vedette_server.rpc import intake
+from vedette_server.rpc import intake, unread
 from vedette_server.rpc.intake import Intake
 
 from tests import raw_http2, running
@@ -161,6 +164,38 @@ async def test_above_the_ceiling_what_has_been_awaited_longest_is_given_up_first
         monkeypatch.setattr(memory, "used", lambda: intake.CEILING + 1 if taken._awaited else 0)
         assert (await second)["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
     assert REFUSED == [Reason.INTAKE_FULL] * 2
+
+
+async def test_calls_that_are_given_up_by_their_callers_leave_nothing_behind() -> None:
+    taken = Intake(lambda: 0, told)
+    async with echoing(taken) as address, grpc.aio.insecure_channel(address) as channel:
+        for number in range(200):
+            call = channel.unary_unary(ECHO + "Single")(bytes(100_000))
+            await asyncio.sleep(number % 20 / 4_000)
+            call.cancel()
+        assert await channel.unary_unary(ECHO + "Single")(b"one") == b"one"
+        async with asyncio.timeout(10):
+            while taken._unread._answers or taken._awaited or taken._turns._begun or taken._turns._waiting:
+                await asyncio.sleep(0.01)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_closing_connections_leaves_no_descriptor_behind() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()[:2]) as caller,
+        tempfile.TemporaryFile(),
+    ):
+        accepted, (host, port) = listening.accept()
+        with accepted:
+            before = descriptors()
+            assert unread._shut({f"ipv4:{host}:{port}"}) == 1
+            assert descriptors() == before
+            caller.settimeout(10)
+            assert caller.recv(1) == b""
 
 
 async def test_a_stream_that_is_given_up_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,8 +67,8 @@ class Unread:
 def _shut(peers: set[str]) -> int:
     """Shut down this process's connections to these peers; return their number."""
     closed = 0
-    # The descriptor of the listing itself is closed by then: an `OSError`, as for what is no socket.
-    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+    # Copied, so that gRPC may close its own meanwhile. Only sockets, as nothing would close the copy of anything else.
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir() if path.is_socket()]:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as one:
             if _peer(one) in peers:
                 one.shutdown(socket.SHUT_RDWR)
