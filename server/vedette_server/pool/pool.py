@@ -62,9 +62,8 @@ class Pool:
         self.check: Check | None = None  # failed by the last worker that was lost, if any
         self.last_failure: str | None = None  # reason for having no worker, while there is none
         self._start_seconds = 0.0  # from the last worker's fork until it entered rotation
-        self._back_at: float | None = (
-            None  # when a replacement of a lost worker is due; None: none was lost, or starts fail
-        )
+        # When the replacement of a lost worker is due; None: none was lost, or starts fail.
+        self._back_at: float | None = None
 
     def run(self) -> None:
         """Start the workers, and replace each that ends."""
