@@ -63,7 +63,7 @@ async def test_a_large_frame_is_one_among_others(bundled: running.Server, photo:
 
 
 async def test_what_cannot_be_made_to_fit_is_refused_with_the_limit(bundled: running.Server) -> None:
-    with Client(bundled.address, timeout=60) as client, pytest.raises(LocalError, match="at most 33554432") as caught:
+    with Client(bundled.address, timeout=60) as client, pytest.raises(LocalError, match="the limit is 33554432") as caught:
         client.detect(NOISE, pixel_format="RGB8")
     assert caught.value.reason == "IMAGE_TOO_MANY_BYTES"
     async with AsyncClient(bundled.address, timeout=60) as awaited:
