@@ -54,7 +54,7 @@ docs: $(INSTALLED) ## write the pages of errors, findings, statistics and videos
 	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
 	$(BIN)/python -m vedette_server.explain.page > deploy/docs/findings.md
 	$(BIN)/python -m vedette_server.alerts.page deploy/docs/statistics.md
-	$(BIN)/python -m tests.videos_page > deploy/docs/video.md
+	$(BIN)/python -m tests.support.videos_page > deploy/docs/video.md
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench
@@ -87,10 +87,10 @@ fuzz: $(INSTALLED) ## a fuzzer on each reader of bytes that others have made, 20
 	$(BIN)/python -m tests.fuzz
 
 alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
-	$(BIN)/python -m tests.bench.alarms
+	$(BIN)/python -m tests.sim.alarms
 
 nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing may ring; needs promtool
-	$(BIN)/python -m tests.bench.nights
+	$(BIN)/python -m tests.sim.nights
 
 rules: $(INSTALLED) ## render the alert pack and the dashboards again
 	$(BIN)/vedette-server rules --out deploy/prometheus

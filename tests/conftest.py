@@ -11,7 +11,7 @@ from vedette_client import Client
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 
-from tests import running
+from tests.support import running
 
 # Workers import only what is installed, or what a user has put there; so do they what tests give them.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.getenv("PYTHONPATH")])])
@@ -38,7 +38,7 @@ def client(bundled: running.Server) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of the families of the zoo, random."""
-    from tests.families import write  # imports torch, which most tests need not wait for
+    from tests.support.families import write  # imports torch, which most tests need not wait for
 
     return write(tmp_path_factory.mktemp("families"))
 

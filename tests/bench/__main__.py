@@ -30,9 +30,9 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
 from tests.bench import load as load_test
 from tests.bench import vigilance
+from tests.support import running
 
 ROUNDS, WARM_UP = 40, 5
 FINE_ROUNDS = 200  # where a difference of a hundredth counts

@@ -28,8 +28,8 @@ from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.access import tokens
 
-from tests import raw_http2, running
 from tests.bench import load
+from tests.support import raw_http2, running
 
 MIB = 2**20
 _PAGE = os.sysconf("SC_PAGE_SIZE")

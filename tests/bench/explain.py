@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from vedette_client import Answered, Client
 
-from tests import running
-from tests.bench import faults, labelled
-from tests.bench.faults import FAULTS, MISTAKES, Fault
+from tests.sim import faults, labelled
+from tests.sim.faults import FAULTS, MISTAKES, Fault
+from tests.support import running
 
 PAUSE = 0.15  # seconds between two frames, in which the server can look into a feed
 LEAD, MOST_LEAD = 20, 150  # frames that are not counted, at least and at most

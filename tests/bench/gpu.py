@@ -41,8 +41,8 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
-from tests.families import ZOO, model
+from tests.support import running
+from tests.support.families import ZOO, model
 
 HEIGHT, WIDTH, OBJECTS = 1080, 1920, 15
 CALLERS = 32  # at once, where a server is to be saturated

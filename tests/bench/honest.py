@@ -17,7 +17,8 @@ from rich.table import Table
 from vedette_client import Answered, Client, Finding, VedetteError
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import families, honest, running
+from tests import honest
+from tests.support import families, running
 
 # What is said of the question or of the model's own course is counted there, and accuses no picture.
 _MEASURED = {"BELOW_THRESHOLD", "CLASS_FILTER", "CAPPED", "NO_PROPOSALS", "EMPTIED_BY_CLIPPING", "NON_FINITE_VALUES"}

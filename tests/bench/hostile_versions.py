@@ -35,7 +35,7 @@ def run_here(base: Path, seed: int) -> str:
     from vedette_server.contract.loading import LoadRefusedError
     from vedette_server.repository.repository import RepositoryError, VersionError
 
-    from tests import mutations
+    from tests.support import mutations
 
     way = (mutations.importing, mutations.serving)[seed % 2]
     with tempfile.TemporaryDirectory(dir=base.parent) as folder:
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first case's number")
     parser.add_argument("--seconds", type=float, default=LIMIT_SECONDS)
     chosen = parser.parse_args()
-    from tests import mutations
+    from tests.support import mutations
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,7 @@ from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
-from tests.unit.test_contract import contract
+from tests.support.contracts import contract
 
 
 class Identity:

@@ -31,7 +31,7 @@ from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
+from tests.support import running
 
 WORKERS = 2
 RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)

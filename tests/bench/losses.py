@@ -23,8 +23,8 @@ import numpy as np
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.demo.publish import jpeg
 
-from tests import running
 from tests.bench import load
+from tests.support import running
 
 DEADLINE = 10.0  # seconds
 HANG_SECONDS = 4.0

@@ -23,10 +23,10 @@ from vedette_server.contract.contract import ImageLimits
 from vedette_server.contract.image import EncodedImage, Orientation
 from vedette_server.contract.refusal import Reason, Refused
 
-from tests import damage
 from tests.bench import children
-from tests.pictures import large, pictures
-from tests.unit.test_contract import contract
+from tests.support import damage
+from tests.support.contracts import contract
+from tests.support.pictures import large, pictures
 
 MIB = 2**20
 LIMITS = ImageLimits(max_pixels=12_000_000)  # whose pixels take a tenth of a gigabyte in each of their forms

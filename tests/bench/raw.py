@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests import raw_frames, running, wire_requests
 from tests.bench import attacks, load
-from tests.raw_frames import Connection, Header, frame
+from tests.support import raw_frames, running, wire_requests
+from tests.support.raw_frames import Connection, Header, frame
 
 PATIENCE = 60.0  # seconds in which a call must have ended, on a machine that is busy with others
 _CALLERS = 8

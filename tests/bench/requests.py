@@ -47,7 +47,7 @@ from vedette_server.rpc.server import _handlers
 from vedette_server.settings import BUNDLED_REPOSITORY
 from vedette_server.watch.probe import Probe
 
-from tests import wire_requests
+from tests.support import wire_requests
 
 MIB = 2**20
 CEILING = 64 * MIB  # that the process may grow by, once it is warm

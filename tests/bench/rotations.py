@@ -25,10 +25,10 @@ from vedette_client import Answered, Client, Frame, images, wire
 from vedette_client.channel import SERVICE
 from vedette_client.images import Beside
 
-from tests import running
-from tests.authority import Authority, Pair
 from tests.bench.load import OPTIONS, picture
-from tests.running import PATIENCE
+from tests.support import running
+from tests.support.authority import Authority, Pair
+from tests.support.running import PATIENCE
 
 _PAUSE = (
     0.05  # seconds between two connections of a caller, and two frames: who calls shares the processor with the model

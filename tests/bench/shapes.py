@@ -32,8 +32,8 @@ from vedette_server.predictor.config import plain
 from vedette_server.rpc.errors import TABLE
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import channels, families, running
-from tests.generated_images import Generated, Target, generate
+from tests.support import channels, families, running
+from tests.support.generated_images import Generated, Target, generate
 
 ANSWERED = "answered"
 _CALLERS = 5  # and one that streams

@@ -25,8 +25,8 @@ from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import lazy
 from vedette_server.predictor.predictor import read_config
 
-from tests import running
 from tests.bench import zoo
+from tests.support import running
 
 _CONFIGS = {
     "vitdet": """

@@ -26,8 +26,8 @@ from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.watch.probe import Probe
 
-from tests.unit.test_contract import contract
-from tests.unit.test_metrics import outcome
+from tests.support.contracts import contract
+from tests.support.outcomes import outcome
 
 REQUESTS, WARM_UP = 60, 10
 MODELS, CLASSES, STREAMS = 10, 80, 200

@@ -11,7 +11,7 @@ from PIL import Image
 from vedette_server.demo import clips, scenes
 from vedette_server.demo.scenes import Picture
 
-from tests import running
+from tests.support import running
 
 
 def run(*arguments: str, command: str = "vedette") -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from vedette_server.demo.scenes import Picture
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
+from tests.support import running
 
 VERSION = BUNDLED_REPOSITORY / "roadsigns" / "1"
 CONFIG, WEIGHTS = VERSION / "config.yaml", VERSION / "model.safetensors"

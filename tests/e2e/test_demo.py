@@ -13,7 +13,7 @@ from PIL import Image
 from vedette_server.demo import scenes
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
+from tests.support import running
 
 ROOT = Path(__file__).parents[2]
 VERSION = ROOT / "server/vedette_server/demo/repository/roadsigns/1"

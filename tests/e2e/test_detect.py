@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from vedette_server.demo import scenes
 
-from tests import commands, running
+from tests.support import commands, running
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from vedette_server import cli as server_cli
 from vedette_server.cli import main as vedette_server
 from vedette_server.demo import clips, scenes
 
-from tests import commands, running
+from tests.support import commands, running
 
 PROGRAMS: tuple[click.Group, ...] = (vedette, vedette_server)
 NOWHERE = "127.0.0.1:9"

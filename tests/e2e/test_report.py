@@ -26,8 +26,8 @@ from vedette_server.monitor.statistics import cumulative, ks, shares, total_vari
 from vedette_server.report.reading import read
 from vedette_server.report.verdict import Light, Verdict, of_source, of_version
 
-from tests import running
-from tests.bench import labelled
+from tests.sim import labelled
+from tests.support import running
 
 HOSTILE = "<script>alert('x')</script>\"&'<img src=x>"
 DARK, GATE = "dark yard", "gate"

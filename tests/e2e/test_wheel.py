@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from vedette_server.demo.scenes import Picture
 
-from tests import running
+from tests.support import running
 
 ROOT = Path(__file__).parents[2]
 

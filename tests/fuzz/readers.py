@@ -68,9 +68,9 @@ from vedette_server.rpc import convert as rpc_convert
 from vedette_server.rpc import wire
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import wire_requests
 from tests.bench import requests
-from tests.pictures import pictures
+from tests.support import wire_requests
+from tests.support.pictures import pictures
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import invariants
+from tests.support import invariants
 
 
 @pytest.fixture(autouse=True)

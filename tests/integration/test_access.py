@@ -24,9 +24,9 @@ from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
 from vedette_server.rpc import guard
 
-from tests.authority import Authority
-from tests.guarded import AUDIENCE, ISSUER, MODELS, Caller, Issuer, Models, Shown, Tokens, reason_of
-from tests.running import wait_for
+from tests.support.authority import Authority
+from tests.support.guarded import AUDIENCE, ISSUER, MODELS, Caller, Issuer, Models, Shown, Tokens, reason_of
+from tests.support.running import wait_for
 
 POLICY = """
 [groups]
@@ -575,9 +575,9 @@ def test_the_environment_says_it_too(models: Models, office: Office, monkeypatch
 
 @pytest.mark.parametrize(("given", "said"), [
     ({"ca": "no/such/file"}, "ca: 'no/such/file' cannot be read"),
-    ({"ca": "tests/authority.py"}, "contains no PEM certificates"),
+    ({"ca": "tests/support/authority.py"}, "contains no PEM certificates"),
     ({"cert": "x"}, "requires its key"),
-    ({"cert": "tests/authority.py", "key": "tests/authority.py"}, "not a certificate and its"),
+    ({"cert": "tests/support/authority.py", "key": "tests/support/authority.py"}, "not a certificate and its"),
     ({"ca": 7}, "path of a PEM file"),
 ])  # fmt: skip
 def test_files_that_are_none_are_named_at_once(given: Any, said: str) -> None:

@@ -10,9 +10,9 @@ import pytest
 from vedette_client import Client, InvalidRequest, Unauthenticated
 from vedette_server.access import tokens
 
-from tests import running
-from tests.authority import Authority
-from tests.running import BIN, http, wait_for
+from tests.support import running
+from tests.support.authority import Authority
+from tests.support.running import BIN, http, wait_for
 
 UNAUTHENTICATED, PERMISSION_DENIED = 64 + 16, 64 + 7
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from vedette_server.access.access import AccessSources
 
-from tests.guarded import AUDIENCE, ISSUER, Caller, Issuer, Models, Shown, Tokens, reason_of
+from tests.support.guarded import AUDIENCE, ISSUER, Caller, Issuer, Models, Shown, Tokens, reason_of
 
 RULES = """
 [[rules]]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests import watching
-from tests.bench import alarms
-from tests.bench.alarm_faults import FAULTS
+from tests.sim import alarms
+from tests.sim.alarm_faults import FAULTS
+from tests.support import watching
 
 PACE = alarms.Pace(
     window=10,

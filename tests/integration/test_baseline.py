@@ -26,10 +26,10 @@ from vedette_server.rpc.http import HttpServer
 from vedette_server.settings import BUNDLED_REPOSITORY
 from vedette_server.watch.probe import Probe
 
-from tests import invariants, running
-from tests.bench import labelled
-from tests.integration.test_probe import GOOD, QUIET, Camera
-from tests.unit.test_contract import contract
+from tests.sim import labelled
+from tests.support import invariants, running
+from tests.support.contracts import contract
+from tests.support.world import GOOD, QUIET, Camera
 
 WINDOW = 3.0  # seconds, in which a slow machine too answers thirty frames of a predictor that does nothing
 WINDOWS = LEAST_WINDOWS + 2  # two to spare
@@ -133,7 +133,7 @@ class Replica:
     def __init__(self, model: ModelVersion) -> None:
         metrics = Metrics()
         settings = PoolSettings(
-            factory="tests.integration.test_probe:world",
+            factory="tests.support.world:world",
             workers=1,
             threads=1,
             devices=("cpu",),

@@ -13,8 +13,8 @@ from vedette_server.demo.publish import jpeg
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
 
-from tests import running
-from tests.families import ZOO
+from tests.support import running
+from tests.support.families import ZOO
 
 
 def assert_alike(one: Answer, other: Answer) -> None:

@@ -18,8 +18,8 @@ from vedette_client.cli import main as vedette
 from vedette_server.cli import main as vedette_server
 from vedette_server.demo import scenes
 
-from tests import channels, running
-from tests.integration.test_exact import assert_equal
+from tests.support import channels, running
+from tests.support.reference import assert_equal
 
 ALL = tuple(channels.COUNTS)
 MANY = ("two", "four", "seven")

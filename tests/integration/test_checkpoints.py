@@ -24,8 +24,8 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.predictor.strict import load_strictly
 from vedette_server.predictor.weights import read_weights
 
-from tests.families import model
-from tests.integration.test_import import run_import
+from tests.support.families import model
+from tests.support.importing import run_import
 
 State = dict[str, torch.Tensor]
 

@@ -16,9 +16,8 @@ from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor.config import plain, resolve
 
-from tests.families import CLASSES, PLUGINS, config
-from tests.integration.test_import import run_import
-from tests.integration.test_projects import LAZY
+from tests.support.families import CLASSES, LAZY, PLUGINS, config
+from tests.support.importing import run_import
 
 Write = Callable[[Path, CfgNode], object]
 

@@ -7,8 +7,8 @@ from vedette_client import Client
 from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
 
-from tests import running
-from tests.running import sample
+from tests.support import running
+from tests.support.running import sample
 
 LOST = 'vedette_workers_lost_total{cause="out_of_memory",model="roadsigns",version="1"}'
 

@@ -23,9 +23,9 @@ from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.rpc.server import Keepalive
 
-from tests import running
-from tests.relay import Relay
-from tests.running import sample
+from tests.support import running
+from tests.support.relay import Relay
+from tests.support.running import sample
 
 
 @pytest.fixture(scope="module")

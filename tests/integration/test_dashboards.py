@@ -18,10 +18,10 @@ from vedette_server.alerts import rules
 from vedette_server.alerts.parts import Parameters, Record
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import commands, grafana, running, watching
-from tests.authority import Authority
-from tests.guarded import Tokens
-from tests.trouble import (
+from tests.support import commands, grafana, running, watching
+from tests.support.authority import Authority
+from tests.support.guarded import Tokens
+from tests.support.trouble import (
     Scene,
     Traffic,
     Trouble,

@@ -7,7 +7,7 @@ import torch
 from vedette_client import Client
 from vedette_server.predictor.predictor import Predictor
 
-from tests import running
+from tests.support import running
 
 
 def test_a_device_that_cannot_be_used_is_named() -> None:

@@ -18,8 +18,8 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import memory, running
-from tests.bench import labelled
+from tests.sim import labelled
+from tests.support import memory, running
 
 SWAPPED = range(9_000_000, 9_000_200)
 

@@ -1,182 +1,43 @@
 """The engine and its pool with predictors that misbehave: real processes, no model."""
 
 import asyncio
-import ctypes
 import dataclasses
 import os
 import signal
 import struct
-import threading
 import time
-import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-import numpy as np
 import pytest
-from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
-from vedette_server.contract.loading import Check, LoadRefusedError
-from vedette_server.contract.options import Asked, Options
+from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.query import Monitor, Outcome, Query
+from vedette_server.engine.query import Outcome
 from vedette_server.engine.queue import Priority
-from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import State
 from vedette_server.engine.stream import DropPolicy, Fate, Frame, Stream, StreamSettings
-from vedette_server.explain.findings import Code
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.monitor.scrape import Page
 from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
-from vedette_server.repository.repository import ModelVersion
-from vedette_server.repository.shelf import RefusedVersion
-from vedette_server.watch.probe import Probe
 
-from tests import invariants, running
-from tests.unit.test_contract import contract
-
-KILL, RAISE, REFUSE, SLEEP, HANG, HANG_EARLY, HANG_LATE, EXHAUST, FILLED, BREAK = 1, 2, 3, 4, 5, 6, 8, 9, 10, 11
-
-
-class Scripted:
-    """Does what the first byte of an image says; else it answers with nothing found and the sum of the bytes."""
-
-    max_batch = 1
-
-    def __init__(self) -> None:
-        self.born = time.monotonic()
-
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
-        del image
-        if data[0] == REFUSE:
-            raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
-        if data[0] == HANG_EARLY:
-            threading.Event().wait()
-        return bytes(data), options
-
-    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
-        for data, _options in images:
-            match data[0]:
-                case 1:  # KILL: as a bug in compiled code ends a process
-                    ctypes.string_at(0)
-                case 2:  # RAISE
-                    raise ValueError("a secret of the model's")
-                case 4:  # SLEEP
-                    time.sleep(0.5)
-                case 5:  # HANG
-                    threading.Event().wait()
-                case 9:  # EXHAUST
-                    bytearray(2**60)
-                case 10 if self.born < struct.unpack_from("d", data, 1)[0]:  # FILLED: all memory of older workers is
-                    raise MemoryError
-                case 11:  # BREAK
-                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return list(images)
-
-    def encode(self, inferred: tuple[bytes, Options]) -> Answer:
-        data, options = inferred
-        if data[0] == HANG_LATE:
-            threading.Event().wait()
-        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        evidence = Evidence(np.frombuffer(data, np.uint8).sum(dtype=np.float64)[None], scored=1)
-        return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
-
-
-def scripted(**_start: object) -> Scripted:
-    return Scripted()
-
-
-class Batching(Scripted):
-    """Answers each image with the size of its batch."""
-
-    max_batch = 4
-
-    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
-        if len(images) > 1 and any(data[0] == RAISE for data, _ in images):
-            raise ValueError("this device has too little memory")
-        super().infer(images)
-        return [(bytes([len(images)]), options) for _, options in images]
-
-
-def batching(**_start: object) -> Batching:
-    return Batching()
-
-
-class Block:
-    """Memory that a batch takes."""
-
-
-class Hoarding(Batching):
-    """Fails on a batch, and answers each image alone with whether the batch's memory is still there."""
-
-    block: weakref.ref[Block] | None = None
-
-    def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
-        if len(images) > 1:
-            block = Block()
-            self.block = weakref.ref(block)
-            raise MemoryError
-        Scripted.infer(self, images)
-        kept = self.block is not None and self.block() is not None
-        return [(bytes([kept]), options) for _, options in images]
-
-
-def hoarding(**_start: object) -> Hoarding:
-    return Hoarding()
-
-
-def unloadable(**_start: object) -> Scripted:
-    raise RuntimeError("a tensor is missing")
-
-
-class Silent:
-    def loaded(self, model: ModelVersion) -> None: ...
-    def unloaded(self, model: ModelVersion) -> None: ...
-    def answered(self, outcome: Outcome) -> None: ...
-    def refused(self, model: str, version: str, reason: Reason) -> None: ...
-    def dropped(self, model: str, version: str, source: str, reason: str) -> None: ...
-    def state(
-        self, model: ModelVersion, *, workers: int, wanted: int, queued: int, running: int, restarts: int
-    ) -> None: ...
-    def owes(self, model: ModelVersion, since: float | None) -> None: ...
-    def streams(self, count: int) -> None: ...
-    def suspected(self, model: ModelVersion, source: str, cause: str | None) -> None: ...
-    def golden(self, model: ModelVersion, cause: Code | None) -> None: ...
-    def lost(self, model: ModelVersion, causes: Mapping[str, int]) -> None: ...
-    def set_aside(self, versions: Sequence[RefusedVersion]) -> None: ...
-    def disagrees(self, model: ModelVersion, predecessor: ModelVersion, share: float) -> None: ...
-    def batch(self, model: ModelVersion, size: int) -> None: ...
-
-
-MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
-SETTINGS = PoolSettings(
-    factory="tests.integration.test_engine:scripted",
-    workers=2,
-    threads=1,
-    devices=("cpu",),
-    max_queued=4,
-    max_queued_bytes=10_000_000,
-    violated=invariants.note,
+from tests.support import running
+from tests.support.scripted import (
+    BREAK,
+    EXHAUST,
+    FILLED,
+    HANG,
+    HANG_EARLY,
+    HANG_LATE,
+    KILL,
+    MODEL,
+    RAISE,
+    REFUSE,
+    SETTINGS,
+    SLEEP,
+    query,
+    started,
 )
-
-
-def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
-    data = bytes([first]) + bytes([7]) * (size - 1)
-    width = min(size // 3, 1000)
-    image = RawImage(PixelFormat.BGR8, size // 3 // width, width)
-    return Query(model="", version="", image=image, data=data, asked=Asked(), seconds=seconds)
-
-
-async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
-    monitor = monitor or Silent()
-    engine = Engine(settings, monitor, Probe(monitor), max_seconds=60)
-    engine.load(MODEL)
-    while engine.served[0].standing.state is not until:
-        engine.changed.clear()
-        await engine.changed.wait()
-    return engine
 
 
 @pytest.fixture
@@ -408,7 +269,7 @@ async def test_an_estimate_that_is_wrong_refuses_nothing_for_ever(engine: Engine
     await asyncio.gather(*busy)
 
 
-BATCHES = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:batching", workers=1, max_queued=20)
+BATCHES = dataclasses.replace(SETTINGS, factory="tests.support.scripted:batching", workers=1, max_queued=20)
 
 
 async def test_what_waits_and_is_of_one_size_is_inferred_at_once_where_that_pays() -> None:
@@ -435,7 +296,7 @@ async def test_an_image_that_fails_in_a_batch_fails_alone() -> None:
 
 
 async def test_what_a_failed_batch_had_allocated_is_free_when_its_images_are_tried_alone() -> None:
-    engine = await started(dataclasses.replace(BATCHES, factory="tests.integration.test_engine:hoarding"))
+    engine = await started(dataclasses.replace(BATCHES, factory="tests.support.scripted:hoarding"))
     busy = [asyncio.create_task(engine.detect(query(SLEEP))) for _ in range(2)]
     await asyncio.sleep(0)
     outcomes = await asyncio.gather(*(engine.detect(query(0)) for _ in range(4)))
@@ -444,12 +305,8 @@ async def test_what_a_failed_batch_had_allocated_is_free_when_its_images_are_tri
     await engine.stop()
 
 
-def starved(**_start: object) -> Scripted:
-    raise LoadRefusedError(Check.INFERENCE_FAILS, "CUDA out of memory") from MemoryError()
-
-
 async def test_what_a_model_fails_for_want_of_memory_is_that_and_no_fault_of_its_own() -> None:
-    starving = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:starved")
+    starving = dataclasses.replace(SETTINGS, factory="tests.support.scripted:starved")
     engine = await started(starving, State.UNAVAILABLE)
     assert engine.served[0].standing.reason.startswith("OUT_OF_MEMORY: ")
     await engine.stop()
@@ -457,7 +314,7 @@ async def test_what_a_model_fails_for_want_of_memory_is_that_and_no_fault_of_its
 
 async def test_a_model_that_cannot_be_loaded_is_unavailable_with_its_reason() -> None:
     engine = await started(
-        dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:unloadable"), State.UNAVAILABLE
+        dataclasses.replace(SETTINGS, factory="tests.support.scripted:unloadable"), State.UNAVAILABLE
     )
     with pytest.raises(Refused) as caught:
         await engine.detect(query(0))

@@ -14,38 +14,15 @@ from vedette_client import Client, Raw, Result, Tensor
 from vedette_server.demo import scenes
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
-from tests.families import ZOO
-from tests.reference import default_predictor
+from tests.support import running
+from tests.support.families import ZOO
+from tests.support.reference import assert_equal, default_predictor
 
 
 @pytest.fixture(scope="module")
 def server(families: Path) -> Iterator[running.Server]:
     with running.server("--repository", str(families), "--threads", "1") as running_server:
         yield running_server
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The reference sums in the order in which the workers do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def assert_equal(result: Result, instances: Any) -> None:
-    assert len(result) == len(instances)
-    assert result.class_ids.tolist() == instances.pred_classes.tolist()
-    np.testing.assert_allclose(result.boxes, instances.pred_boxes.tensor.numpy(), atol=0.01, rtol=0)
-    np.testing.assert_allclose(result.scores, instances.scores.numpy(), atol=1e-5, rtol=0)
-    if instances.has("pred_masks"):
-        for found, mask in zip(result, instances.pred_masks.numpy(), strict=True):
-            assert found.mask is not None
-            np.testing.assert_array_equal(found.mask.decode(), mask)
-    if instances.has("pred_keypoints"):
-        seen = np.array([[(point.x, point.y, point.score) for point in found.keypoints] for found in result])
-        np.testing.assert_allclose(seen, instances.pred_keypoints.numpy(), atol=0.01, rtol=1e-5)
 
 
 @pytest.mark.parametrize("family", ZOO)

@@ -12,7 +12,7 @@ from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
 from vedette_server.pool import forks, worker
 
-from tests import running
+from tests.support import running
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.families import CLASSES, model
-from tests.integration.test_import import run_import, write_config
+from tests.support.families import CLASSES, model
+from tests.support.importing import run_import, write_config
 
 BUNDLED = BUNDLED_REPOSITORY / "roadsigns" / "1"
 SIGNS = ("stop", "yield", "warning", "parking", "mandatory", "speed_limit")

@@ -16,9 +16,9 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
 
-from tests import running
-from tests.integration.test_engine import BREAK, EXHAUST, SETTINGS, query, started
 from tests.plugins.on_gpu import OnGpu
+from tests.support import running
+from tests.support.scripted import BREAK, EXHAUST, SETTINGS, query, started
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from vedette_server.contract.answer import least_certainty
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
+from tests.support import running
 
 BUNDLED = BUNDLED_REPOSITORY / "roadsigns" / "1"
 CLASSES = "stop,yield,parking,warning,mandatory,speed_limit"

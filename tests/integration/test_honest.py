@@ -15,8 +15,9 @@ from vedette_server.predictor.predictor import read_config
 from vedette_server.predictor.weights import read_weights
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import honest, running
+from tests import honest
 from tests.bench.honest import accusations
+from tests.support import running
 
 GOLDEN = {"documents": "scans", "radiology": "x-rays", "faxes": "faxes", "observatory": "stars"}  # model: its pictures
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests import running
 from tests.bench import children, pictures, raw, requests
+from tests.support import running
 
 REQUESTS, PICTURES, CALLS = 3_000, 500, 400
 

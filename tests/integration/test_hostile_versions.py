@@ -11,8 +11,8 @@ from vedette_server.demo.scenes import Picture
 from vedette_server.repository import repository
 from vedette_server.repository.repository import VersionError
 
-from tests import hostile, running
-from tests.running import http, sample
+from tests.support import hostile, running
+from tests.support.running import http, sample
 
 MOST = 700 * 2**20  # bytes of a gateway, whatever it is given to read
 ODD_FOLDERS = ("my model", "é", "-rf", "a\x1b[31mb", "x" * 129)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from vedette_server.rpc import http
 
-from tests import running
+from tests.support import running
 
 
 def is_closed(connection: socket.socket) -> bool:

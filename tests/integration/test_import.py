@@ -29,8 +29,9 @@ from vedette_server.predictor.reference import default_predictor
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
-from tests.families import CLASSES, PLUGINS, STUFF, ZOO, class_names, config, model
+from tests.support import running
+from tests.support.families import CLASSES, PLUGINS, STUFF, ZOO, class_names, config, model
+from tests.support.importing import command, run_import, write_config
 
 State = dict[str, torch.Tensor]
 
@@ -39,15 +40,6 @@ State = dict[str, torch.Tensor]
 def state() -> State:
     """The tensors of a small Mask R-CNN."""
     return {name: value.clone() for name, value in model("mask_rcnn").state_dict().items()}
-
-
-def write_config(folder: Path, family: str = "mask_rcnn", **changes: Any) -> Path:
-    cfg = config(family)
-    for key, value in changes.items():
-        cfg.merge_from_list([key.replace("__", "."), value])
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(plain(cfg)))
-    return path
 
 
 def import_here(
@@ -71,20 +63,6 @@ def assert_refused(check: Check, folder: Path, weights: Path, **options: Any) ->
         import_here(folder, weights, **options)
     assert caught.value.check is check, caught.value
     assert not list(folder.glob("repository/model/[!m]*")), "something was left behind"
-
-
-def run_import(
-    folder: Path, weights: Path, *flags: str, cfg: Path | None = None, classes: str = ",".join(CLASSES)
-) -> subprocess.CompletedProcess[str]:
-    whole = command(folder, weights, cfg or write_config(folder), classes, *flags)
-    return subprocess.run(whole, capture_output=True, text=True, check=False)
-
-
-def command(folder: Path, weights: Path, cfg: Path, classes: str, *flags: str) -> list[str]:
-    return [
-        *(str(running.BIN / "vedette-server"), "import", "model", "--config", str(cfg), "--weights", str(weights)),
-        *("--repository", str(folder / "repository"), "--classes", classes, *flags),
-    ]
 
 
 def zoo_pickle(path: Path, state: State) -> None:

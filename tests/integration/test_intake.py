@@ -18,8 +18,8 @@ from vedette_server.pool import memory
 from vedette_server.rpc import intake, unread
 from vedette_server.rpc.intake import Intake
 
-from tests import raw_http2, running
 from tests.bench import attacks, load
+from tests.support import raw_http2, running
 
 ECHO = "/test.Echo/"
 REFUSED: list[Reason] = []  # what an intake has told of

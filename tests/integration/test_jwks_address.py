@@ -14,9 +14,9 @@ import pytest
 from vedette_server.access import fetched
 from vedette_server.access.access import AccessSources
 
-from tests import running
-from tests.authority import Authority
-from tests.guarded import AUDIENCE, ISSUER, Caller, Guarded, Issuer, Models, Shown, Tokens
+from tests.support import running
+from tests.support.authority import Authority
+from tests.support.guarded import AUDIENCE, ISSUER, Caller, Guarded, Issuer, Models, Shown, Tokens
 
 OK, REFUSED = "OK", "CREDENTIALS_REFUSED"
 

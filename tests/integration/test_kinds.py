@@ -30,12 +30,10 @@ from vedette_server.predictor.predictor import Predictor, load
 from vedette_server.repository import repository
 from vedette_server.repository.golden import difference, tolerance
 
-from tests import kinds, running
-from tests.families import CLASSES, STUFF
-from tests.integration.test_exact import one_thread
-from tests.integration.test_projects import bgr
-from tests.kinds import KINDS
-from tests.reference import default_predictor
+from tests.support import kinds, running
+from tests.support.families import CLASSES, STUFF
+from tests.support.kinds import KINDS
+from tests.support.reference import bgr, default_predictor, one_thread
 
 __all__ = ["one_thread"]  # a fixture for every test here
 

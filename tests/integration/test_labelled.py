@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from vedette_client import Client
 
-from tests import running
-from tests.bench import faults, labelled
 from tests.bench.explain import FAULT_SEED
-from tests.bench.faults import FAULTS
+from tests.sim import faults, labelled
+from tests.sim.faults import FAULTS
+from tests.support import running
 
 ON_A_FEED = {"frozen feed", "channels swapped", "upside down", "on its side"}
 

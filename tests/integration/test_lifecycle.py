@@ -20,8 +20,8 @@ from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
-from tests.running import http, sample
+from tests.support import running
+from tests.support.running import http, sample
 
 SERVICE = "vedette.v1.DetectionService"
 

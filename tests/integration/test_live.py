@@ -12,7 +12,7 @@ import pytest
 from vedette_client import LocalError, opening
 from vedette_client.video import Video, VideoFrame
 
-from tests import cameras, videos
+from tests.support import cameras, videos
 
 
 def taken(video: Video, number: int, pause: float = 0.0) -> list[tuple[VideoFrame, float]]:

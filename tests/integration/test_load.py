@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from vedette_server.pool.process import DEPTH
 
-from tests import running
 from tests.bench import load
+from tests.support import running
 
 
 @pytest.fixture(scope="module")

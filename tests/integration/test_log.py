@@ -12,7 +12,7 @@ from vedette_client import Client
 from vedette_server.demo.publish import jpeg
 from vedette_server.demo.scenes import Picture
 
-from tests import running
+from tests.support import running
 
 QUESTIONS = 600  # each refused, and logged in a line of some 300 bytes: more than a pipe holds
 

@@ -11,7 +11,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette_server.contract.contract import ImageLimits
 
-from tests import raw_frames, running
+from tests.support import raw_frames, running
 
 SERVICE = "/vedette.v1.DetectionService/"
 GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"  # a length-delimited field that promises far more than there is

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import mutations
 from tests.bench import hostile_versions
+from tests.support import mutations
 
 CASES = range(36)
 

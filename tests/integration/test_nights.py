@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from tests.bench import nights
-from tests.bench.nights_days import ALL_AT_ONCE
+from tests.sim import nights
+from tests.sim.nights_days import ALL_AT_ONCE
 
 pytestmark = [
     pytest.mark.skipif(

@@ -24,8 +24,8 @@ from vedette_server.predictor.encode import detections
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running
-from tests.reference import default_predictor
+from tests.support import running
+from tests.support.reference import default_predictor
 
 PAGE = Path("deploy/docs/no-output.md")
 SEEDS = range(40)  # held-out scenes, as the page says

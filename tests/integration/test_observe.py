@@ -23,9 +23,9 @@ from vedette_server.predictor.observe import place
 from vedette_server.predictor.predictor import Inferred, Predictor
 from vedette_server.predictor.seen import see
 
-from tests import recount
-from tests.families import PLUGINS, STUFF, ZOO, class_names, config, model
-from tests.integration.test_exact import one_thread
+from tests.support import recount
+from tests.support.families import PLUGINS, STUFF, ZOO, class_names, config, model
+from tests.support.reference import one_thread
 
 __all__ = ["one_thread"]  # a fixture for every test here
 

@@ -15,11 +15,9 @@ from vedette_server.importer import write_version
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.encode import class_map, panoptic
 
-from tests import running
-from tests.families import CLASSES, class_names, config, model
-from tests.integration.test_exact import one_thread
-from tests.integration.test_projects import bgr
-from tests.reference import default_predictor
+from tests.support import running
+from tests.support.families import CLASSES, class_names, config, model
+from tests.support.reference import bgr, default_predictor, one_thread
 
 __all__ = ["one_thread"]  # a fixture for every test here
 

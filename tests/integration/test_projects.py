@@ -14,26 +14,19 @@ from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from vedette_client import Client
 from vedette_server.contract.loading import Check, LoadRefusedError
-from vedette_server.demo import scenes
 from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import lazy
 from vedette_server.predictor.config import plain, resolve
 from vedette_server.repository import repository
 from vedette_server.repository.repository import RepositoryError
 
-from tests import running
-from tests.families import CLASSES, PLUGINS, class_names, config, model
-from tests.integration.test_exact import assert_equal, one_thread
-from tests.reference import default_predictor
+from tests.support import running
+from tests.support.families import CLASSES, LAZY, PLUGINS, class_names, config, model
+from tests.support.reference import assert_equal, bgr, default_predictor, one_thread
 
 __all__ = ["one_thread"]  # a fixture for every test here
 
 CITYSCAPES = 19
-LAZY = Path(__file__).parent / "lazy_config.py"
-
-
-def bgr(seed: int = 11) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.ascontiguousarray(scenes.draw(scenes.describe(seed)).pixels[:, :, ::-1])
 
 
 def png(data: bytes) -> np.ndarray[Any, Any]:

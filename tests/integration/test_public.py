@@ -25,7 +25,7 @@ import vedette_client
 from PIL import Image
 from vedette_client import AsyncClient, Client, Failed, Frame, LocalError, Reconfigure, ServerError, VedetteError
 
-from tests import running
+from tests.support import running
 
 PUBLIC = """
     Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event Failed

@@ -24,12 +24,12 @@ from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
-from tests.integration import test_bad_input as bad_input
-from tests.integration.test_engine import EXHAUST, KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
+from tests.support import bad_requests
+from tests.support.scripted import EXHAUST, KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
 
 OTHER = dataclasses.replace(MODEL, name="other")
 SLOW = dataclasses.replace(SETTINGS, workers=1)
-BROKEN = dataclasses.replace(SETTINGS, factory="tests.integration.test_engine:unloadable")
+BROKEN = dataclasses.replace(SETTINGS, factory="tests.support.scripted:unloadable")
 
 
 @dataclass
@@ -231,7 +231,7 @@ async def test_a_time_that_is_none_is_its_frames_own_error(serve: Serve) -> None
 
 
 def test_every_reason_is_provoked_over_a_connection() -> None:
-    by_input = {Reason(reason) for _request, _code, reason, _field in bad_input.CASES.values()}
+    by_input = {Reason(reason) for _request, _code, reason, _field in bad_requests.CASES.values()}
     elsewhere = {Reason.FEATURE_NOT_SERVED, Reason.SAMPLE_MISSING}  # tests/integration/test_diagnose.py
     elsewhere |= {Reason.REQUEST_UNREADABLE, Reason.REQUEST_TOO_LARGE}  # tests/integration/test_malformed.py
     elsewhere |= {Reason.REQUEST_STALLED, Reason.INTAKE_FULL}  # tests/integration/test_intake.py

@@ -36,8 +36,8 @@ from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
-from tests import invariants
-from tests.integration.test_engine import MODEL, Scripted, Silent, query
+from tests.support import invariants
+from tests.support.scripted import MODEL, Scripted, Silent, query
 
 GOOD, MARKED = 0, 100
 PREPARE, INFER, ENCODE, UNSENDABLE, UNREADABLE = 101, 102, 103, 104, 105  # marks that the worker itself heeds

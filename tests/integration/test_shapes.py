@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from vedette_server.contract.contract import ResizeRule
 
-from tests import running
 from tests.bench import shapes
-from tests.generated_images import Target, generate
+from tests.support import running
+from tests.support.generated_images import Target, generate
 
 COUNT = 300
 

@@ -8,7 +8,7 @@ from PIL import Image
 from vedette_client import Answered, AsyncClient, Client, Frame, ImageLike, LocalError, PixelFormat
 from vedette_server.demo import scenes
 
-from tests import running
+from tests.support import running
 
 NOISE = np.random.default_rng(1).integers(0, 256, (3000, 4000, 3), np.uint8)
 
@@ -63,7 +63,10 @@ async def test_a_large_frame_is_one_among_others(bundled: running.Server, photo:
 
 
 async def test_what_cannot_be_made_to_fit_is_refused_with_the_limit(bundled: running.Server) -> None:
-    with Client(bundled.address, timeout=60) as client, pytest.raises(LocalError, match="the limit is 33554432") as caught:
+    with (
+        Client(bundled.address, timeout=60) as client,
+        pytest.raises(LocalError, match="the limit is 33554432") as caught,
+    ):
         client.detect(NOISE, pixel_format="RGB8")
     assert caught.value.reason == "IMAGE_TOO_MANY_BYTES"
     async with AsyncClient(bundled.address, timeout=60) as awaited:

@@ -21,8 +21,8 @@ from vedette.v1 import answer_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client.cli import main
 
-from tests import answering, cameras, running, videos
-from tests.answering import Answering
+from tests.support import answering, cameras, running, videos
+from tests.support.answering import Answering
 
 VEDETTE = [str(running.BIN / "python"), "-c", "from vedette_commands.start import client; client()", "stream"]
 

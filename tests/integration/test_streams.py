@@ -27,8 +27,8 @@ from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 
-from tests import running
-from tests.running import sample
+from tests.support import running
+from tests.support.running import sample
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ import trustme
 from vedette_client import Client, Frame, NoConnection, Unavailable
 from vedette_server.access.access import AccessSources
 
-from tests.authority import Authority, Pair
 from tests.bench import rotations
-from tests.guarded import Caller, Guarded, Models, Shown
+from tests.support.authority import Authority, Pair
+from tests.support.guarded import Caller, Guarded, Models, Shown
 
 OK, MISSING, DENIED = "OK", "CREDENTIALS_MISSING", "NOT_PERMITTED"
 

@@ -8,7 +8,7 @@ import pytest
 from vedette_client import LocalError
 from vedette_client.video import Video, VideoFrame
 
-from tests import videos, videos_page
+from tests.support import videos, videos_page
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import zoo
-from tests.integration.test_exact import one_thread
+from tests.support.reference import one_thread
 
 __all__ = ["one_thread"]  # a fixture for every test here
 

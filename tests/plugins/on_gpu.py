@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from vedette_server.contract.options import Options
 
-from tests.integration.test_engine import BREAK, EXHAUST, Scripted
+from tests.support.scripted import BREAK, EXHAUST, Scripted
 
 
 class OnGpu(Scripted):

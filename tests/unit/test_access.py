@@ -23,8 +23,8 @@ from vedette_server.access.policy import Policy, Rule, Verb
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.settings import Settings, load
 
-from tests.authority import Authority
-from tests.guarded import AUDIENCE, ISSUER, Issuer
+from tests.support.authority import Authority
+from tests.support.guarded import AUDIENCE, ISSUER, Issuer
 
 HASH = "sha256:" + "a" * 64
 RSA = {"kty": "RSA", "kid": "a", "e": "AQAB", "n": base64.urlsafe_b64encode(b"\x80" + bytes(125) + b"\x01").decode()}

@@ -14,7 +14,7 @@ from vedette_client import AsyncClient, Client, LocalError, NoConnection, addres
 from vedette_server import addresses
 from vedette_server.addresses import Tcp, Unix
 
-from tests import running
+from tests.support import running
 
 
 @pytest.mark.parametrize(("text", "read"), [

@@ -21,7 +21,7 @@ from vedette_server.monitor.statistics import cumulative, ks, limits, shares, to
 from vedette_server.repository.baseline import Baseline, BaselineRefusedError, read
 from vedette_server.repository.repository import BASELINE, ModelVersion, folders
 
-from tests.unit.test_metrics import MODEL, outcome, page
+from tests.support.outcomes import MODEL, outcome, page
 
 
 def windows(count: int, seed: int = 1, each: int = 100, hour: int = 3) -> list[Window]:

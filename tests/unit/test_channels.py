@@ -16,7 +16,7 @@ from vedette_server.contract.mistakes import Mistake, applicable, undo
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.predictor.look import brightness, entered, look
 
-from tests.unit.test_contract import config
+from tests.support.contracts import config
 
 MEAN = [100.0, 110.0, 120.0, 90.0, 80.0, 130.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0]
 

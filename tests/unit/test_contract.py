@@ -15,32 +15,7 @@ from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelForma
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.refusal import Reason, Refused
 
-
-def config(**model: Any) -> dict[str, Any]:
-    base = {
-        "META_ARCHITECTURE": "GeneralizedRCNN",
-        "MASK_ON": True,
-        "KEYPOINT_ON": False,
-        "PIXEL_MEAN": [103.53, 116.28, 123.675],
-        "PIXEL_STD": [1, 1, 1],
-        "PROPOSAL_GENERATOR": {"NAME": "RPN"},
-        "ROI_HEADS": {"SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2},
-        "ROI_BOX_HEAD": {"BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0]},
-        "SEM_SEG_HEAD": {"NUM_CLASSES": 2},
-        "ROI_KEYPOINT_HEAD": {"NUM_KEYPOINTS": 1},
-        "RETINANET": {"SCORE_THRESH_TEST": 0.3, "NUM_CLASSES": 3},
-        "PANOPTIC_FPN": {"COMBINE": {"ENABLED": True, "INSTANCES_CONFIDENCE_THRESH": 0.5}},
-    }
-    return {
-        "MODEL": {**base, **model},
-        "INPUT": {"FORMAT": "BGR", "MIN_SIZE_TEST": 800, "MAX_SIZE_TEST": 1333},
-        "TEST": {"DETECTIONS_PER_IMAGE": 100},
-    }
-
-
-def contract(**changes: Any) -> InputContract:
-    return derive(config(), Names("ab"), **{"source_digest": "1", **changes})
-
+from tests.support.contracts import config, contract
 
 LIMITS = ImageLimits(max_bytes=100_000, max_pixels=10_000, max_edge=200)
 SMALL = contract(limits=LIMITS)

@@ -17,8 +17,8 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from tests import commands, grafana
-from tests.watching import PROMTOOL, needs
+from tests.support import commands, grafana
+from tests.support.watching import PROMTOOL, needs
 
 GRAFANA, DOCKER = grafana.FOLDER, grafana.ROOT / "deploy" / "docker"
 BUILT_IN = {"__rate_interval"}

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from vedette.v1 import answer_pb2, detection_service_pb2
-from vedette_server.contract.answer import Answer, Detections, Evidence, ModelInput, PixelStatistics, StageTimes
+from vedette_server.contract.answer import Answer, PixelStatistics
 from vedette_server.contract.contract import Input, default_inputs
 from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.mistakes import Mistake
-from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, summary
 from vedette_server.explain.explain import FROZEN_FRAMES, Context, explain, find, values
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence
@@ -19,36 +18,13 @@ from vedette_server.explain.page import page
 from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.predictor.look import look
 
-from tests.unit.test_contract import contract
-
-RNG = np.random.default_rng(2)
-CONTRACT = contract()
-PICTURE = np.kron(RNG.integers(20, 235, (12, 16, 3)), np.ones((32, 32, 1))).astype(np.uint8)
-SOUND = Evidence(np.array([0.02, 0.01], np.float32), proposed=100, proposals=50, scored=50, certainty=0.98)
-
-
-def answer(pixels: UInt8Array = PICTURE, scores: tuple[float, ...] = (), threshold: float = 0.5, **seen: Any) -> Answer:
-    found = Detections(
-        np.zeros((len(scores), 4), np.float32), np.array(scores, np.float32), np.zeros(len(scores), np.int32)
-    )
-    return Answer(
-        *pixels.shape[:2],
-        threshold,
-        found,
-        dataclasses.replace(SOUND, **seen),
-        StageTimes(0, 0, 0, 0),
-        pixels=look(pixels, pixels),
-        model_input=ModelInput(272, 363, (0.0,) * 3, (1.0,) * 3),
-    )
+from tests.support.answers import CONTRACT, PICTURE, PIXELS, RNG, answer, noise
+from tests.support.contracts import contract
 
 
 def codes(given: Answer, terms: Any = CONTRACT, **context: Any) -> list[Code]:
     context.setdefault("values", values(given.pixels, None) if given.pixels else None)
     return [finding.code for finding in explain(given, terms, Context(**context))]
-
-
-def noise(mean: float, spread: float) -> UInt8Array:
-    return np.clip(RNG.normal(mean, spread, PICTURE.shape), 0, 255).astype(np.uint8)
 
 
 def test_the_lists_agree() -> None:
@@ -66,16 +42,6 @@ def test_the_page_for_users_is_the_list() -> None:
 def test_a_sound_answer_has_no_finding_and_an_empty_one_is_quiet() -> None:
     assert codes(answer(scores=(0.9,))) == []
     assert codes(answer()) == [Code.QUIET_SCENE]
-
-
-PIXELS = {
-    "IMAGE_BLACK": noise(3, 2),
-    "IMAGE_FLAT": noise(120, 0.5),
-    "IMAGE_SATURATED": np.clip(PICTURE.astype(int) + 130, 0, 255).astype(np.uint8),
-    "VALUES_IN_UNIT_RANGE": np.rint(PICTURE / 255).astype(np.uint8),
-    "VALUES_NORMALISED": np.clip(np.rint((PICTURE - 115.0) / 57), 0, 255).astype(np.uint8),
-    "GREY_FOR_COLOUR": PICTURE[:, :, :1].repeat(3, axis=2),
-}
 
 
 @pytest.mark.parametrize("code", PIXELS)

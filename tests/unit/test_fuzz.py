@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import damage, fuzz
+from tests import fuzz
 from tests.fuzz.readers import READERS, Reader, remove
+from tests.support import damage
 
 DAMAGED = 60  # for each reader; `make fuzz` tries millions
 

@@ -29,7 +29,7 @@ from vedette_server.contract.image import (
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.demo import scenes
 
-from tests.unit.test_contract import contract
+from tests.support.contracts import contract
 
 ALL = contract(inputs=possible(ChannelOrder.BGR))
 RGB = scenes.draw(scenes.describe(3_000_001)).pixels[:123, :157].copy()  # odd sizes, for the chroma planes

@@ -10,7 +10,7 @@ from vedette_server.contract.mistakes import IMAGENET, Mistake, applicable, undo
 from vedette_server.contract.types import Float32Array, UInt8Array
 from vedette_server.predictor.look import look
 
-from tests.unit.test_contract import contract
+from tests.support.contracts import contract
 
 RNG = np.random.default_rng(5)
 PICTURE = RNG.integers(0, 256, (24, 40, 3), np.uint8)

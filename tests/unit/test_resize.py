@@ -21,7 +21,7 @@ from vedette_server.engine.estimate import resized
 from vedette_server.predictor.draw import thumbnail
 from vedette_server.predictor.look import look
 
-from tests.unit.test_contract import contract
+from tests.support.contracts import contract
 
 EDGES = st.integers(1, ImageLimits.max_edge) | st.integers(1, 64)
 RULES = st.builds(ResizeRule, st.integers(1, 2000), st.integers(1, 4000) | st.just(2**31 - 1))

@@ -16,12 +16,12 @@ from vedette_server.alerts.inputs import INPUTS
 from vedette_server.alerts.page import written
 from vedette_server.alerts.parts import Parameters, duration, seconds
 
-from tests import commands, watching
 from tests.rules import promtool
 from tests.rules.cases import ALWAYS, CASES, bounds, usual_classes, usual_scores
 from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
 from tests.rules.timeline import Case, Labels, ends, values
-from tests.running import wait_for
+from tests.support import commands, watching
+from tests.support.running import wait_for
 
 ROOT = Path(__file__).parents[2]
 RUNBOOKS = ROOT / "deploy/docs/runbooks"

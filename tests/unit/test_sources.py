@@ -10,7 +10,7 @@ from vedette_server.explain.findings import Code, Confidence, Finding
 from vedette_server.watch.diagnostician import AskedImage
 from vedette_server.watch.sources import Key, SourceRecord, Sources
 
-from tests.unit.test_explain import CONTRACT, PICTURE, PIXELS, answer
+from tests.support.answers import CONTRACT, PICTURE, PIXELS, answer
 
 
 def key(name: str) -> Key:

@@ -24,7 +24,7 @@ from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 
-from tests.unit.test_contract import contract
+from tests.support.contracts import contract
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
 TERMS = contract(inputs=possible(ChannelOrder.BGR), limits=LIMITS)

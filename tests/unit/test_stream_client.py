@@ -35,7 +35,7 @@ from vedette_client import (
 )
 from vedette_client.channel import SERVICE
 
-from tests import running
+from tests.support import running
 
 Requests = Iterator[pb.StreamDetectRequest]
 Behaviour = Callable[[Requests, grpc.ServicerContext], Iterator[pb.StreamDetectResponse]]

@@ -14,7 +14,7 @@ from vedette_server.explain.usual import Usual
 from vedette_server.predictor.look import look
 
 from tests import honest
-from tests.unit.test_explain import CONTRACT, PICTURE, PIXELS, SOUND, answer
+from tests.support.answers import CONTRACT, PICTURE, PIXELS, SOUND, answer
 
 RNG = np.random.default_rng(4)
 HEIGHT, WIDTH = 360, 480

@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests import videos
+from tests.support import videos
 
 RATE = 20  # frames a second
 

@@ -2,8 +2,8 @@
 
 from vedette_client import opening, saving
 
-from tests import videos
-from tests.videos import Row
+from tests.support import videos
+from tests.support.videos import Row
 
 _HEAD = """\
 # Videos
@@ -82,7 +82,7 @@ It is written beside that name and takes it when it is done; an older file stays
 its name with the first line, and can be followed from then on. What is cut short (Ctrl-C, a broken source,
 a full disk) is kept as far as it goes, and said to be partial; where there is an older file, under NAME-partial.
 
-This page is written by `make docs` from the rows in `tests/videos.py`.
+This page is written by `make docs` from the rows in `tests/support/videos.py`.
 """
 
 

@@ -12,8 +12,8 @@ from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor import plugins
 from vedette_server.predictor.config import plain
 
-from tests import families
-from tests.families import CLASSES, STUFF, ZOO
+from tests.support import families
+from tests.support.families import CLASSES, STUFF, ZOO
 
 
 def _rotated(cfg: CfgNode) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.running import wait_for
+from tests.support.running import wait_for
 
 PROMETHEUS, PROMTOOL, ALERTMANAGER, AMTOOL = "prometheus", "promtool", "prometheus-alertmanager", "amtool"
 _TRIES = 3  # of a port, which another process may take between its choice and its use

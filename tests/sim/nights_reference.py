@@ -9,9 +9,9 @@ from vedette_server.monitor.profile import Window
 from vedette_server.monitor.scrape import Page
 from vedette_server.repository.repository import ModelVersion
 
-from tests.bench.nights_days import DAY, HOUR, Day, Nights
-from tests.bench.nights_pool import Pool
-from tests.bench.nights_server import Scrape
+from tests.sim.nights_days import DAY, HOUR, Day, Nights
+from tests.sim.nights_pool import Pool
+from tests.sim.nights_server import Scrape
 
 WINDOW = 300  # seconds
 _LEAD = 600.0  # seconds before the capture begins

@@ -19,8 +19,8 @@ from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
 
-from tests import families, hostile
-from tests.damage import damaged
+from tests.support import families, hostile
+from tests.support.damage import damaged
 
 FAMILY = "faster_rcnn"
 OUTSIDE = "outside.yaml"  # beside each case: a sound file that no case may read

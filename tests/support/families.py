@@ -23,12 +23,12 @@ ZOO = {
 }
 CLASSES = ("cat", "dog", "cup", "car", "sun")
 STUFF = ("things", "sky", "grass", "road")
-
+LAZY = Path(__file__).parent / "lazy_config.py"
 
 PLUGINS = {
     "point_rend": "detectron2.projects.point_rend",
     "panoptic_deeplab": "detectron2.projects.panoptic_deeplab",
-    "project": "tests.project",
+    "project": "tests.support.project",
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.bench.nights_server import START, Scrape
+from tests.sim.nights_server import START, Scrape
 
 INSTANCE = "a:8002"
 _TARGET = (("instance", INSTANCE), ("job", "vedette"))

@@ -11,7 +11,7 @@ from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 
-from tests import damage
+from tests.support import damage
 
 _INTS = (0, 1, 2, 3, 4, 16, 255, -1, -5, 120, 2**31 - 1, -(2**31), 2**32, 2**63 - 1, -(2**63))
 _FLOATS = (0.0, 0.05, 0.5, 1.0, 1.5, -1.0, 1e-45, 3.4e38, float("nan"), float("inf"))

@@ -22,7 +22,7 @@ from vedette_server.predictor.predictor import read_config
 from vedette_server.predictor.weights import read_weights
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.bench import labelled
+from tests.sim import labelled
 
 MEAN, STD = np.array([103.53, 116.28, 123.675]), np.array([57.375, 57.12, 58.395])
 Send = Callable[[UInt8Array, int], ImageLike]

@@ -23,9 +23,9 @@ from vedette_server.alerts import render
 from vedette_server.alerts.parts import Parameters, duration, seconds
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests import running, watching
-from tests.bench.alarm_faults import FAULTS, MODEL, Fault, Post
-from tests.bench.alarm_feed import QUIET_EVERY, Feed, streets
+from tests.sim.alarm_faults import FAULTS, MODEL, Fault, Post
+from tests.sim.alarm_feed import QUIET_EVERY, Feed, streets
+from tests.support import running, watching
 
 ROOT = Path(__file__).parents[2]
 CONTROL = "no fault"

@@ -7,9 +7,9 @@ from pathlib import Path
 from vedette_server.contract.answer import Answer
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
-from tests.bench.nights_pool import Pool
-from tests.bench.nights_roads import HOUR, Now, Road, Sky
-from tests.bench.nights_server import Clock, Scrape, Server, copy_of
+from tests.sim.nights_pool import Pool
+from tests.sim.nights_roads import HOUR, Now, Road, Sky
+from tests.sim.nights_server import Clock, Scrape, Server, copy_of
 
 ROADS = ("ring north", "ring south", "bridge", "market")
 NEW_ROAD = "harbour"

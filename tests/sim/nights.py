@@ -23,11 +23,11 @@ from vedette_server.contract.answer import Answer, Detections
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.bench import nights_others, nights_page
-from tests.bench.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
-from tests.bench.nights_pool import Pool, Size, pool
-from tests.bench.nights_prometheus import FIRING, Sample, Scrapes
-from tests.bench.nights_reference import REFERENCES, capture
+from tests.sim import nights_others, nights_page
+from tests.sim.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
+from tests.sim.nights_pool import Pool, Size, pool
+from tests.sim.nights_prometheus import FIRING, Sample, Scrapes
+from tests.sim.nights_reference import REFERENCES, capture
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus/vedette.rules.yml"
 SEED, REFERENCE_SEED = 1, 1001

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from vedette_server.contract.answer import Answer
 
-from tests.bench.nights_pool import LIGHTS, Pool, Situation
+from tests.sim.nights_pool import LIGHTS, Pool, Situation
 
 HOUR = 3600.0
 SUNRISE, SUNSET = 5.5, 20.5  # hours

@@ -22,10 +22,10 @@ from vedette_client import Client, ImageLike, VedetteError
 from vedette_server.repository import repository
 from vedette_server.repository.baseline import FORMAT, Baseline, ClassProfile, Limits, Profile
 
-from tests import memory, running
-from tests.authority import Authority
-from tests.bench import faults
-from tests.bench.alarm_feed import streets
+from tests.sim import faults
+from tests.sim.alarm_feed import streets
+from tests.support import memory, running
+from tests.support.authority import Authority
 
 MODEL, STREAM = "roadsigns", "gate"
 CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"

@@ -33,8 +33,8 @@ from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
-from tests.authority import Authority, Pair
-from tests.integration.test_engine import MODEL, SETTINGS
+from tests.support.authority import Authority, Pair
+from tests.support.scripted import MODEL, SETTINGS
 
 MODELS = ("cars", "carts", "faces")
 ISSUER, AUDIENCE = "https://issuer.test", "vedette"

@@ -19,7 +19,7 @@ from vedette_server.demo import scenes
 from vedette_server.predictor.config import plain
 from vedette_server.predictor.predictor import read_config
 
-from tests import families
+from tests.support import families
 
 MEANS = (103.53, 116.28, 123.675, 90.0, 70.0, 140.0, 110.0)
 GREY_OF_THREE = "grey_of_three"  # INPUT.FORMAT L, and a mean for each of three: Detectron2 subtracts each from the grey

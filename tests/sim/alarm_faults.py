@@ -22,9 +22,9 @@ from vedette_server.predictor.build import build
 from vedette_server.predictor.predictor import read_config
 from vedette_server.predictor.weights import read_weights
 
-from tests import memory, running
-from tests.bench import faults
-from tests.bench.alarm_feed import Feed, Street
+from tests.sim import faults
+from tests.sim.alarm_feed import Feed, Street
+from tests.support import memory, running
 
 MODEL = "roadsigns"
 _BLUR_PIXELS = 5.0  # standard deviation

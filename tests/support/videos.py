@@ -1,6 +1,6 @@
 """Videos of every kind, made by an ffmpeg from outside when tests run.
 
-tests/integration/test_video_table.py holds each row to what that ffmpeg shows; tests/videos_page.py tells of them.
+tests/integration/test_video_table.py holds each row to what that ffmpeg shows; videos_page.py tells of them.
 """
 
 import re

@@ -21,7 +21,7 @@ from vedette_client.asking import Ask
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 
-from tests.bench import faults
+from tests.sim import faults
 
 STREAM = "gate"
 QUIET_EVERY = 8  # frames, of which the last shows no sign

@@ -1,0 +1,70 @@
+"""A predictor whose world is simple, and a camera in it.
+
+The first byte of an image says what it is: a good one shows an object, a bad one does when its mistake is undone, a
+quiet one never. The second byte tells images apart.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from vedette_server.contract.answer import Answer, Detections, Evidence, PixelStatistics, StageTimes
+from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.mistakes import Mistake
+from vedette_server.contract.options import Asked, Options
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.query import Query
+from vedette_server.explain.findings import Code
+
+GOOD, BAD, QUIET, DECOY = 1, 2, 3, 4
+
+
+class World:
+    """Sees a good image as sent, a bad one with red and blue exchanged, a decoy's object whenever it is altered so."""
+
+    max_batch = 1
+
+    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
+        del image
+        return bytes(data), options
+
+    def infer(self, images: Sequence[tuple[bytes, Options]]) -> Sequence[tuple[bytes, Options]]:
+        return images
+
+    def encode(self, inferred: tuple[bytes, Options]) -> Answer:
+        data, options = inferred
+        swapped = options.undo is Mistake.CHANNELS_SWAPPED
+        seen = (data[0] == GOOD and not swapped) or (data[0] in (BAD, DECOY) and swapped)
+        scores = np.full(int(seen), 0.9, np.float32)
+        found = Detections(np.zeros((len(scores), 4), np.float32), scores, np.zeros(len(scores), np.int32))
+        hashed = int.from_bytes(data[1:2] * 8, "big")
+        spread = (0, 255, 0.0, 0.0, 1.0, 0.0, 0.9, 40.0, 50.0)
+        pixels = PixelStatistics((99.0,) * 3, (50.0,) * 3, *spread, hashed, data[1], 0.5)
+        return Answer(
+            100, 100, 0.5, found, Evidence(np.array([0.1], np.float32), scored=1), StageTimes(0, 0, 0, 0), pixels=pixels
+        )
+
+
+def world(**_start: object) -> World:
+    return World()
+
+
+class Camera:
+    """Sends frames that all differ, and leaves the server a moment after each."""
+
+    def __init__(self, engine: Engine, name: str = "camera") -> None:
+        self._engine, self._name, self._count = engine, name, 0
+
+    async def send(self, *kinds: int) -> list[Code | None]:
+        """The primary reason of each answer; None for one that is not empty."""
+        reasons = []
+        for kind in kinds:
+            self._count += 1
+            data = bytes([kind, self._count * 37 % 256]) + bytes(298)
+            spec = RawImage(PixelFormat.BGR8, 10, 10)
+            outcome = await self._engine.detect(
+                Query(model="", version="", image=spec, data=data, asked=Asked(), seconds=None, source=self._name)
+            )
+            reasons.append(None if len(outcome.answer.detections) else outcome.findings[0].code)
+            await asyncio.sleep(0.03)
+        return reasons
