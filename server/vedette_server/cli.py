@@ -329,17 +329,17 @@ def baseline_(
 
     Run it over a period that covers all normal situations, in live traffic or in a folder of pictures.
     """
-    from vedette_server import baseline  # may load a model, which serving does not do
+    from vedette_server import capture  # may load a model, which serving does not do
 
     chosen = _settings(flags)
     servers = servers or (f"http://{settings.Settings.model_fields['http'].default}",)
     version = repository.find(chosen.repository, name, number, chosen.plugins)
     if images:
-        captured = baseline.from_pictures(version, images, device, chosen.threads_per_worker(1))
+        captured = capture.from_pictures(version, images, device, chosen.threads_per_worker(1))
         source, window = f"{len(captured)} groups of the pictures in {images.name}", 0.0
     else:
-        captured, source = baseline.from_servers(version, servers, window, windows, shown.current()), "live traffic"
-    click.echo(baseline.write(version, captured, window, source, by_hour=by_hour))
+        captured, source = capture.from_servers(version, servers, window, windows, shown.current()), "live traffic"
+    click.echo(capture.write(version, captured, window, source, by_hour=by_hour))
 
 
 @main.command()

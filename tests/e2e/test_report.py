@@ -19,10 +19,10 @@ from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
 from vedette_client.images import Beside
+from vedette_server.baseline.scrape import Page
+from vedette_server.baseline.statistics import cumulative, ks, shares, total_variation
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
-from vedette_server.monitor.scrape import Page
-from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 from vedette_server.report.reading import read
 from vedette_server.report.verdict import Light, Verdict, of_source, of_version
 

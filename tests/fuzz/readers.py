@@ -37,6 +37,9 @@ from vedette_client import errors as client_errors
 from vedette_client import results
 from vedette_server.access import certificates, jwts, policy, tokens
 from vedette_server.access.files import AccessError
+from vedette_server.baseline import stored
+from vedette_server.baseline.scrape import Page
+from vedette_server.baseline.stored import BaselineRefusedError
 from vedette_server.contract import avif, convert, layout, markup, tiff
 from vedette_server.contract.answer import Answer, Detections, Evidence, Mask, StageTimes
 from vedette_server.contract.contract import ImageLimits, Input
@@ -56,14 +59,12 @@ from vedette_server.contract.image import (
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.refusal import Refused
 from vedette_server.monitor.baselines import Baselines
-from vedette_server.monitor.scrape import Page
 from vedette_server.predictor import checkpoint, pickled, weights, written
 from vedette_server.predictor.pickled import AttackError, BrokenPickleError
 from vedette_server.predictor.stored import Stored
 from vedette_server.report import reading
 from vedette_server.report.page import Scrape, compose
-from vedette_server.repository import baseline, golden, repository
-from vedette_server.repository.baseline import BaselineRefusedError
+from vedette_server.repository import golden, repository
 from vedette_server.rpc import convert as rpc_convert
 from vedette_server.rpc import wire
 from vedette_server.settings import BUNDLED_REPOSITORY
@@ -369,21 +370,21 @@ def _baseline(data: bytes) -> None:
     """A baseline, and the page of metrics that shows it."""
     model = dataclasses.replace(_model(), folder=_folder())
     _file(data, "baseline.json")
-    baseline.limits(model)
+    stored.limits(model)
     shown, registry = Baselines(), CollectorRegistry(auto_describe=False)
     shown.loaded(model)
     registry.register(shown)
     Page.parse(generate_latest(registry).decode())
-    baseline.read(model)
+    stored.read(model)
 
 
 def _baseline_seeds() -> Iterator[bytes]:
-    classes = {"stop": baseline.ClassProfile(0.5, 1.0, 1.0)}
-    statistics = {"empty": baseline.Limits(0, 0.1, 0.2), "brightness": baseline.Limits(50, 100, 150)}
-    whole = baseline.Profile("", None, 9, 900, statistics, [0.5, 1.0], [0.2, 1.0], classes)
-    street = baseline.Profile("street", 7, 9, 900, statistics, [0.5, 1.0])
+    classes = {"stop": stored.ClassProfile(0.5, 1.0, 1.0)}
+    statistics = {"empty": stored.Limits(0, 0.1, 0.2), "brightness": stored.Limits(50, 100, 150)}
+    whole = stored.Profile("", None, 9, 900, statistics, [0.5, 1.0], [0.2, 1.0], classes)
+    street = stored.Profile("street", 7, 9, 900, statistics, [0.5, 1.0])
     both = [whole, street, msgspec.structs.replace(street, hour=None)]
-    one = baseline.Baseline(1, "m", 1, _model().contract.fingerprint, 1e9, "x", 60.0, ["0.5", "+Inf"], both)
+    one = stored.Baseline(1, "m", 1, _model().contract.fingerprint, 1e9, "x", 60.0, ["0.5", "+Inf"], both)
     yield msgspec.json.encode(one)
 
 

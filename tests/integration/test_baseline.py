@@ -11,16 +11,16 @@ from typing import Any
 import aiohttp
 import pytest
 from PIL import Image
-from vedette_server import baseline
 from vedette_server.addresses import Tcp
 from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
+from vedette_server.baseline.scrape import Page
+from vedette_server.baseline.stored import read as read_baseline
+from vedette_server.capture import from_servers, write
 from vedette_server.contract.types import UInt8Array
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import State
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.scrape import Page
-from vedette_server.repository.baseline import read as read_baseline
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc.http import HttpServer
 from vedette_server.settings import BUNDLED_REPOSITORY
@@ -104,8 +104,8 @@ async def test_captured_from_live_traffic_of_two_replicas_and_noticed_while_they
     addresses = [await replica.start() for replica in replicas]
     traffic = [asyncio.create_task(replica.feed()) for replica in replicas]
     try:
-        seen = await asyncio.to_thread(baseline.from_servers, model, addresses, WINDOW, WINDOWS)
-        baseline.write(model, seen, WINDOW, "live traffic", by_hour=False)
+        seen = await asyncio.to_thread(from_servers, model, addresses, WINDOW, WINDOWS)
+        write(model, seen, WINDOW, "live traffic", by_hour=False)
         pages = [await replica.page() for replica in replicas]
     finally:
         for task in traffic:

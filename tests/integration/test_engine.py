@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from vedette_server.baseline.scrape import Page
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
@@ -17,7 +18,6 @@ from vedette_server.engine.queue import Priority
 from vedette_server.engine.standing import State
 from vedette_server.engine.stream import DropPolicy, Fate, Frame, Stream, StreamSettings
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.scrape import Page
 from vedette_server.pool.process import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 

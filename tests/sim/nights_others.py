@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 from scipy.stats import binom
-from vedette_server.monitor.profile import Window
-from vedette_server.monitor.scrape import Page
+from vedette_server.baseline.profile import Window
+from vedette_server.baseline.scrape import Page
 
 LEVEL = 1e-3  # of a two-sided binomial test
 JOINED = 3  # windows of 5 minutes

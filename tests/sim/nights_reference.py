@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vedette_server import baseline
-from vedette_server.monitor.profile import Window
-from vedette_server.monitor.scrape import Page
+from vedette_server.baseline.profile import Window
+from vedette_server.baseline.scrape import Page
+from vedette_server.capture import write
 from vedette_server.repository.repository import ModelVersion
 
 from tests.sim.nights_days import DAY, HOUR, Day, Nights
@@ -57,7 +57,7 @@ def capture(
                 if before is not None:
                     windows.append(Window(int((nights.clock.now - WINDOW) % DAY // HOUR), page.since(before)))
                 before = page
-        path = baseline.write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
+        path = write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
     return path.read_bytes(), windows
 
 

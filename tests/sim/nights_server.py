@@ -10,7 +10,7 @@ from typing import TypeAlias
 from unittest import mock
 
 import numpy as np
-from vedette_server import baseline
+from vedette_server import capture
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
@@ -53,7 +53,7 @@ class Clock:
             mock.patch.object(sources, "time", self),
             mock.patch.object(streams, "time", self),
             mock.patch.object(baselines, "dt", calendar),
-            mock.patch.object(baseline, "time", self),
+            mock.patch.object(capture, "time", self),
         ):
             yield
 

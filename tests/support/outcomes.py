@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vedette_server.baseline.scrape import Page
 from vedette_server.contract.answer import Answer, Detections, Evidence, PixelStatistics, StageTimes
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.findings import Code, Confidence, Finding
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.scrape import Page
 from vedette_server.repository.repository import ModelVersion
 
 from tests.support.contracts import contract

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette_client import Client, ImageLike, VedetteError
+from vedette_server.baseline.stored import FORMAT, Baseline, ClassProfile, Limits, Profile
 from vedette_server.repository import repository
-from vedette_server.repository.baseline import FORMAT, Baseline, ClassProfile, Limits, Profile
 
 from tests.sim import faults
 from tests.sim.alarm_feed import streets

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vedette_server import baseline
+from vedette_server import capture
 from vedette_server.alerts.limits import LEAST_ANSWERS
-from vedette_server.monitor import profile
+from vedette_server.baseline import profile
+from vedette_server.baseline.profile import TooLittleError, Window, profiles
+from vedette_server.baseline.scrape import Page, fetch
+from vedette_server.baseline.statistics import cumulative, ks, limits, shares, total_variation
+from vedette_server.baseline.stored import Baseline, BaselineRefusedError, read
 from vedette_server.monitor.baselines import in_force
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import TooLittleError, Window, profiles
-from vedette_server.monitor.scrape import Page, fetch
-from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
-from vedette_server.repository.baseline import Baseline, BaselineRefusedError, read
 from vedette_server.repository.repository import BASELINE, ModelVersion, folders
 
 from tests.support.outcomes import MODEL, outcome, page
@@ -159,7 +159,7 @@ def test_a_write_that_fails_leaves_nothing_behind(version: ModelVersion, monkeyp
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="no space"):
-        baseline.write(version, windows(10), 300, "a test", by_hour=False)
+        capture.write(version, windows(10), 300, "a test", by_hour=False)
     assert [path.parent for path in there] == [version.folder.parent]
     assert not [path for path in root.rglob("*") if path.is_file()]
     there[0].touch()
@@ -171,7 +171,7 @@ def test_a_baseline_is_shown_as_soon_as_it_is_there(version: ModelVersion) -> No
     metrics.loaded(version)
     assert state(page(metrics)) == "missing"
     given = windows(10)
-    baseline.write(version, given, 300, "a test", by_hour=False)
+    capture.write(version, given, 300, "a test", by_hour=False)
     seen = page(metrics)
     assert state(seen) == "present"
     assert seen.value("vedette_baseline_limit", stream="", statistic="empty", bound="mean") == pytest.approx(0.25)
@@ -189,7 +189,7 @@ def test_a_baseline_is_shown_as_soon_as_it_is_there(version: ModelVersion) -> No
 
 
 def test_a_baseline_for_another_contract_is_refused(version: ModelVersion) -> None:
-    baseline.write(version, windows(10), 300, "a test", by_hour=False)
+    capture.write(version, windows(10), 300, "a test", by_hour=False)
     changed = dataclasses.replace(version, contract=dataclasses.replace(version.contract, default_threshold=0.9))
     with pytest.raises(BaselineRefusedError, match="captured under the contract"):
         read(changed)
@@ -227,7 +227,7 @@ def with_profile(**changed: object) -> Callable[[Baseline], Baseline]:
 def test_a_baseline_that_contradicts_itself_is_refused(
     change: Callable[[Baseline], Baseline], wrong: str, version: ModelVersion
 ) -> None:
-    path = baseline.write(version, windows(10), 300, "a test", by_hour=True)
+    path = capture.write(version, windows(10), 300, "a test", by_hour=True)
     given = msgspec.json.decode(path.read_bytes(), type=Baseline)
     path.write_bytes(msgspec.json.encode(change(given)))
     with pytest.raises(BaselineRefusedError, match=f"{wrong}.*: capture it again"):
@@ -272,7 +272,7 @@ def test_two_replicas_drift_as_one_that_saw_it_all() -> None:
 
 def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (window.page for window in windows(2, each=20))
-    away = baseline.CaptureError("nobody answers")
+    away = capture.CaptureError("nobody answers")
     pages = iter([first, first + second, away, first, first + second])
 
     def fetch(*_of: object) -> Page:
@@ -281,8 +281,8 @@ def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
             raise found
         return found
 
-    monkeypatch.setattr(baseline, "_fetch", fetch)
-    seen = baseline.from_servers(MODEL, ["http://one"], 0.0, 4)
+    monkeypatch.setattr(capture, "_fetch", fetch)
+    seen = capture.from_servers(MODEL, ["http://one"], 0.0, 4)
     assert [window.page.value("vedette_answers_total") for window in seen] == [20, 20]
 
 
@@ -316,7 +316,7 @@ def dying() -> Iterator[str]:
 def test_a_server_that_dies_within_its_page_costs_its_windows_alone(
     dying: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert baseline.from_servers(MODEL, [dying], 0.0, 2) == []
+    assert capture.from_servers(MODEL, [dying], 0.0, 2) == []
     said = capsys.readouterr().err
     assert f"window 1 is left out: {dying} gives no metrics: the server broke off" in said
     assert "window 2 is left out" in said

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from vedette_server.baseline import stored
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
@@ -19,7 +20,6 @@ from vedette_server.explain.findings import Code
 from vedette_server.explain.usual import Usual
 from vedette_server.pool.pool import ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
-from vedette_server.repository import baseline
 from vedette_server.repository.golden import Golden, agreed, difference, tolerance
 from vedette_server.repository.repository import ModelVersion
 
@@ -104,7 +104,7 @@ class Proofs:
             if golden is self._model.golden[-1]:  # the first ones warm the model up
                 self._estimate.learn_from(answer)
         self._failing[worker] = failing
-        limits = baseline.limits(self._model)
+        limits = stored.limits(self._model)
         self.usual = usual(answers, self._model.contract, sees=not failing, limits=limits)
         if self._model.golden:
             self._monitor.golden(self._model, cause)

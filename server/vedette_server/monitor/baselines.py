@@ -11,8 +11,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from vedette_server.baseline.stored import Baseline, BaselineRefusedError, Profile, read
 from vedette_server.monitor.families import SOURCE, VERSION
-from vedette_server.repository.baseline import Baseline, BaselineRefusedError, Profile, read
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
 log = structlog.get_logger()

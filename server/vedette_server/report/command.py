@@ -9,7 +9,7 @@ from vedette_commands import kinds, shown, text
 from vedette_commands.outputs import Outputs
 from vedette_commands.program import fail
 
-from vedette_server.monitor.scrape import LARGEST_PAGE, Page, fetch
+from vedette_server.baseline.scrape import LARGEST_PAGE, Page, fetch
 from vedette_server.report import reading, samples
 from vedette_server.report.facts import Version
 from vedette_server.report.page import Scrape, compose

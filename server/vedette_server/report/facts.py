@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vedette_server.alerts.limits import LEAST_DETECTIONS, MARGIN
+from vedette_server.baseline.statistics import cumulative, ks, shares, total_variation
 from vedette_server.explain.findings import Code
-from vedette_server.monitor.statistics import cumulative, ks, shares, total_variation
 
 Counts = Mapping[str, float]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vedette_server.alerts.inputs import INPUTS
-from vedette_server.monitor.scrape import Page
+from vedette_server.baseline.scrape import Page
 from vedette_server.monitor.serving import STAGES
 from vedette_server.report.facts import Baseline, Counts, Histogram, Limit, Source, Version
 

@@ -10,8 +10,8 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_commands.shown import NOTHING, Shown
 
+from vedette_server.baseline.scrape import is_here
 from vedette_server.explain.diagnosis import COLUMNS
-from vedette_server.monitor.scrape import is_here
 from vedette_server.monitor.streams import OTHER, UNNAMED
 from vedette_server.report.facts import Version
 from vedette_server.report.verdict import beyond

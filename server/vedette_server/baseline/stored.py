@@ -1,5 +1,7 @@
 """The baseline of a version on disk: statistics of its answers and inputs in a healthy period."""
 
+from pathlib import Path
+
 import msgspec
 
 from vedette_server.contract import disk
@@ -72,7 +74,7 @@ def read(model: ModelVersion) -> Baseline | None:
         raise BaselineRefusedError(msg)
     if baseline.fingerprint != model.contract.fingerprint:
         msg = (
-            f"{path} was captured under the contract {baseline.fingerprint[:12]}but this version's is "
+            f"{path} was captured under the contract {baseline.fingerprint[:12]}, but this version's is "
             f"{model.contract.fingerprint[:12]}: capture it again"
         )
         raise BaselineRefusedError(msg)
@@ -81,6 +83,18 @@ def read(model: ModelVersion) -> Baseline | None:
             msg = f"{path} contradicts itself: a profile of {profile.stream!r} has {wrong}: capture it again"
             raise BaselineRefusedError(msg)
     return baseline
+
+
+def write(model: ModelVersion, baseline: Baseline) -> Path:
+    """Put a baseline beside its version, whole or not at all; returns its path."""
+    path = model.folder / BASELINE
+    fresh = model.folder.with_name(f"{model.folder.name}.{BASELINE}.new")  # in the version it would be a file too many
+    try:
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return path
 
 
 def limits(model: ModelVersion) -> dict[str, dict[str, tuple[float, float]]]:

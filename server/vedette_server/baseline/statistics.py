@@ -6,7 +6,7 @@ Their choice, limits and false-alarm rates are explained in deploy/docs/statisti
 import itertools
 from collections.abc import Mapping, Sequence
 
-from vedette_server.repository.baseline import Limits
+from vedette_server.baseline.stored import Limits
 
 _MOVING_RANGE = (
     1.128  # d2 of two values: Shewhart's control chart for individuals (Montgomery, "Statistical Quality Control")

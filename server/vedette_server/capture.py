@@ -10,22 +10,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
-import msgspec
 from vedette_commands.program import FailedError
 from vedette_commands.shown import NOTHING, Shown
 
 from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
+from vedette_server.baseline import profile, stored
+from vedette_server.baseline.profile import TooLittleError, Window
+from vedette_server.baseline.scrape import Page, fetch
 from vedette_server.contract.files import declare
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.explain import Context, explain
-from vedette_server.monitor import profile
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.monitor.profile import TooLittleError, Window
-from vedette_server.monitor.scrape import Page, fetch
-from vedette_server.repository.baseline import FORMAT, Baseline
-from vedette_server.repository.repository import BASELINE, ModelVersion
+from vedette_server.repository.repository import ModelVersion
 
 _GROUPS = 24  # of pictures, where there are enough
 
@@ -124,8 +122,8 @@ def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source
         profiles = profile.profiles(model.name, model.version, windows, by_hour=by_hour)
     except TooLittleError as error:
         raise CaptureError(str(error)) from error
-    baseline = Baseline(
-        format=FORMAT,
+    baseline = stored.Baseline(
+        format=stored.FORMAT,
         model=model.name,
         version=model.version,
         fingerprint=model.contract.fingerprint,
@@ -135,11 +133,4 @@ def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source
         edges=profile.edges(windows),
         profiles=profiles,
     )
-    path = model.folder / BASELINE
-    fresh = model.folder.with_name(f"{model.folder.name}.{BASELINE}.new")  # in the version it would be a file too many
-    try:
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(baseline)) + b"\n")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return path
+    return stored.write(model, baseline)

@@ -7,9 +7,9 @@ import msgspec
 
 from vedette_server.alerts.inputs import INPUTS
 from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_DETECTIONS, LEAST_WINDOWS
-from vedette_server.monitor.scrape import Page
-from vedette_server.monitor.statistics import cumulative, ks, limits, shares, total_variation
-from vedette_server.repository.baseline import ClassProfile, Profile
+from vedette_server.baseline.scrape import Page
+from vedette_server.baseline.statistics import cumulative, ks, limits, shares, total_variation
+from vedette_server.baseline.stored import ClassProfile, Profile
 
 
 @dataclass(frozen=True)
