@@ -24,7 +24,7 @@ from vedette_client.client import DEFAULT_TIMEOUT, Client
 from vedette_client.detect_command import Sending
 from vedette_client.errors import LocalError, ServerError, VedetteError
 from vedette_client.folder import Folder
-from vedette_client.outputs import Outputs
+from vedette_client.outputs import ClientOutputs
 from vedette_client.results import Model
 from vedette_client.security import Tls
 
@@ -198,7 +198,7 @@ def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, s
         raise click.UsageError("give IMAGE or --stream, not both")
     sending = _sending(DEFAULT_TIMEOUT, **ask)
     picture = pictures.one(image) if image is not None else None
-    outputs = Outputs()
+    outputs = ClientOutputs()
     if picture and picture.path:
         outputs.reads(picture.path)
     sheet = save / _sheet_name(picture, stream_id) if save else None
@@ -280,7 +280,7 @@ def stream(
     """
     from vedette_client import stream_command  # PyAV is an optional dependency
 
-    wanted = stream_command.Wanted(policy, _asked(**ask), jsonl, save, loop=loop, fps=fps, patience=reconnect)
+    wanted = stream_command.StreamOptions(policy, _asked(**ask), jsonl, save, loop=loop, fps=fps, patience=reconnect)
     with _client(server) as client:
         outcome = stream_command.run(client, source, wanted)
     if outcome.signal and not outcome.whole:
@@ -345,7 +345,9 @@ def compare(
 
     compared = []
     with _client(server, timeout) as client:
-        for one in compare_command.run(client, given, compare_command.Wanted(**wanted, folder=folder), failed):
+        for one in compare_command.run(
+            client, given, compare_command.ComparisonOptions(**wanted, folder=folder), failed
+        ):
             compared.append(one)
             if as_json:
                 click.echo(compare_command.record(one))

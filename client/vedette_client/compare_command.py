@@ -21,7 +21,7 @@ from vedette_client.results import Detection, Model, Result
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ComparisonOptions:
     """The options of a comparison."""
 
     config: str  # a file, or a path in the model zoo
@@ -45,7 +45,7 @@ class Compared:
 def run(
     client: Client,
     pictures: Sequence[Picture | Missing],
-    wanted: Wanted,
+    wanted: ComparisonOptions,
     failed: Callable[[str, VedetteError], None],
 ) -> Iterator[Compared]:
     """Compare every picture; a failed one is passed to `failed`, and does not stop the others.
@@ -70,7 +70,7 @@ def _answers(
     client: Client,
     model: Model,
     pictures: Sequence[Picture | Missing],
-    wanted: Wanted,
+    wanted: ComparisonOptions,
     failed: Callable[[str, VedetteError], None],
 ) -> Iterator[tuple[Picture, Result]]:
     ask = {"model": model.name, "version": model.version, "threshold": wanted.threshold}

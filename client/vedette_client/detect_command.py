@@ -57,7 +57,7 @@ class Sending:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PictureOutcome:
     """The outcome of one picture."""
 
     picture: Picture | Missing
@@ -66,13 +66,15 @@ class Outcome:
     error: VedetteError | None = None
 
 
-def outcomes(client: Client, pictures: Sequence[Picture | Missing], sending: Sending) -> Generator[Outcome, None, None]:
+def outcomes(
+    client: Client, pictures: Sequence[Picture | Missing], sending: Sending
+) -> Generator[PictureOutcome, None, None]:
     """Yield the outcome of each picture, in order.
 
     The first goes alone, to find out whether and how fast a server answers.
     """
     pool = ThreadPoolExecutor(_AT_ONCE)
-    under_way: collections.deque[Future[Outcome]] = collections.deque()
+    under_way: collections.deque[Future[PictureOutcome]] = collections.deque()
     most = 1
     try:
         for picture in pictures:
@@ -86,7 +88,7 @@ def outcomes(client: Client, pictures: Sequence[Picture | Missing], sending: Sen
         pool.shutdown(wait=False, cancel_futures=True)  # calls in flight end with the client
 
 
-def _at_once(ended: Outcome, timeout: float) -> int:
+def _at_once(ended: PictureOutcome, timeout: float) -> int:
     """Return how many may be in flight, so that none times out while waiting for others."""
     if ended.result is None:
         return _AT_ONCE if isinstance(ended.error, LocalError) else 1
@@ -94,23 +96,25 @@ def _at_once(ended: Outcome, timeout: float) -> int:
     return max(1, min(_AT_ONCE, int(_SHARE * timeout / max(alone, 1e-3))))
 
 
-def _started(pool: ThreadPoolExecutor, client: Client, picture: Picture | Missing, sending: Sending) -> Future[Outcome]:
+def _started(
+    pool: ThreadPoolExecutor, client: Client, picture: Picture | Missing, sending: Sending
+) -> Future[PictureOutcome]:
     """Read a picture here, where a signal can interrupt it, and send it in a thread."""
-    done: Future[Outcome] = Future()
+    done: Future[PictureOutcome] = Future()
     if isinstance(picture, Missing):
-        done.set_result(Outcome(picture, error=picture.error))
+        done.set_result(PictureOutcome(picture, error=picture.error))
         return done
     try:
         data = picture.read()
     except LocalError as error:
-        done.set_result(Outcome(picture, error=error))
+        done.set_result(PictureOutcome(picture, error=error))
         return done
 
-    def ask() -> Outcome:
+    def ask() -> PictureOutcome:
         try:
-            return Outcome(picture, data, client.detect(sending.file(data), **sending.ask))
+            return PictureOutcome(picture, data, client.detect(sending.file(data), **sending.ask))
         except VedetteError as error:
-            return Outcome(picture, error=error)
+            return PictureOutcome(picture, error=error)
 
     return pool.submit(ask)
 
@@ -173,7 +177,7 @@ def run(
 
 
 def _shown(
-    outcome: Outcome, sending: Sending, printer: Printer, folder: Folder | None, tell: Callable[[str], None]
+    outcome: PictureOutcome, sending: Sending, printer: Printer, folder: Folder | None, tell: Callable[[str], None]
 ) -> VedetteError | None:
     """Save and print an answer; return the error if saving failed: the answer is printed anyway."""
     picture, result = outcome.picture, outcome.result

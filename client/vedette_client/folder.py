@@ -6,7 +6,7 @@ from pathlib import Path
 from vedette_commands.outputs import free, prepare
 
 from vedette_client.errors import LocalError
-from vedette_client.outputs import Outputs
+from vedette_client.outputs import ClientOutputs
 from vedette_client.pictures import Missing, Picture
 
 
@@ -18,7 +18,7 @@ class Folder:
 
     def __init__(self, path: Path, pictures: Iterable[Picture | Missing], suffix: str = ".png") -> None:
         """Raises `LocalError` if the folder is not writable, or a destination is also a source."""
-        self._outputs = Outputs()
+        self._outputs = ClientOutputs()
         self._targets: dict[Picture, Path] = {}
         given = [picture for picture in pictures if isinstance(picture, Picture)]
         for picture in given:

@@ -5,10 +5,10 @@ from vedette_commands.outputs import Part
 
 from vedette_client.errors import LocalError
 
-__all__ = ["Outputs", "Part"]
+__all__ = ["ClientOutputs", "Part"]
 
 
-class Outputs(outputs.Outputs):
+class ClientOutputs(outputs.Outputs):
     """The files that one run of a command reads and writes. Raises `LocalError`."""
 
     failure = LocalError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vedette_client.errors import LocalError
-from vedette_client.outputs import Outputs
+from vedette_client.outputs import ClientOutputs
 from vedette_client.pyav import av, reason
 
 _H264: Final = ("libx264", {"preset": "veryfast", "bf": "0"})  # B-frames would delay the start of an MP4
@@ -40,7 +40,7 @@ _LIMITED: Final = 1
 class Writer:
     """Writer of a video, in the container given by its suffix. A context manager that leaves no incomplete file."""
 
-    def __init__(self, outputs: Outputs, path: Path, *, rate: Fraction, unit: Fraction) -> None:
+    def __init__(self, outputs: ClientOutputs, path: Path, *, rate: Fraction, unit: Fraction) -> None:
         """`unit` is that of the frames' times, in seconds. Raises `LocalError` if the video cannot be written."""
         if path.suffix.lower() not in _ENCODERS:
             *most, last = SUFFIXES

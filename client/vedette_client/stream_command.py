@@ -25,7 +25,7 @@ from vedette_commands import text
 from vedette_client import drawing, records
 from vedette_client.client import Client
 from vedette_client.errors import LocalError, ServerError, VedetteError
-from vedette_client.outputs import Outputs
+from vedette_client.outputs import ClientOutputs
 from vedette_client.saving import Writer
 from vedette_client.streaming import Answered, Dropped, Event, Failed, Frame, Policy
 from vedette_client.video import Skipped, Video, VideoFrame
@@ -35,7 +35,7 @@ _DAMAGED: Final = "its data is damaged, and its decoder could only guess: it was
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StreamOptions:
     """The options of a stream."""
 
     policy: str | None  # None: suited to the source
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass
-class Outcome:
+class StreamOutcome:
     """The outcome of a stream."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)  # of frames, by their fate
@@ -88,10 +88,10 @@ class _Sending:
         return self._sent.pop(frame_id, VideoFrame(b"", frame_id))
 
 
-class Lines:
+class LinesFile:
     """A JSON file with one line per frame, named from its first line on; - means standard output. A context manager."""
 
-    def __init__(self, outputs: Outputs, path: Path) -> None:
+    def __init__(self, outputs: ClientOutputs, path: Path) -> None:
         """Raises `LocalError` if the file cannot be written."""
         self._path = path
         self._part = None if str(path) == "-" else outputs.begin(path)
@@ -143,7 +143,7 @@ class Lines:
         return LocalError(f"cannot write {name}: {error.strerror}")
 
 
-def run(client: Client, source: str, wanted: Wanted) -> Outcome:
+def run(client: Client, source: str, wanted: StreamOptions) -> StreamOutcome:
     """Stream a video to its end, or until Ctrl-C. Raises `LocalError` if it cannot be started."""
     skips = _Skips()
     video = Video(
@@ -156,12 +156,12 @@ def run(client: Client, source: str, wanted: Wanted) -> Outcome:
     )
     live = video.live or wanted.fps is not None
     policy: Policy = "LATEST" if (wanted.policy or ("latest" if live else "lossless")) == "latest" else "LOSSLESS"
-    outputs = Outputs()
+    outputs = ClientOutputs()
     if video.path:
         outputs.reads(video.path)
-    outcome = Outcome()
+    outcome = StreamOutcome()
     with contextlib.ExitStack() as stack:
-        lines = stack.enter_context(Lines(outputs, wanted.jsonl)) if wanted.jsonl else None
+        lines = stack.enter_context(LinesFile(outputs, wanted.jsonl)) if wanted.jsonl else None
         writer = (
             stack.enter_context(Writer(outputs, wanted.save, rate=video.rate, unit=video.unit)) if wanted.save else None
         )
@@ -186,7 +186,7 @@ def run(client: Client, source: str, wanted: Wanted) -> Outcome:
     return outcome
 
 
-def _finish(writer: Writer, outcome: Outcome) -> None:
+def _finish(writer: Writer, outcome: StreamOutcome) -> None:
     try:
         writer.finish(whole=outcome.whole)
     except LocalError as error:
@@ -221,7 +221,7 @@ class _Telling:
     """Reports the fate of each frame: as a line, a video frame, and in the progress bar."""
 
     def __init__(
-        self, video: Video, skips: "_Skips", lines: Lines | None, writer: Writer | None, outcome: Outcome
+        self, video: Video, skips: "_Skips", lines: LinesFile | None, writer: Writer | None, outcome: StreamOutcome
     ) -> None:
         self._skips = skips
         self._lines = lines
@@ -316,7 +316,7 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _stopping_at_signals(stop: Callable[[], None], outcome: Outcome) -> Iterator[None]:
+def _stopping_at_signals(stop: Callable[[], None], outcome: StreamOutcome) -> Iterator[None]:
     """Stop the video on the first Ctrl-C, still answering and writing frames already sent; abort on the second."""
 
     def ended(number: int, _frame: types.FrameType | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from vedette_client import LocalError
-from vedette_client.outputs import Outputs
+from vedette_client.outputs import ClientOutputs
 
 
 @pytest.mark.parametrize("name", ["a.png", "hard.png", "soft.png", "folder/../a.png", "linked/a.png"])
@@ -17,7 +17,7 @@ def test_what_is_read_is_not_written_over_under_any_name(name: str, tmp_path: Pa
     (tmp_path / "hard.png").hardlink_to(source)
     (tmp_path / "soft.png").symlink_to(source)
     (tmp_path / "linked").symlink_to(tmp_path)
-    outputs = Outputs()
+    outputs = ClientOutputs()
     outputs.reads(source)
     with pytest.raises(LocalError, match=r"this run reads it; name another file$"):
         outputs.write(tmp_path / name, b"theirs")
@@ -26,17 +26,17 @@ def test_what_is_read_is_not_written_over_under_any_name(name: str, tmp_path: Pa
 
 def test_what_is_written_is_not_written_over_in_the_same_run(tmp_path: Path) -> None:
     """Two inputs of one name do not become one output."""
-    outputs = Outputs()
+    outputs = ClientOutputs()
     outputs.write(tmp_path / "a.png", b"first")
     with pytest.raises(LocalError, match="already written it"):
         outputs.write(tmp_path / "." / "a.png", b"second")
     assert (tmp_path / "a.png").read_bytes() == b"first"
-    assert Outputs().write(tmp_path / "a.png", b"of the next run").read_bytes() == b"of the next run"
+    assert ClientOutputs().write(tmp_path / "a.png", b"of the next run").read_bytes() == b"of the next run"
 
 
 def test_two_files_are_not_on_their_way_to_one_name(tmp_path: Path) -> None:
     """The second is refused before it is written, unless the first is given up."""
-    outputs = Outputs()
+    outputs = ClientOutputs()
     first = outputs.begin(tmp_path / "a.png")
     with pytest.raises(LocalError, match="already writes it"):
         outputs.begin(tmp_path / "." / "a.png")
@@ -50,7 +50,7 @@ def test_what_is_not_whole_takes_no_older_file_s_place(tmp_path: Path) -> None:
     """It is kept beside it; where there is none, under its own name."""
     (tmp_path / "older.mp4").write_bytes(b"older")
     for name in ("older.mp4", "none.mp4"):
-        part = Outputs().begin(tmp_path / name)
+        part = ClientOutputs().begin(tmp_path / name)
         part.path.write_bytes(b"half")
         kept = part.finish(whole=False)
         assert kept.read_bytes() == b"half"
@@ -62,7 +62,7 @@ def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     """What is given up leaves the older file, and nothing beside it."""
     target = tmp_path / "a.mp4"
     target.write_bytes(b"older")
-    part = Outputs().begin(target)
+    part = ClientOutputs().begin(target)
     assert part.path.suffix == ".mp4"  # by which a container is chosen
     part.path.write_bytes(b"half")
     assert target.read_bytes() == b"older"
@@ -77,7 +77,7 @@ def test_a_link_stays_a_link_and_modes_are_kept(tmp_path: Path) -> None:
     target.write_bytes(b"older")
     target.chmod(0o600)
     link.symlink_to(target)
-    Outputs().write(link, b"newer")
+    ClientOutputs().write(link, b"newer")
     assert link.is_symlink()
     assert target.read_bytes() == b"newer"
     assert target.stat().st_mode & 0o777 == 0o600
@@ -86,7 +86,7 @@ def test_a_link_stays_a_link_and_modes_are_kept(tmp_path: Path) -> None:
 def test_a_folder_is_made_and_a_long_name_fits(tmp_path: Path) -> None:
     """A name of as many bytes as a folder takes still has room beside it."""
     target = tmp_path / "some" / "where" / ("ä" * 125 + ".png")
-    assert Outputs().write(target, b"x").read_bytes() == b"x"
+    assert ClientOutputs().write(target, b"x").read_bytes() == b"x"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_said_with_the_reason(path: str, why: str, tmp
     (tmp_path / "folder").mkdir()
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(LocalError, match=rf"cannot write .*: .*({why})"):
-        Outputs().write(tmp_path / path, b"x")
+        ClientOutputs().write(tmp_path / path, b"x")
 
 
 def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,12 +109,12 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pyt
     target.write_bytes(b"mine")
     monkeypatch.setattr(os, "access", lambda *_: False)  # whoever runs the tests may be root, who may write all
     with pytest.raises(LocalError, match="write-protected"):
-        Outputs().write(target, b"theirs")
+        ClientOutputs().write(target, b"theirs")
 
 
 def test_devices_are_written_directly() -> None:
     """What is no file has no name to take, and may be written more than once."""
-    outputs = Outputs()
+    outputs = ClientOutputs()
     outputs.reads("/dev/null")
     assert outputs.write(Path("/dev/null"), b"x") == Path("/dev/null")
     assert outputs.write(Path("/dev/null"), b"x") == Path("/dev/null")

@@ -14,7 +14,7 @@ Unit: TypeAlias = Literal["levels", "decibels", "ratio"]
 
 
 @dataclass(frozen=True)
-class Input:
+class InputStatistic:
     """A statistic that every image has; what is judged is its mean over images."""
 
     name: str  # in labels, and in baselines
@@ -37,7 +37,7 @@ class Input:
 
 
 _ROWS = (
-    Input(
+    InputStatistic(
         "brightness",
         "levels",
         lambda pixels: pixels.brightness,
@@ -52,7 +52,7 @@ _ROWS = (
         what="mean grey level, 0 to 255",
         why="a dark or blinded camera, an exposure that went wrong",
     ),
-    Input(
+    InputStatistic(
         "contrast",
         "levels",
         lambda pixels: pixels.contrast,
@@ -67,7 +67,7 @@ _ROWS = (
         what="standard deviation of the levels",
         why="fog, a covered lens, a lost signal",
     ),
-    Input(
+    InputStatistic(
         "sharpness",
         "decibels",
         lambda pixels: 10 * math.log10(1 + pixels.sharpness),
@@ -82,7 +82,7 @@ _ROWS = (
         what="10 log10 of 1 + the variance of the Laplacian, at the size that the model sees",
         why="a lens out of focus or wet; in decibels, since variances of Laplacians spread over orders of magnitude",
     ),
-    Input(
+    InputStatistic(
         "redness",
         "ratio",
         lambda pixels: pixels.redness,
@@ -97,7 +97,7 @@ _ROWS = (
         what="red over red and blue",
         why="a colour cast; red and blue exchanged turn r into 1 - r",
     ),
-    Input(
+    InputStatistic(
         "upper",
         "ratio",
         lambda pixels: pixels.upper,

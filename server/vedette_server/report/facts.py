@@ -98,7 +98,7 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class BaselineFacts:
     """The answers of a version in its healthy period."""
 
     state: str  # missing, refused, present; empty: the page does not say
@@ -134,7 +134,7 @@ class Version:
     duration: Histogram
     age: Histogram
     stages: Mapping[str, Histogram]
-    baseline: Baseline
+    baseline: BaselineFacts
 
     @property
     def detections(self) -> float:

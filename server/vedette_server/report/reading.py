@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from vedette_server.alerts.inputs import INPUTS
 from vedette_server.baseline.scrape import Page
 from vedette_server.monitor.serving import STAGES
-from vedette_server.report.facts import Baseline, Counts, Histogram, Limit, Source, Version
+from vedette_server.report.facts import BaselineFacts, Counts, Histogram, Limit, Source, Version
 
 
 def read(page: Page) -> list[Version]:
@@ -145,10 +145,10 @@ def _limits(page: Page, of: dict[str, str]) -> dict[str, dict[str, Limit]]:
     return limits
 
 
-def _baseline(page: Page, of: dict[str, str]) -> Baseline:
+def _baseline(page: Page, of: dict[str, str]) -> BaselineFacts:
     states = page.by("vedette_baseline_state", "vedette_baseline_state", **of)
     whole = {**of, "stream": ""}
-    return Baseline(
+    return BaselineFacts(
         next((state for (state,), held in states.items() if held), ""),
         page.value("vedette_baseline_captured_timestamp_seconds", **of),
         page.value("vedette_baseline_answers", **whole),
