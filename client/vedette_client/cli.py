@@ -280,7 +280,9 @@ def stream(
     """
     from vedette_client import stream_command  # PyAV is an optional dependency
 
-    wanted = stream_command.StreamOptions(policy, _asked(**ask), jsonl, save, loop=loop, fps=fps, patience=reconnect)
+    wanted = stream_command.StreamOptions(
+        policy=policy, ask=_asked(**ask), jsonl=jsonl, save=save, loop=loop, fps=fps, patience=reconnect
+    )
     with _client(server) as client:
         outcome = stream_command.run(client, source, wanted)
     if outcome.signal and not outcome.whole:

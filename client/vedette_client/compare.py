@@ -33,7 +33,7 @@ _HARMLESS = ("pixel_mean", "pixel_std", "num_batches_tracked")
 _PARTS = {"RetinaNet": "RETINANET", "PanopticDeepLab": "SEM_SEG_HEAD"}  # sections with a model's threshold and classes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Local:
     """A loaded `DefaultPredictor`, and what Detectron2 did silently when it loaded the checkpoint."""
 
@@ -96,7 +96,14 @@ def load(config: str, weights: Path, plugins: Sequence[str], threshold: float) -
         except Exception as error:
             msg = f"Detectron2 cannot load {weights} with {config}: {_first_line(error)}"
             raise LocalError(msg) from error
-    return Local(predictor, node, own, random, ignored, "L" if grey else "BGR")
+    return Local(
+        predictor=predictor,
+        config=node,
+        own_threshold=own,
+        random=random,
+        ignored=ignored,
+        image_format="L" if grey else "BGR",
+    )
 
 
 def _config(path: str, plugins: Sequence[str]) -> Any:  # noqa: ANN401  detectron2 is untyped
@@ -157,12 +164,14 @@ def _detections(instances: Any, class_names: Sequence[str]) -> Iterator[Detectio
     boxes, scores, classes = instances.pred_boxes.tensor.tolist(), instances.scores.tolist(), instances.pred_classes
     for box, score, number, mask in zip(boxes, scores, classes.tolist(), masks, strict=True):
         name = class_names[number] if number < len(class_names) else f"class {number}"
-        yield Detection(tuple(box), score, number, name, mask if mask is None else _mask(mask))
+        yield Detection(
+            box=tuple(box), score=score, class_id=number, class_name=name, mask=mask if mask is None else _mask(mask)
+        )
 
 
 def _mask(mask: Any) -> Mask:  # noqa: ANN401  a bool array of shape (height, width)
     height, width = mask.shape
-    return Mask(height, width, counts=rle.encode(np.asfortranarray(mask, np.uint8))["counts"])
+    return Mask(height=height, width=width, counts=rle.encode(np.asfortranarray(mask, np.uint8))["counts"])
 
 
 def hints(local: Local, contract: Contract, threshold: float, *, same: bool) -> list[str]:

@@ -20,7 +20,7 @@ from vedette_client.pictures import Missing, Picture
 from vedette_client.results import Detection, Model, Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparisonOptions:
     """The options of a comparison."""
 

@@ -31,7 +31,7 @@ _JPEG_TAIL: Final = 1024  # bytes that may contain the marker, because some came
 Packet: TypeAlias = "av.Packet[Any]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
     """A frame from the decoder."""
 
@@ -203,7 +203,13 @@ class Decoding:
             self._frames_seen += 1
             self._damaged += damaged
             self.shown = max(self.shown, now + duration)
-            yield Decoded(frame, now, duration, damaged, self._arrivals.pop(frame.pts, arrived))
+            yield Decoded(
+                frame=frame,
+                time=now,
+                duration=duration,
+                damaged=damaged,
+                arrived=self._arrivals.pop(frame.pts, arrived),
+            )
 
     def _note(self, packet: Packet, arrived: float) -> None:
         self._clock.straighten(packet)

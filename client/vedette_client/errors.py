@@ -17,7 +17,7 @@ VedetteError
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import grpc
 from google.protobuf import any_pb2
@@ -59,6 +59,7 @@ class ServerError(VedetteError):
 
     message: str
     code: grpc.StatusCode
+    _: KW_ONLY
     reason: str = ""  # UPPER_SNAKE, from the server's list; empty if the call never reached it
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()

@@ -4,7 +4,7 @@ Faults in the declaration or the length, which the server would refuse, are refu
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
@@ -52,6 +52,7 @@ class Raw:
     """
 
     data: bytes | bytearray | memoryview | NDArray[Any]
+    _: KW_ONLY
     pixel_format: PixelFormat
     height: int
     width: int
@@ -151,7 +152,7 @@ def _from_pillow(image: Image.Image, beside: Beside, known: Limits) -> tuple[ima
     pixels = pillow.pixels(image, orientation, known, drop_alpha=drop_alpha)
     if data is not None and limits.fits(data, known):
         return _file(File(data, orientation, drop_alpha), known)
-    return _raw(Raw(arrays.packed(pixels), "RGB8", *pixels.shape[:2]), known)
+    return _raw(Raw(arrays.packed(pixels), pixel_format="RGB8", height=pixels.shape[0], width=pixels.shape[1]), known)
 
 
 def _file(image: File, known: Limits, name: str = "source") -> tuple[image_pb2.Image, Buffer]:
@@ -224,7 +225,13 @@ def _from_array(image: object, beside: Beside, known: Limits) -> Raw:
         raise LocalError(msg)
     limits.check_size(shape[0], shape[1], pixels.size, known)  # before it is copied
     alpha = bool(beside.drop_alpha) and pixel_format in _WITH_ALPHA  # other formats have no alpha to drop
-    return Raw(arrays.packed(pixels), cast("PixelFormat", pixel_format), shape[0], shape[1], drop_alpha=alpha)
+    return Raw(
+        arrays.packed(pixels),
+        pixel_format=cast("PixelFormat", pixel_format),
+        height=shape[0],
+        width=shape[1],
+        drop_alpha=alpha,
+    )
 
 
 def _hint(pixels: NDArray[Any]) -> str:

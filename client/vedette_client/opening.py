@@ -56,7 +56,7 @@ class Kind(enum.Enum):
     PIPE = "pipe"  # live, but cannot be reopened
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Opened:
     """An opened source, with its video stream."""
 
@@ -246,7 +246,7 @@ def _chosen(name: str, kind: Kind, container: "av.container.InputContainer", pat
     if _context(stream) is None:
         msg = f"{name} has video in a format that PyAV cannot decode"
         raise LocalError(msg)
-    return Opened(name, kind, container, stream, path)
+    return Opened(name=name, kind=kind, container=container, stream=stream, path=path)
 
 
 def _worth(stream: "av.VideoStream") -> int:

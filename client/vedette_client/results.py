@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import supervision
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mask:
     """A mask of the image's size, in the requested format, decoded on demand."""
 
@@ -88,7 +88,7 @@ class RotatedBox(NamedTuple):
         return turned.astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detection:
     """A detected object."""
 
@@ -101,7 +101,7 @@ class Detection:
     rotated_box: RotatedBox | None = None  # only from models that produce them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """One segment of a panoptic answer."""
 
@@ -126,7 +126,7 @@ class Panoptic:
         return _grey(self.segment_map_png)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StageCounts:
     """Numbers of candidates that each stage inside the model removed."""
 
@@ -142,7 +142,7 @@ class StageCounts:
     dropped: dict[str, int]  # rows with non-finite values, by the part of the model that drops them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Empty:
     """The reason why there are no detections."""
 
@@ -164,7 +164,7 @@ class Finding:
     remedy: str  # what to do
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """The effect of undoing one known mistake in an image."""
 
@@ -176,7 +176,7 @@ class Candidate:
     remedy: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """The mistakes whose undoing was tried on an image."""
 
@@ -195,7 +195,7 @@ class Diagnosis:
         return next((one for one in self.candidates if one.helps), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timings:
     """The time spent by stage, in seconds."""
 
@@ -207,7 +207,7 @@ class Timings:
     total: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The result of one image, a sequence of its detections, best score first."""
 
@@ -324,7 +324,7 @@ def _coco(item: Detection, image_id: int | str) -> dict[str, Any]:
     return record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contract:
     """The inputs and outputs of a model."""
 
@@ -353,7 +353,7 @@ class Contract:
     own_threshold: bool  # the model drops low scores before the server sees them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A served version of a model."""
 
@@ -420,8 +420,8 @@ def _mask(item: answer_pb2.Mask) -> Mask:
     encoding = item.WhichOneof("encoding")
     outlines = tuple(tuple(line.coordinates) for line in item.polygons.polygons)
     return Mask(
-        item.height,
-        item.width,
+        height=item.height,
+        width=item.width,
         counts=item.counts if encoding == "counts" else None,
         polygons=outlines if encoding == "polygons" else None,
         png=item.png if encoding == "png" else None,

@@ -34,7 +34,7 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DAMAGED: Final = "its data is damaged, and its decoder could only guess: it was not sent"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamOptions:
     """The options of a stream."""
 
@@ -47,7 +47,7 @@ class StreamOptions:
     patience: float  # seconds that a live source may be gone
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StreamOutcome:
     """The outcome of a stream."""
 
@@ -85,7 +85,7 @@ class _Sending:
 
     def take(self, frame_id: int) -> VideoFrame:
         """Return a frame, once; without its image if nothing is drawn."""
-        return self._sent.pop(frame_id, VideoFrame(b"", frame_id))
+        return self._sent.pop(frame_id, VideoFrame(b"", frame_id=frame_id))
 
 
 class LinesFile:

@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import grpc
@@ -49,6 +49,7 @@ class Frame:
     """An image in a stream, with the options that `detect` takes for its kind."""
 
     image: ImageLike
+    _: KW_ONLY
     frame_id: int | None = None  # must increase within the stream; None: counted from 0
     captured: float | None = None  # seconds since the epoch; None: now
     pixel_format: PixelFormat | None = None  # for arrays
@@ -133,7 +134,7 @@ class Waits:
             raise arguments.wrong("stall_seconds", self.stall_seconds, "more than 0 seconds, or None")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Entry:
     """A frame on its way."""
 
@@ -207,9 +208,9 @@ class Session:
         try:
             message = self._message(frame, beside, frame_id)
         except LocalError as error:
-            entry = Entry(frame_id, self._config, b"", 0, error)
+            entry = Entry(frame_id=frame_id, config=self._config, message=b"", size=0, failure=error)
         else:
-            entry = Entry(frame_id, self._config, message, len(message))
+            entry = Entry(frame_id=frame_id, config=self._config, message=message, size=len(message))
         self._prepared.append(frame_id)
         return entry
 

@@ -32,7 +32,7 @@ SkipReason: TypeAlias = Literal["FRAME_DAMAGED", "SUPERSEDED"]
 _Numbered: TypeAlias = tuple[int, Decoded]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VideoFrame(Frame):
     """A frame of a video."""
 

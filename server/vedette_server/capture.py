@@ -105,7 +105,15 @@ def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str
             except Refused as error:
                 msg = f"{path} cannot be read: {error.reason}; take it out of the folder"
                 raise CaptureError(msg) from error
-            metrics.answered(Outcome(answer, model, 0.0, 0.0, explain(answer, model.contract, Context())))
+            metrics.answered(
+                Outcome(
+                    answer=answer,
+                    model=model,
+                    queue_seconds=0.0,
+                    total_seconds=0.0,
+                    findings=explain(answer, model.contract, Context()),
+                )
+            )
         after = _page(metrics)
         yield Window(dt.datetime.now(dt.UTC).hour, after.since(before))
         before = after

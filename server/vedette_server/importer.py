@@ -39,7 +39,7 @@ from vedette_server.repository.repository import RepositoryError
 _SCRATCH = ".import-"  # followed by the process id; never mistaken for a version, whose name is a number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSource:
     """A model before import: its files, and facts that they do not contain."""
 

@@ -107,7 +107,7 @@ def gateway_cost() -> Table:
         assert process.stdout is not None
         with Client(f"127.0.0.1:{process.stdout.readline().strip()}") as client:
             for name, height, width in (("200 B", 7, 9), ("200 KB", 230, 290), ("6 MB", 1080, 1920)):
-                image = Raw(bytes(height * width * 3), "BGR8", height, width)
+                image = Raw(bytes(height * width * 3), pixel_format="BGR8", height=height, width=width)
                 times = [clock(functools.partial(client.detect, image)) for _ in range(WARM_UP + ROUNDS)][WARM_UP:]
                 table.add_row(name, f"{statistics.median(times) * 1000:.2f}")
         process.communicate()
@@ -162,7 +162,7 @@ def main() -> None:
         "raw BGR, 1920 x 1080": (
             raw,
             large[:, :, ::-1].tobytes(),
-            Raw(large[:, :, ::-1].tobytes(), "BGR8", 1080, 1920),
+            Raw(large[:, :, ::-1].tobytes(), pixel_format="BGR8", height=1080, width=1920),
         ),
     }
     served = Table("Detect against the bare predictor", "bare, ms", "served, ms", "ratio (median of pairs)")

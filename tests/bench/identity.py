@@ -41,8 +41,17 @@ class Identity:
         return images
 
     def encode(self, inferred: Options) -> Answer:
-        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        return Answer(1, 1, inferred.threshold, nothing, Evidence(np.zeros(0, np.float32)), StageTimes(0, 0, 0, 0))
+        nothing = Detections(
+            boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int32)
+        )
+        return Answer(
+            height=1,
+            width=1,
+            threshold=inferred.threshold,
+            detections=nothing,
+            evidence=Evidence(best_scores=np.zeros(0, np.float32)),
+            times=StageTimes(0, 0, 0, 0),
+        )
 
 
 def identity(**_start: object) -> Identity:
@@ -54,7 +63,9 @@ async def main() -> None:
     root = str(Path(__file__).parents[2])  # workers import only what is installed, or named here
     os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.getenv("PYTHONPATH")])])
     memory.keep_freed()
-    model = ModelVersion("identity", 1, Path(), "", contract(limits=ImageLimits()), ())
+    model = ModelVersion(
+        name="identity", version=1, folder=Path(), description="", contract=contract(limits=ImageLimits()), golden=()
+    )
     settings = PoolSettings(
         factory="tests.bench.identity:identity",
         workers=1,

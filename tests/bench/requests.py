@@ -72,12 +72,23 @@ class _Inline:
         self, works: Sequence[tuple[ImageSpec, Buffer, Options]], *, alone: bool = False
     ) -> list[asyncio.Future[Answer]]:
         del alone
-        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+        nothing = Detections(
+            boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int32)
+        )
         replies = []
         for _spec, _data, options in works:
             reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            evidence = Evidence(np.zeros(1, np.float32), scored=1)
-            reply.set_result(Answer(16, 24, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0)))
+            evidence = Evidence(best_scores=np.zeros(1, np.float32), scored=1)
+            reply.set_result(
+                Answer(
+                    height=16,
+                    width=24,
+                    threshold=options.threshold,
+                    detections=nothing,
+                    evidence=evidence,
+                    times=StageTimes(0, 0, 0, 0),
+                )
+            )
             replies.append(reply)
         return replies
 

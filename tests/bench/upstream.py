@@ -120,7 +120,7 @@ def _serve() -> None:
             model = instantiate(LazyConfig.load(str(file)).model)
             zoo.spread(model, torch.rand(3, 160, 208) * 255, pixels.shape[:2])
             torch.save({"model": model.state_dict()}, weights)
-            import_model(repository, name, ModelSource(str(file), weights, run_config=True))
+            import_model(repository, name, ModelSource(config=str(file), weights=weights, run_config=True))
         torch.set_num_threads(1)  # as the workers have
         with running.server("--repository", str(repository), "--threads", "1") as server:
             for name in _CONFIGS:

@@ -125,7 +125,14 @@ def _resident() -> int:
 def _measure_cardinality() -> None:
     names = tuple(f"class {number}" for number in range(CLASSES))
     models = [
-        ModelVersion(f"model {number}", 1, Path(), "", dataclasses.replace(contract(), class_names=names), ())
+        ModelVersion(
+            name=f"model {number}",
+            version=1,
+            folder=Path(),
+            description="",
+            contract=dataclasses.replace(contract(), class_names=names),
+            golden=(),
+        )
         for number in range(MODELS)
     ]
     gc.collect()

@@ -226,7 +226,7 @@ def write(path: str, folder: Path, name: str = "zoo") -> Path:
     except Exception:  # noqa: BLE001  as above
         state = {"nothing": torch.zeros(1)}
     torch.save({"model": state}, weights)
-    return import_model(folder, name, ModelSource(file, weights, run_config=True))
+    return import_model(folder, name, ModelSource(config=file, weights=weights, run_config=True))
 
 
 def _spread(model: nn.Module) -> None:

@@ -63,7 +63,7 @@ def swapped(client: Client, server: running.Server) -> None:
     feed = [np.ascontiguousarray(bgr[:, :, ::-1]) for bgr in itertools.islice(filter(silenced, pictures), 4)]
     until = time.monotonic() + running.PATIENCE
     frames = (
-        Raw(bgr.tobytes(), "BGR8", *bgr.shape[:2])
+        Raw(bgr.tobytes(), pixel_format="BGR8", height=bgr.shape[0], width=bgr.shape[1])
         for bgr in itertools.takewhile(lambda _bgr: time.monotonic() < until, itertools.cycle(feed))
     )
     for event in client.stream(frames, policy="LOSSLESS", stream_id=HOSTILE, max_in_flight=1):

@@ -332,17 +332,17 @@ def _version_seeds() -> Iterator[bytes]:
 
 
 _ANSWERED = Answer(
-    30,
-    40,
-    0.5,
-    Detections(
-        np.array([[1, 1, 9, 9], [2, 3, 20, 25]], np.float32),
-        np.array([0.9, 0.6], np.float32),
-        np.array([0, 1], np.int32),
-        tuple(Mask(rle.encode(np.asfortranarray(np.eye(30, 40, k, np.uint8)))["counts"]) for k in range(2)),
+    height=30,
+    width=40,
+    threshold=0.5,
+    detections=Detections(
+        boxes=np.array([[1, 1, 9, 9], [2, 3, 20, 25]], np.float32),
+        scores=np.array([0.9, 0.6], np.float32),
+        class_ids=np.array([0, 1], np.int32),
+        masks=tuple(Mask(rle.encode(np.asfortranarray(np.eye(30, 40, k, np.uint8)))["counts"]) for k in range(2)),
     ),
-    Evidence(np.ones(2, np.float32), scored=1),
-    StageTimes(0, 0, 0, 0),
+    evidence=Evidence(best_scores=np.ones(2, np.float32), scored=1),
+    times=StageTimes(0, 0, 0, 0),
 )
 
 

@@ -105,8 +105,13 @@ ENCODINGS: dict[str, Callable[[Honest], ImageLike]] = {
     "grey JPEG 75": lambda one: _file(_grey(one), "JPEG", quality=75),
     "palette PNG": lambda one: _file(_palette(one), "PNG", compress_level=1),
     "1-bit PNG": lambda one: _file(_grey(one).convert("1"), "PNG"),
-    "raw BGR": lambda one: Raw(np.ascontiguousarray(one.rgb[:, :, ::-1]).tobytes(), "BGR8", *one.rgb.shape[:2]),
-    "raw RGB": lambda one: Raw(one.rgb.tobytes(), "RGB8", *one.rgb.shape[:2]),
+    "raw BGR": lambda one: Raw(
+        np.ascontiguousarray(one.rgb[:, :, ::-1]).tobytes(),
+        pixel_format="BGR8",
+        height=one.rgb.shape[0],
+        width=one.rgb.shape[1],
+    ),
+    "raw RGB": lambda one: Raw(one.rgb.tobytes(), pixel_format="RGB8", height=one.rgb.shape[0], width=one.rgb.shape[1]),
     "tensor to 255": lambda one: Tensor(one.rgb.astype(np.float32), "RGB", "HWC", "0-255"),
     "tensor to 1": lambda one: Tensor(one.rgb.transpose(2, 0, 1).astype(np.float32) / 255, "RGB", "CHW", "0-1"),
 }

@@ -99,7 +99,7 @@ def test_captured_from_a_folder_restarted_served_and_refused_for_another_contrac
 
 async def test_captured_from_live_traffic_of_two_replicas_and_noticed_while_they_run(tmp_path: Path) -> None:
     """Real workers, gateways' pages over HTTP; the predictor's world is simple, so that a window holds many frames."""
-    model = ModelVersion("test", 1, tmp_path, "", contract(), ())
+    model = ModelVersion(name="test", version=1, folder=tmp_path, description="", contract=contract(), golden=())
     replicas = [Replica(model), Replica(model)]
     addresses = [await replica.start() for replica in replicas]
     traffic = [asyncio.create_task(replica.feed()) for replica in replicas]

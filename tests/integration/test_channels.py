@@ -56,7 +56,7 @@ def client(server: running.Server) -> Iterator[Client]:
 
 def raw(pixels: Any) -> Raw:
     height, width, count = pixels.shape
-    return Raw(pixels.tobytes(), "GRAY8" if count == 1 else "8UCN", height, width)
+    return Raw(pixels.tobytes(), pixel_format="GRAY8" if count == 1 else "8UCN", height=height, width=width)
 
 
 def tensor(pixels: Any, layout: Any = "CHW") -> Tensor:
@@ -81,7 +81,13 @@ def test_an_enlarged_and_a_padded_image_too(name: str, client: Client, repositor
     wanted = channels.bare(repository / name / "1", pixels)
     height, width, count = pixels.shape
     rows = np.pad(pixels.reshape(height, -1), ((0, 0), (0, 13)), constant_values=99)
-    padded = Raw(rows.tobytes(), "GRAY8" if count == 1 else "8UCN", height, width, row_stride=width * count + 13)
+    padded = Raw(
+        rows.tobytes(),
+        pixel_format="GRAY8" if count == 1 else "8UCN",
+        height=height,
+        width=width,
+        row_stride=width * count + 13,
+    )
     assert_equal(client.detect(padded, model=name), wanted)
 
 
@@ -124,16 +130,16 @@ def test_what_cannot_carry_the_channels_is_refused_with_its_reason(client: Clien
     rgb = np.zeros((30, 40, 3), np.uint8)
     for name in MANY:
         assert reason(client, tmp_path / "four.png", name) == "INPUT_NOT_ALLOWED"
-        assert reason(client, Raw(rgb.tobytes(), "RGB8", 30, 40), name) == "INPUT_NOT_ALLOWED"
-        assert reason(client, Raw(bytes(1200), "GRAY8", 30, 40), name) == "INPUT_NOT_ALLOWED"
-        assert reason(client, Raw(bytes(1201), "8UCN", 30, 40), name) == "RAW_LENGTH_MISMATCH"
+        assert reason(client, Raw(rgb.tobytes(), pixel_format="RGB8", height=30, width=40), name) == "INPUT_NOT_ALLOWED"
+        assert reason(client, Raw(bytes(1200), pixel_format="GRAY8", height=30, width=40), name) == "INPUT_NOT_ALLOWED"
+        assert reason(client, Raw(bytes(1201), pixel_format="8UCN", height=30, width=40), name) == "RAW_LENGTH_MISMATCH"
         assert reason(client, Tensor(rgb.astype(np.float32), "RGB", "HWC", "0-255"), name) == "CHANNELS_NOT_THE_MODELS"
         three = Tensor(rgb.astype(np.float32), "MODEL", "HWC", "0-255")
         assert reason(client, three, name) == "TENSOR_LENGTH_MISMATCH"
         shifted = tensor(channels.pixels(channels.COUNTS[name]) - 300.0)
         assert reason(client, shifted, name) == "VALUES_NORMALISED"
     for name in GREY:
-        assert reason(client, Raw(bytes(1200), "8UCN", 30, 40), name) == "INPUT_NOT_ALLOWED"
+        assert reason(client, Raw(bytes(1200), pixel_format="8UCN", height=30, width=40), name) == "INPUT_NOT_ALLOWED"
         assert reason(client, Tensor(rgb.astype(np.float32), "RGB", "HWC", "0-255"), name) == "CHANNELS_NOT_THE_MODELS"
 
 

@@ -89,7 +89,7 @@ def test_a_saved_lazy_config_is_read_as_the_program(tmp_path: Path) -> None:
     assert "!!python/object" in (tmp_path / "config.yaml").read_text()
     assert resolve(str(tmp_path / "config.yaml")) == resolve(str(LAZY), run=True)
     torch.save({"model": instantiate(program.model).state_dict()}, tmp_path / "m.pth")
-    source = ModelSource(str(tmp_path / "config.yaml"), tmp_path / "m.pth", classes=CLASSES)
+    source = ModelSource(config=str(tmp_path / "config.yaml"), weights=tmp_path / "m.pth", classes=CLASSES)
     assert import_model(tmp_path / "repository", "lazy", source).is_dir()
 
 

@@ -137,7 +137,12 @@ def test_a_swapped_feed_is_found_out_by_the_server_itself(
     """As traffic goes on, the empty frames come to name the cause, in the answers, the log and the metrics."""
     until = time.monotonic() + running.PATIENCE
     frames = (
-        Raw(np.ascontiguousarray(bgr[:, :, ::-1]).tobytes(), "BGR8", *bgr.shape[:2])
+        Raw(
+            np.ascontiguousarray(bgr[:, :, ::-1]).tobytes(),
+            pixel_format="BGR8",
+            height=bgr.shape[0],
+            width=bgr.shape[1],
+        )
         for bgr in itertools.takewhile(lambda _bgr: time.monotonic() < until, itertools.cycle(feed))
     )
     suspected = None

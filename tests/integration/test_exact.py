@@ -150,12 +150,22 @@ def test_a_pinned_contract_is_answered(bundled: running.Server, scene: scenes.Pi
 
 
 SENT = {
-    "BGR8": lambda rgb: Raw(rgb[:, :, ::-1].tobytes(), "BGR8", *rgb.shape[:2]),
-    "RGB8": lambda rgb: Raw(rgb.tobytes(), "RGB8", *rgb.shape[:2]),
+    "BGR8": lambda rgb: Raw(rgb[:, :, ::-1].tobytes(), pixel_format="BGR8", height=rgb.shape[0], width=rgb.shape[1]),
+    "RGB8": lambda rgb: Raw(rgb.tobytes(), pixel_format="RGB8", height=rgb.shape[0], width=rgb.shape[1]),
     "BGRA8": lambda rgb: Raw(
-        np.dstack([rgb[:, :, ::-1], rgb[:, :, 0]]).tobytes(), "BGRA8", *rgb.shape[:2], drop_alpha=True
+        np.dstack([rgb[:, :, ::-1], rgb[:, :, 0]]).tobytes(),
+        pixel_format="BGRA8",
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        drop_alpha=True,
     ),
-    "RGBA8": lambda rgb: Raw(np.dstack([rgb, rgb[:, :, 0]]).tobytes(), "RGBA8", *rgb.shape[:2], drop_alpha=True),
+    "RGBA8": lambda rgb: Raw(
+        np.dstack([rgb, rgb[:, :, 0]]).tobytes(),
+        pixel_format="RGBA8",
+        height=rgb.shape[0],
+        width=rgb.shape[1],
+        drop_alpha=True,
+    ),
     "float CHW 0-1": lambda rgb: Tensor(rgb.transpose(2, 0, 1) / 255, "RGB", "CHW", "0-1"),
     "float HWC 0-255": lambda rgb: Tensor(rgb[:, :, ::-1].astype(np.float32), "BGR", "HWC", "0-255"),
     "PIL": Image.fromarray,

@@ -23,7 +23,7 @@ SIGNS = ("stop", "yield", "warning", "parking", "mandatory", "speed_limit")
 
 
 def bring_in(folder: Path, golden: Path | None, **told: Any) -> Path:
-    source = ModelSource(str(BUNDLED / "config.yaml"), BUNDLED / "model.safetensors", classes=SIGNS)
+    source = ModelSource(config=str(BUNDLED / "config.yaml"), weights=BUNDLED / "model.safetensors", classes=SIGNS)
     return import_model(folder / "repository", "signs", source, golden, **told)
 
 
@@ -114,7 +114,9 @@ def test_names_are_trimmed_and_each_is_one(tmp_path: Path) -> None:
 def test_a_models_name_is_one_part_of_a_path(name: str, tmp_path: Path) -> None:
     assert not is_model_name(name)
     with pytest.raises(RepositoryError, match="a model cannot be called"):
-        import_model(tmp_path / "repository", name, ModelSource(str(write_config(tmp_path)), tmp_path / "m.pth"))
+        import_model(
+            tmp_path / "repository", name, ModelSource(config=str(write_config(tmp_path)), weights=tmp_path / "m.pth")
+        )
     assert not (tmp_path / "repository").exists()
 
 

@@ -54,7 +54,7 @@ def import_here(
     path = cfg or write_config(folder)
     names = classes.split(",") if classes is not None else None
     return import_model(
-        folder / "repository", "model", ModelSource(str(path), weights, classes=names, **options), golden
+        folder / "repository", "model", ModelSource(config=str(path), weights=weights, classes=names, **options), golden
     )
 
 

@@ -308,7 +308,9 @@ def test_a_model_that_needs_proposals_from_outside_is_refused_by_name(tmp_path: 
     (tmp_path / "fast.yaml").write_text(yaml.safe_dump(plain(cfg)))
     torch.save({"model": build_model(cfg).state_dict()}, tmp_path / "fast.pth")
     with pytest.raises(LoadRefusedError, match=r"MODEL\.PROPOSAL_GENERATOR\.NAME is Precomputed") as caught:
-        import_model(tmp_path / "r", "fast", ModelSource(str(tmp_path / "fast.yaml"), tmp_path / "fast.pth"))
+        import_model(
+            tmp_path / "r", "fast", ModelSource(config=str(tmp_path / "fast.yaml"), weights=tmp_path / "fast.pth")
+        )
     assert caught.value.check is Check.PROPOSALS_EXTERNAL
 
 
@@ -322,7 +324,11 @@ def odd(
     (folder / "odd.yaml").write_text(yaml.safe_dump(plain(cfg)))
     torch.save(torch.nn.ModuleDict({"layer": torch.nn.Linear(1, 1)}).state_dict(), folder / "odd.pth")
     source = ModelSource(
-        str(folder / "odd.yaml"), folder / "odd.pth", classes=classes, stuff=stuff, plugins=("tests.plugins.odd",)
+        config=str(folder / "odd.yaml"),
+        weights=folder / "odd.pth",
+        classes=classes,
+        stuff=stuff,
+        plugins=("tests.plugins.odd",),
     )
     return import_model(folder / "repository", "odd", source)
 

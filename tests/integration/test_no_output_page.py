@@ -131,7 +131,7 @@ def test_this_server_refuses_each_of_them(name: str, mistaken: dict[str, tuple[P
     config, weights = mistaken[name]
     classes = [f"class {number}" for number in range(20)] if changes else CLASSES
     with pytest.raises(LoadRefusedError) as caught:
-        import_model(tmp_path, "signs", ModelSource(str(config), weights, classes=classes))
+        import_model(tmp_path, "signs", ModelSource(config=str(config), weights=weights, classes=classes))
     assert caught.value.check is check
     assert f"`{check}`" in row(name)
 
@@ -141,7 +141,7 @@ def test_a_threshold_that_nothing_exceeds_is_refused_at_import(tmp_path: Path) -
     config["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"] = 1.0
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     save_file(load_file(VERSION / "model.safetensors"), tmp_path / "model.safetensors")
-    source = ModelSource(str(tmp_path / "config.yaml"), tmp_path / "model.safetensors", classes=CLASSES)
+    source = ModelSource(config=str(tmp_path / "config.yaml"), weights=tmp_path / "model.safetensors", classes=CLASSES)
     with pytest.raises(LoadRefusedError) as caught:
         import_model(tmp_path, "signs", source)
     assert caught.value.check is Check.ALWAYS_EMPTY

@@ -45,7 +45,9 @@ async def engine(ear: Ear, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Eng
         violated=invariants.note,
     )
     engine = Engine(settings, ear, probe.Probe(ear, share=1.0), max_seconds=60)
-    served = engine.load(ModelVersion("test", 1, Path(), "", contract(), ()))
+    served = engine.load(
+        ModelVersion(name="test", version=1, folder=Path(), description="", contract=contract(), golden=())
+    )
     while served.standing.state is not State.READY:
         engine.changed.clear()
         await engine.changed.wait()

@@ -41,13 +41,15 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{family}.yaml").write_text(yaml.safe_dump(plain(config(family))))
         torch.save({"model": model(family).state_dict()}, root / f"{family}.pth")
         classes = None if family == "panoptic_deeplab" else class_names(family)  # the dataset's
-        source = ModelSource(str(root / f"{family}.yaml"), root / f"{family}.pth", classes=classes, plugins=(plugin,))
+        source = ModelSource(
+            config=str(root / f"{family}.yaml"), weights=root / f"{family}.pth", classes=classes, plugins=(plugin,)
+        )
         import_model(root / "repository", family, source)
     built = lazy.build(lazy.read(str(LAZY)), ())
     torch.manual_seed(2)
     torch.nn.init.normal_(built.roi_heads.box_predictor.cls_score.weight, std=0.3)
     torch.save(built.state_dict(), root / "lazy.pth")
-    source = ModelSource(str(LAZY), root / "lazy.pth", classes=CLASSES, run_config=True)
+    source = ModelSource(config=str(LAZY), weights=root / "lazy.pth", classes=CLASSES, run_config=True)
     import_model(root / "repository", "lazy", source)
     return root / "repository"
 
@@ -117,14 +119,20 @@ def test_a_plugin_that_the_operator_did_not_name_is_not_imported(projects: Path)
 def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     with pytest.raises(LoadRefusedError) as caught:
-        import_model(tmp_path, "x", ModelSource(str(tmp_path / "config.yaml"), tmp_path, plugins=("no_such_project",)))
+        import_model(
+            tmp_path,
+            "x",
+            ModelSource(config=str(tmp_path / "config.yaml"), weights=tmp_path, plugins=("no_such_project",)),
+        )
     assert caught.value.check is Check.PLUGIN_MISSING
 
 
 def test_without_its_plugin_a_config_is_refused_by_its_key(projects: Path) -> None:
     file = projects.parent / "project.yaml"
     with pytest.raises(LoadRefusedError, match=r"CONFIG_KEYS_UNKNOWN: .*MODEL.SCALED_HEAD;.*--plugin"):
-        import_model(projects, "x", ModelSource(str(file), projects.parent / "project.pth", classes=CLASSES))
+        import_model(
+            projects, "x", ModelSource(config=str(file), weights=projects.parent / "project.pth", classes=CLASSES)
+        )
 
 
 CALLS = {

@@ -108,7 +108,12 @@ class Range:
     def _rendered(self) -> Path:
         pace = self.pace
         chosen = Parameters(
-            pace.window, pace.long, pace.hold, pace.evaluation, objective=pace.objective, answers=pace.answers
+            window=pace.window,
+            long=pace.long,
+            hold=pace.hold,
+            interval=pace.evaluation,
+            objective=pace.objective,
+            answers=pace.answers,
         )
         path = self._folder / render.FILE
         path.write_text(render.render(chosen))

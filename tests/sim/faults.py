@@ -29,7 +29,7 @@ Send = Callable[[UInt8Array, int], ImageLike]
 
 
 def raw(bgr: UInt8Array, _seed: int = 0) -> ImageLike:
-    return Raw(np.ascontiguousarray(bgr).tobytes(), "BGR8", *bgr.shape[:2])
+    return Raw(np.ascontiguousarray(bgr).tobytes(), pixel_format="BGR8", height=bgr.shape[0], width=bgr.shape[1])
 
 
 def _through(change: Callable[[UInt8Array], UInt8Array]) -> Send:

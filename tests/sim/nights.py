@@ -69,7 +69,9 @@ class Report:
 
 def silenced(_source: str, answer: Answer) -> Answer:
     """The same, had the threshold been 1."""
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    nothing = Detections(
+        boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int32)
+    )
     evidence = replace(answer.evidence, suppressed=answer.evidence.suppressed + len(answer.detections))
     return replace(answer, threshold=1.0, detections=nothing, evidence=evidence)
 

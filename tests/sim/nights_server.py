@@ -121,13 +121,19 @@ class Server:
     def _answered(self, source: str, answer: Answer, *, busy: bool) -> None:
         seen = self._sources.of(Key(self.version.name, self.version.version, source))
         seen.see(answer)
-        context = Context("", seen.identical, seen.values, seen.suspicion)
+        context = Context(golden_failing="", identical=seen.identical, values=seen.values, suspicion=seen.suspicion)
         findings = explain(answer, self.version.contract, context)
         queue = float(self._rng.exponential(0.3 if busy else 0.005))
         total = queue + _BUSY_SECONDS * float(np.exp(self._rng.normal(0, _SPREAD)))
         self.metrics.batch(self.version, 1)
         outcome = Outcome(
-            answer, self.version, queue, total, findings, source=source, age_seconds=total + 0.05 if source else None
+            answer=answer,
+            model=self.version,
+            queue_seconds=queue,
+            total_seconds=total,
+            findings=findings,
+            source=source,
+            age_seconds=total + 0.05 if source else None,
         )
         self.metrics.answered(outcome)
 

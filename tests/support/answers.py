@@ -13,19 +13,22 @@ from tests.support.contracts import contract
 RNG = np.random.default_rng(2)
 CONTRACT = contract()
 PICTURE = np.kron(RNG.integers(20, 235, (12, 16, 3)), np.ones((32, 32, 1))).astype(np.uint8)
-SOUND = Evidence(np.array([0.02, 0.01], np.float32), proposed=100, proposals=50, scored=50, certainty=0.98)
+SOUND = Evidence(best_scores=np.array([0.02, 0.01], np.float32), proposed=100, proposals=50, scored=50, certainty=0.98)
 
 
 def answer(pixels: UInt8Array = PICTURE, scores: tuple[float, ...] = (), threshold: float = 0.5, **seen: Any) -> Answer:
     found = Detections(
-        np.zeros((len(scores), 4), np.float32), np.array(scores, np.float32), np.zeros(len(scores), np.int32)
+        boxes=np.zeros((len(scores), 4), np.float32),
+        scores=np.array(scores, np.float32),
+        class_ids=np.zeros(len(scores), np.int32),
     )
     return Answer(
-        *pixels.shape[:2],
-        threshold,
-        found,
-        dataclasses.replace(SOUND, **seen),
-        StageTimes(0, 0, 0, 0),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        threshold=threshold,
+        detections=found,
+        evidence=dataclasses.replace(SOUND, **seen),
+        times=StageTimes(0, 0, 0, 0),
         pixels=look(pixels, pixels),
         model_input=ModelInput(272, 363, (0.0,) * 3, (1.0,) * 3),
     )

@@ -111,5 +111,5 @@ def write(root: Path, name: str, **changes: object) -> Path:
     torch.save({"model": model(name).state_dict()}, files / f"{name}.pth")
     given = {"classes": kind.classes, "stuff": kind.stuff, "plugins": kind.plugins, **changes}
     golden = given.pop("golden", None)
-    source = ModelSource(str(files / f"{name}.yaml"), files / f"{name}.pth", **given)  # type: ignore[arg-type]
+    source = ModelSource(config=str(files / f"{name}.yaml"), weights=files / f"{name}.pth", **given)  # type: ignore[arg-type]
     return import_model(root, name, source, golden)  # type: ignore[arg-type]

@@ -188,7 +188,7 @@ def importing(base: Path, folder: Path, seed: int) -> None:
     data = config_bytes(rng, config) if rng.random() < 0.6 else (base / "base.yaml").read_bytes()
     (folder / "config.yaml").write_bytes(data)
     (folder / "model.pth").write_bytes(checkpoint_bytes(rng, state))
-    source = ModelSource(str(folder / "config.yaml"), folder / "model.pth", classes=families.CLASSES)
+    source = ModelSource(config=str(folder / "config.yaml"), weights=folder / "model.pth", classes=families.CLASSES)
     import_model(folder / "repository", "model", source)
 
 

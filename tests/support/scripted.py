@@ -68,9 +68,18 @@ class Scripted:
         data, options = inferred
         if data[0] == HANG_LATE:
             threading.Event().wait()
-        nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
-        evidence = Evidence(np.frombuffer(data, np.uint8).sum(dtype=np.float64)[None], scored=1)
-        return Answer(1, 1, options.threshold, nothing, evidence, StageTimes(0, 0, 0, 0))
+        nothing = Detections(
+            boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int32)
+        )
+        evidence = Evidence(best_scores=np.frombuffer(data, np.uint8).sum(dtype=np.float64)[None], scored=1)
+        return Answer(
+            height=1,
+            width=1,
+            threshold=options.threshold,
+            detections=nothing,
+            evidence=evidence,
+            times=StageTimes(0, 0, 0, 0),
+        )
 
 
 def scripted(**_start: object) -> Scripted:
@@ -139,7 +148,7 @@ class Silent:
     def batch(self, model: ModelVersion, size: int) -> None: ...
 
 
-MODEL = ModelVersion("test", 1, Path(), "", contract(), ())
+MODEL = ModelVersion(name="test", version=1, folder=Path(), description="", contract=contract(), golden=())
 SETTINGS = PoolSettings(
     factory="tests.support.scripted:scripted",
     workers=2,

@@ -36,12 +36,34 @@ class World:
         swapped = options.undo is Mistake.CHANNELS_SWAPPED
         seen = (data[0] == GOOD and not swapped) or (data[0] in (BAD, DECOY) and swapped)
         scores = np.full(int(seen), 0.9, np.float32)
-        found = Detections(np.zeros((len(scores), 4), np.float32), scores, np.zeros(len(scores), np.int32))
+        found = Detections(
+            boxes=np.zeros((len(scores), 4), np.float32), scores=scores, class_ids=np.zeros(len(scores), np.int32)
+        )
         hashed = int.from_bytes(data[1:2] * 8, "big")
-        spread = (0, 255, 0.0, 0.0, 1.0, 0.0, 0.9, 40.0, 50.0)
-        pixels = PixelStatistics((99.0,) * 3, (50.0,) * 3, *spread, hashed, data[1], 0.5)
+        pixels = PixelStatistics(
+            mean=(99.0,) * 3,
+            spread=(50.0,) * 3,
+            lowest=0,
+            highest=255,
+            dark=0.0,
+            saturated=0.0,
+            middle=1.0,
+            flat=0.0,
+            coherence=0.9,
+            colour=40.0,
+            sharpness=50.0,
+            hash=hashed,
+            checksum=data[1],
+            upper=0.5,
+        )
         return Answer(
-            100, 100, 0.5, found, Evidence(np.array([0.1], np.float32), scored=1), StageTimes(0, 0, 0, 0), pixels=pixels
+            height=100,
+            width=100,
+            threshold=0.5,
+            detections=found,
+            evidence=Evidence(best_scores=np.array([0.1], np.float32), scored=1),
+            times=StageTimes(0, 0, 0, 0),
+            pixels=pixels,
         )
 
 

@@ -237,7 +237,17 @@ may = ["describe"]
 def test_the_groups_of_a_jwt_are_names_of_the_policy(tmp_path: Path, claim: Any, may: set[str]) -> None:
     issuer = Issuer(tmp_path / "jwks.json")
     (tmp_path / "policy.toml").write_text(GROUPED)
-    sources = AccessSources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "roles", tmp_path / "policy.toml")
+    sources = AccessSources(
+        tls_cert=None,
+        tls_key=None,
+        tls_client_ca=None,
+        tokens=None,
+        jwks=issuer.path,
+        jwt_issuer=ISSUER,
+        jwt_audience=AUDIENCE,
+        jwt_groups="roles",
+        policy=tmp_path / "policy.toml",
+    )
     access, who = Access(sources), shown(issuer.token("somebody", roles=claim, groups=["viewers"]))
     for verb in (Verb.DESCRIBE, Verb.DIAGNOSE):
         with contextlib.nullcontext() if verb in may else pytest.raises(Refused, match="NOT_PERMITTED"):
@@ -259,7 +269,19 @@ def test_a_policy_with_groups_that_no_claim_has_is_refused(tmp_path: Path) -> No
     issuer = Issuer(tmp_path / "jwks.json")
     (tmp_path / "policy.toml").write_text(GROUPED)
     with pytest.raises(AccessError, match="name one with --jwt-groups"):
-        Access(AccessSources(None, None, None, None, issuer.path, ISSUER, AUDIENCE, "", tmp_path / "policy.toml"))
+        Access(
+            AccessSources(
+                tls_cert=None,
+                tls_key=None,
+                tls_client_ca=None,
+                tokens=None,
+                jwks=issuer.path,
+                jwt_issuer=ISSUER,
+                jwt_audience=AUDIENCE,
+                jwt_groups="",
+                policy=tmp_path / "policy.toml",
+            )
+        )
 
 
 # Limits.

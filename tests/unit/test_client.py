@@ -131,7 +131,7 @@ def test_what_a_model_does_not_produce_is_not_in_its_json(result: results.Result
 
 
 def test_a_mask_of_nothing_is_of_its_size() -> None:
-    mask = results.Mask(4, 5, polygons=())
+    mask = results.Mask(height=4, width=5, polygons=())
     assert mask.record()["size"] == [4, 5]
     assert (mask.decode().shape, mask.decode().any()) == ((4, 5), False)
 

@@ -141,7 +141,7 @@ def test_what_has_no_meaning_beside_an_image_is_refused() -> None:
         (RGB, Beside("RGB8", orientation="APPLY"), "orientation='APPLY' was given with an array"),
         (File(b"x"), Beside(drop_alpha=True), "drop_alpha=True was given with a File"),
         (File(b"x"), Beside(orientation="IGNORE"), "orientation"),
-        (Raw(RGB, "RGB8", HEIGHT, WIDTH), Beside("RGB8"), "pixel_format"),
+        (Raw(RGB, pixel_format="RGB8", height=HEIGHT, width=WIDTH), Beside("RGB8"), "pixel_format"),
         (b"x", Beside(orientation="apply"), "did you mean 'APPLY'"),
         (b"x", Beside(drop_alpha=1), "drop_alpha is 1"),
     ):
@@ -172,7 +172,7 @@ BUFFERS: dict[str, Callable[[bytes], Any]] = {
 @pytest.mark.parametrize("name", BUFFERS)
 def test_any_buffer_is_its_bytes_and_a_reader_reads_them(name: str) -> None:
     data = RGB.tobytes()
-    sent, octets = message(Raw(BUFFERS[name](data), "RGB8", HEIGHT, WIDTH), Beside())
+    sent, octets = message(Raw(BUFFERS[name](data), pixel_format="RGB8", height=HEIGHT, width=WIDTH), Beside())
     assert bytes(octets) == data
     for outgoing, kind in (
         (Outgoing(pb.DetectRequest(image=sent), octets), pb.DetectRequest),
@@ -185,9 +185,11 @@ def test_any_buffer_is_its_bytes_and_a_reader_reads_them(name: str) -> None:
 def test_an_mmap_is_its_bytes_and_can_be_closed_after(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(RGB.tobytes())
     with (tmp_path / "raw").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        assert bytes(message(Raw(mapped, "RGB8", HEIGHT, WIDTH), Beside())[1]) == RGB.tobytes()
+        assert (
+            bytes(message(Raw(mapped, pixel_format="RGB8", height=HEIGHT, width=WIDTH), Beside())[1]) == RGB.tobytes()
+        )
     with pytest.raises(LocalError, match="data"):
-        message(Raw(mapped, "RGB8", HEIGHT, WIDTH), Beside())
+        message(Raw(mapped, pixel_format="RGB8", height=HEIGHT, width=WIDTH), Beside())
 
 
 def test_a_view_of_many_items_is_as_long_as_its_bytes_in_a_message() -> None:
@@ -201,22 +203,62 @@ def test_a_view_of_many_items_is_as_long_as_its_bytes_in_a_message() -> None:
 
 
 RAW: dict[str, tuple[Raw, str, str]] = {
-    "one byte less": (Raw(RGB.tobytes()[:-1], "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "143 bytes.*need 144"),
-    "another format": (Raw(RGB, "RGBA8", HEIGHT, WIDTH, drop_alpha=True), "RAW_LENGTH_MISMATCH", "192"),
-    "64 bits": (Raw(RGB.astype(np.int64), "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "8-bit"),
-    "nothing": (Raw(b"", "RGB8", HEIGHT, WIDTH), "RAW_LENGTH_MISMATCH", "0 bytes"),
-    "no rows": (Raw(b"", "RGB8", 0, WIDTH), "SIZE_INVALID", "height is 0"),
-    "less than no columns": (Raw(b"", "RGB8", HEIGHT, -1), "SIZE_INVALID", "width is -1"),
-    "rows too near": (Raw(RGB, "RGB8", HEIGHT, WIDTH, row_stride=23), "ROW_STRIDE_INVALID", "at least 24"),
-    "alpha": (Raw(bytes(192), "BGRA8", HEIGHT, WIDTH), "ALPHA_NOT_DROPPED", "drop_alpha"),
-    "no matrix": (Raw(bytes(72), "NV12", HEIGHT, WIDTH, yuv_range="FULL"), "YUV_UNDECLARED", "yuv_matrix"),
-    "no range": (Raw(bytes(72), "I420", HEIGHT, WIDTH, yuv_matrix="BT601"), "YUV_UNDECLARED", "yuv_range"),
-    "a matrix too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_matrix="BT601"), "YUV_UNDECLARED", "only NV12 and I420"),
-    "a range too many": (Raw(RGB, "RGB8", HEIGHT, WIDTH, yuv_range="FULL"), "YUV_UNDECLARED", "only NV12 and I420"),
-    "objects": (Raw(np.array([None] * 18), "RGB8", HEIGHT, WIDTH), "", "not of objects"),
-    "dates": (Raw(np.zeros(18, "M8[s]"), "RGB8", HEIGHT, WIDTH), "", "data is"),
-    "torch's": (Raw(torch.from_numpy(RGB), "RGB8", HEIGHT, WIDTH), "", r"numpy\(\)"),  # type: ignore[arg-type]
-    "text": (Raw("x" * 144, "RGB8", HEIGHT, WIDTH), "", "data is"),  # type: ignore[arg-type]
+    "one byte less": (
+        Raw(RGB.tobytes()[:-1], pixel_format="RGB8", height=HEIGHT, width=WIDTH),
+        "RAW_LENGTH_MISMATCH",
+        "143 bytes.*need 144",
+    ),
+    "another format": (
+        Raw(RGB, pixel_format="RGBA8", height=HEIGHT, width=WIDTH, drop_alpha=True),
+        "RAW_LENGTH_MISMATCH",
+        "192",
+    ),
+    "64 bits": (
+        Raw(RGB.astype(np.int64), pixel_format="RGB8", height=HEIGHT, width=WIDTH),
+        "RAW_LENGTH_MISMATCH",
+        "8-bit",
+    ),
+    "nothing": (Raw(b"", pixel_format="RGB8", height=HEIGHT, width=WIDTH), "RAW_LENGTH_MISMATCH", "0 bytes"),
+    "no rows": (Raw(b"", pixel_format="RGB8", height=0, width=WIDTH), "SIZE_INVALID", "height is 0"),
+    "less than no columns": (
+        Raw(b"", pixel_format="RGB8", height=HEIGHT, width=-1),
+        "SIZE_INVALID",
+        "width is -1",
+    ),
+    "rows too near": (
+        Raw(RGB, pixel_format="RGB8", height=HEIGHT, width=WIDTH, row_stride=23),
+        "ROW_STRIDE_INVALID",
+        "at least 24",
+    ),
+    "alpha": (
+        Raw(bytes(192), pixel_format="BGRA8", height=HEIGHT, width=WIDTH),
+        "ALPHA_NOT_DROPPED",
+        "drop_alpha",
+    ),
+    "no matrix": (
+        Raw(bytes(72), pixel_format="NV12", height=HEIGHT, width=WIDTH, yuv_range="FULL"),
+        "YUV_UNDECLARED",
+        "yuv_matrix",
+    ),
+    "no range": (
+        Raw(bytes(72), pixel_format="I420", height=HEIGHT, width=WIDTH, yuv_matrix="BT601"),
+        "YUV_UNDECLARED",
+        "yuv_range",
+    ),
+    "a matrix too many": (
+        Raw(RGB, pixel_format="RGB8", height=HEIGHT, width=WIDTH, yuv_matrix="BT601"),
+        "YUV_UNDECLARED",
+        "only NV12 and I420",
+    ),
+    "a range too many": (
+        Raw(RGB, pixel_format="RGB8", height=HEIGHT, width=WIDTH, yuv_range="FULL"),
+        "YUV_UNDECLARED",
+        "only NV12 and I420",
+    ),
+    "objects": (Raw(np.array([None] * 18), pixel_format="RGB8", height=HEIGHT, width=WIDTH), "", "not of objects"),
+    "dates": (Raw(np.zeros(18, "M8[s]"), pixel_format="RGB8", height=HEIGHT, width=WIDTH), "", "data is"),
+    "torch's": (Raw(torch.from_numpy(RGB), pixel_format="RGB8", height=HEIGHT, width=WIDTH), "", r"numpy\(\)"),  # type: ignore[arg-type]
+    "text": (Raw("x" * 144, pixel_format="RGB8", height=HEIGHT, width=WIDTH), "", "data is"),  # type: ignore[arg-type]
 }
 
 
@@ -230,13 +272,18 @@ def test_raw_samples_that_contradict_their_declaration_are_refused(name: str) ->
 
 @pytest.mark.parametrize(("pixel_format", "length"), [("NV12", 5 * 7 + 3 * 8), ("I420", 5 * 7 + 2 * 3 * 4)])
 def test_odd_sizes_of_video_are_counted_as_the_server_counts_them(pixel_format: Any, length: int) -> None:
-    given = Raw(bytes(length), pixel_format, 5, 7, yuv_matrix="BT709", yuv_range="LIMITED")
+    given = Raw(bytes(length), pixel_format=pixel_format, height=5, width=7, yuv_matrix="BT709", yuv_range="LIMITED")
     assert len(message(given, Beside())[1]) == length
 
 
 def test_the_padding_after_the_last_row_may_be_left_out() -> None:
     for length in (30 * HEIGHT, 30 * HEIGHT - 6):
-        assert len(message(Raw(bytes(length), "RGB8", HEIGHT, WIDTH, row_stride=30), Beside())[1]) == length
+        assert (
+            len(
+                message(Raw(bytes(length), pixel_format="RGB8", height=HEIGHT, width=WIDTH, row_stride=30), Beside())[1]
+            )
+            == length
+        )
 
 
 LEVELS = RGB.astype(np.float32)
@@ -362,9 +409,13 @@ LARGE: dict[str, tuple[Any, Beside, np.ndarray[Any, Any]]] = {
     "RGBA8": (SMOOTH, Beside("RGBA8", drop_alpha=True), COLOURS),
     "BGRA8": (SMOOTH, Beside("BGRA8", drop_alpha=True), COLOURS[:, :, ::-1]),
     "a PIL image": (Image.fromarray(np.ascontiguousarray(COLOURS)), Beside(), COLOURS),
-    "rows with padding": (Raw(STRIDED, "RGB8", 1080, 1440, row_stride=1440 * 3 + 7), Beside(), COLOURS),
+    "rows with padding": (
+        Raw(STRIDED, pixel_format="RGB8", height=1080, width=1440, row_stride=1440 * 3 + 7),
+        Beside(),
+        COLOURS,
+    ),
     "rows with padding but the last": (
-        Raw(STRIDED.tobytes()[:-7], "BGR8", 1080, 1440, row_stride=1440 * 3 + 7),
+        Raw(STRIDED.tobytes()[:-7], pixel_format="BGR8", height=1080, width=1440, row_stride=1440 * 3 + 7),
         Beside(),
         COLOURS[:, :, ::-1],
     ),
@@ -392,7 +443,14 @@ BEYOND: dict[str, tuple[Any, Beside, dict[str, Any], str, str]] = {
     ),
     "a file": (NOISE.tobytes(), Beside(), {}, "IMAGE_TOO_MANY_BYTES", f"{NOISE.size} bytes; the limit is 2097152"),
     "video": (
-        Raw(bytes(1080 * 1440 * 3 // 2), "NV12", 1080, 1440, yuv_matrix="BT709", yuv_range="FULL"),
+        Raw(
+            bytes(1080 * 1440 * 3 // 2),
+            pixel_format="NV12",
+            height=1080,
+            width=1440,
+            yuv_matrix="BT709",
+            yuv_range="FULL",
+        ),
         Beside(),
         {},
         "IMAGE_TOO_MANY_BYTES",

@@ -32,12 +32,19 @@ def expected(class_id: int, score: float, box: Box, mask: Box | None = None) -> 
 def answer(*found: ExpectedObject) -> Answer:
     masks = tuple(Mask(counts=item.mask.encode()) for item in found if item.mask)
     detections = Detections(
-        np.array([item.box for item in found], np.float32).reshape(-1, 4),
-        np.array([item.score for item in found], np.float32),
-        np.array([item.class_id for item in found], np.int32),
-        masks or None,
+        boxes=np.array([item.box for item in found], np.float32).reshape(-1, 4),
+        scores=np.array([item.score for item in found], np.float32),
+        class_ids=np.array([item.class_id for item in found], np.int32),
+        masks=masks or None,
     )
-    return Answer(*SIZE, 0.5, detections, Evidence(np.zeros(3, np.float32)), StageTimes(0, 0, 0, 0))
+    return Answer(
+        height=SIZE[0],
+        width=SIZE[1],
+        threshold=0.5,
+        detections=detections,
+        evidence=Evidence(best_scores=np.zeros(3, np.float32)),
+        times=StageTimes(0, 0, 0, 0),
+    )
 
 
 def golden(*objects: ExpectedObject) -> Golden:

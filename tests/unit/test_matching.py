@@ -13,13 +13,13 @@ LEFT, RIGHT = (0.0, 0.0, 10.0, 10.0), (30.0, 0.0, 40.0, 10.0)
 
 
 def found(score: float, box: Box, class_id: int = 0, mask: Mask | None = None) -> Detection:
-    return Detection(box, score, class_id, f"class {class_id}", mask)
+    return Detection(box=box, score=score, class_id=class_id, class_name=f"class {class_id}", mask=mask)
 
 
 def mask(columns: int) -> Mask:
     pixels = np.zeros((10, 50), np.uint8, order="F")
     pixels[:, :columns] = 1
-    return Mask(10, 50, counts=rle.encode(pixels)["counts"])
+    return Mask(height=10, width=50, counts=rle.encode(pixels)["counts"])
 
 
 def test_equal_detections_are_the_same() -> None:

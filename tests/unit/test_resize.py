@@ -67,7 +67,9 @@ def test_an_estimate_never_holds_an_empty_size(size: tuple[int, int]) -> None:
 def test_the_smallest_and_longest_can_be_drawn_and_every_mistake_undone(size: tuple[int, int]) -> None:
     terms = dataclasses.replace(contract(), resize=ResizeRule(384, 512))
     shown = np.zeros((*output_shape(size, terms.resize), 3), np.uint8)
-    found = Detections(np.array([[0, 0, 1, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    found = Detections(
+        boxes=np.array([[0, 0, 1, 1]], np.float32), scores=np.ones(1, np.float32), class_ids=np.zeros(1, np.int32)
+    )
     with Image.open(io.BytesIO(thumbnail(shown, size, found, str))) as picture:
         assert min(picture.size) >= 1
         assert max(picture.size) <= 320

@@ -38,17 +38,17 @@ def masks() -> list[NDArray[np.uint8]]:
 def test_runs_of_a_mask_are_taken_and_those_of_another_size_are_not(number: int) -> None:
     mask = masks()[number]
     counts = rle.encode(np.asfortranarray(mask))["counts"]
-    assert (Mask(*mask.shape, counts=counts).decode() == mask).all()
+    assert (Mask(height=mask.shape[0], width=mask.shape[1], counts=counts).decode() == mask).all()
     assert runs.whole(counts, mask.size)
     for size in (mask.size - 1, mask.size + 1):
         assert not runs.whole(counts, size)
     with pytest.raises(InternalError, match="not a mask of"):
-        Mask(mask.shape[0] + 1, mask.shape[1], counts=counts).coco()
+        Mask(height=mask.shape[0] + 1, width=mask.shape[1], counts=counts).coco()
 
 
 @pytest.mark.parametrize("name", NONE)
 def test_runs_that_are_none_are_refused(name: str) -> None:
-    mask = Mask(HEIGHT, WIDTH, counts=NONE[name])
+    mask = Mask(height=HEIGHT, width=WIDTH, counts=NONE[name])
     for look in (mask.decode, mask.coco, mask.record):
         with pytest.raises(InternalError, match="the server is not a Vedette server"):
             look()
@@ -69,7 +69,7 @@ def test_runs_that_are_none_are_refused(name: str) -> None:
 )
 def test_outlines_that_are_none_are_refused(line: tuple[float, ...]) -> None:
     with pytest.raises(InternalError, match="an outline"):
-        Mask(HEIGHT, WIDTH, polygons=((1, 1, 9, 1, 5, 8), line)).decode()
+        Mask(height=HEIGHT, width=WIDTH, polygons=((1, 1, 9, 1, 5, 8), line)).decode()
 
 
 def test_outlines_that_go_round_for_ever_are_refused() -> None:
@@ -78,12 +78,12 @@ def test_outlines_that_go_round_for_ever_are_refused() -> None:
 
 
 def test_outlines_at_the_edges_are_taken() -> None:
-    assert Mask(HEIGHT, WIDTH, polygons=((0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT),)).decode().all()
+    assert Mask(height=HEIGHT, width=WIDTH, polygons=((0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT),)).decode().all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 4), (-1, 4), (4, 2**31 - 1), (2**20, 2**20)])
 def test_masks_of_no_size_are_refused(height: int, width: int) -> None:
-    for mask in (Mask(height, width, counts=b"0"), Mask(height, width, polygons=())):
+    for mask in (Mask(height=height, width=width, counts=b"0"), Mask(height=height, width=width, polygons=())):
         with pytest.raises(InternalError, match=f"{width} x {height}"):
             mask.decode()
 
@@ -100,9 +100,9 @@ def test_maps_are_grey_pngs_and_nothing_else() -> None:
     for data in (b"", saved(grey, "GIF"), saved(grey)[:60], saved(grey.convert("RGB"))):
         with pytest.raises(InternalError, match="PNG"):
             numbers(data)
-    assert Mask(HEIGHT, WIDTH, png=saved(grey)).decode().all()
+    assert Mask(height=HEIGHT, width=WIDTH, png=saved(grey)).decode().all()
     with pytest.raises(InternalError, match=f"for a mask of {WIDTH} x {HEIGHT + 1}"):
-        Mask(HEIGHT + 1, WIDTH, png=saved(grey)).decode()
+        Mask(height=HEIGHT + 1, width=WIDTH, png=saved(grey)).decode()
 
 
 def test_a_png_that_would_take_all_memory_is_refused() -> None:

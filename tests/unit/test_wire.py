@@ -18,7 +18,14 @@ LARGE = bytes(range(256)) * 1000
 PIXELS = np.frombuffer(LARGE[: 3 * 250 * 300], np.uint8).reshape(250, 300, 3)
 IMAGES: dict[str, ImageLike] = {
     "file": File(LARGE, orientation="IGNORE"),
-    "raw": Raw(LARGE[: 400 * 426 * 3 // 2], "NV12", 400, 426, yuv_matrix="BT709", yuv_range="FULL"),
+    "raw": Raw(
+        LARGE[: 400 * 426 * 3 // 2],
+        pixel_format="NV12",
+        height=400,
+        width=426,
+        yuv_matrix="BT709",
+        yuv_range="FULL",
+    ),
     "tensor": Tensor(PIXELS / np.float32(255), "RGB", "HWC", "0-1"),
     "small": b"a few bytes",
 }

@@ -22,7 +22,7 @@ _DOTS = 2  # in a JWT; our own tokens have none
 _REVOKED = "it is unknown or was revoked"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccessSources:
     """The files that define who may call. Without any, everyone may do everything."""
 

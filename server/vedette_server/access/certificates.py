@@ -14,7 +14,7 @@ from vedette_server.access.files import AccessError, content
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; the defaults of 1.3 are sound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Certificates:
     """A key with its certificate chain, and the authority for client certificates; all PEM."""
 
@@ -31,11 +31,12 @@ class Certificates:
 
 def read(cert: Path, key: Path, client_ca: Path | None) -> Certificates:
     """Read the files. Raises `AccessError` if one is incomplete, invalid, or does not match the other."""
-    pair = content(key), content(cert)
+    private, chain = content(key), content(cert)
     authority = content(client_ca) if client_ca else None
     try:
-        context = _make(*pair, authority)
-        return Certificates(*pair, authority, context, _ends(pair[1], context))
+        context = _make(private, chain, authority)
+        ends = _ends(chain, context)
+        return Certificates(key=private, chain=chain, client_ca=authority, context=context, ends=ends)
     except _EncryptedError:
         msg = f"{key} is encrypted, and the server cannot ask for its password: decrypt it with openssl pkey"
     except _AuthorityError:

@@ -193,15 +193,15 @@ def _inputs(p: Parameters) -> list[Rule]:
 
     return [
         Alert(
-            "VedetteInputDrift",
-            "warning",
-            "cause",
-            cause,
-            f"{where}: {how}, by the baseline",
-            f"""The {INPUTS[name].said} of the last {p.w} is {{{{ $value | humanize }}}} on average; the baseline
-            has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
-            f'{BEYOND}{{cause="{cause}"}}',
-            "vedette-stream",
+            name="VedetteInputDrift",
+            severity="warning",
+            role="cause",
+            cause=cause,
+            summary=f"{where}: {how}, by the baseline",
+            description=f"""The {INPUTS[name].said} of the last {p.w} is {{{{ $value | humanize }}}} on average; the
+            baseline has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
+            expr=f'{BEYOND}{{cause="{cause}"}}',
+            dashboard="vedette-stream",
             hold=hold,
             keep=2,
         )
@@ -235,14 +235,14 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         f'\nunless on ({VERSION}) count_over_time(ALERTS{{alertstate="firing", alertname="VedetteClassSilent"}}[{p.l}])'
     )
     return Alert(
-        name,
-        "warning",
-        "symptom",
-        cause,
-        f"{WHO}: {what}",
-        f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had at most
-        {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
-        f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}\n'
+        name=name,
+        severity="warning",
+        role="symptom",
+        cause=cause,
+        summary=f"{WHO}: {what}",
+        description=f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had
+        at most {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
+        expr=f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}\n'
         f"{unless_explained(p.l)}{lost if statistic == 'class_distance' else ''}",
         # A class that is lost moves the mix long before it has been missed for long enough to be named.
         hold=p.long if statistic == "class_distance" else 2 * p.window,
@@ -257,15 +257,15 @@ def _class_silent(p: Parameters) -> Alert:
     expected = f"vedette:class_share:baseline * on ({VERSION}) group_left () {others}"
     share = look("max(vedette_baseline_class_share_ratio{model=%q, version=%q, class=%q})", "model", "version", "class")
     return Alert(
-        "VedetteClassSilent",
-        "warning",
-        "cause",
-        "CLASS_SILENT",
-        f"{WHO} no longer finds {{{{ $labels.class }}}}",
-        f"""{{{{ $value | humanize }}}} detections of {{{{ $labels.class }}}} in the last {p.l}, while others go
-        on; it had {share} of the detections in the baseline. Suspected cause: it is gone from the scene, it is
-        no longer asked for, or the model has lost it.""",
-        f"""
+        name="VedetteClassSilent",
+        severity="warning",
+        role="cause",
+        cause="CLASS_SILENT",
+        summary=f"{WHO} no longer finds {{{{ $labels.class }}}}",
+        description=f"""{{{{ $value | humanize }}}} detections of {{{{ $labels.class }}}} in the last {p.l}, while
+        others go on; it had {share} of the detections in the baseline. Suspected cause: it is gone from the scene, it
+        is no longer asked for, or the model has lost it.""",
+        expr=f"""
 {seen}
   < {limits.CLASS_LEFT} * (({expected}) >= {limits.LEAST_EXPECTED})
 and

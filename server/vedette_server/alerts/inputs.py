@@ -13,7 +13,7 @@ from vedette_server.contract.answer import PixelStatistics
 Unit: TypeAlias = Literal["levels", "decibels", "ratio"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InputStatistic:
     """A statistic that every image has; what is judged is its mean over images."""
 
@@ -38,9 +38,9 @@ class InputStatistic:
 
 _ROWS = (
     InputStatistic(
-        "brightness",
-        "levels",
-        lambda pixels: pixels.brightness,
+        name="brightness",
+        unit="levels",
+        measure=lambda pixels: pixels.brightness,
         highest=255.0,
         margin=10,
         told="Mean grey level of an image, 0 to 255.",
@@ -53,9 +53,9 @@ _ROWS = (
         why="a dark or blinded camera, an exposure that went wrong",
     ),
     InputStatistic(
-        "contrast",
-        "levels",
-        lambda pixels: pixels.contrast,
+        name="contrast",
+        unit="levels",
+        measure=lambda pixels: pixels.contrast,
         highest=255.0,
         margin=6,
         told="Standard deviation of an image's levels.",
@@ -68,9 +68,9 @@ _ROWS = (
         why="fog, a covered lens, a lost signal",
     ),
     InputStatistic(
-        "sharpness",
-        "decibels",
-        lambda pixels: 10 * math.log10(1 + pixels.sharpness),
+        name="sharpness",
+        unit="decibels",
+        measure=lambda pixels: 10 * math.log10(1 + pixels.sharpness),
         highest=math.inf,
         margin=2,
         told="10 log10 of 1 + the variance of an image's Laplacian.",
@@ -83,9 +83,9 @@ _ROWS = (
         why="a lens out of focus or wet; in decibels, since variances of Laplacians spread over orders of magnitude",
     ),
     InputStatistic(
-        "redness",
-        "ratio",
-        lambda pixels: pixels.redness,
+        name="redness",
+        unit="ratio",
+        measure=lambda pixels: pixels.redness,
         highest=1.0,
         margin=0.02,
         told="Red over red and blue of an image's mean: swapped, r becomes 1 - r.",
@@ -98,9 +98,9 @@ _ROWS = (
         why="a colour cast; red and blue exchanged turn r into 1 - r",
     ),
     InputStatistic(
-        "upper",
-        "ratio",
-        lambda pixels: pixels.upper,
+        name="upper",
+        unit="ratio",
+        measure=lambda pixels: pixels.upper,
         highest=1.0,
         margin=0.01,
         told="Share of an image's luminance in its upper half: upside down, u becomes 1 - u.",

@@ -34,7 +34,7 @@ def seconds(text: str) -> float:
     return sum(int(count) * units[unit] for count, unit in re.findall(r"(\d+)(ms|[dhms])", text))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parameters:
     """All that can be chosen, as `limits` explains it. Tests run the very same rules with short times."""
 
@@ -93,7 +93,7 @@ class Record:
         return {"record": self.name, "expr": _tidy(self.expr), **({"labels": self.labels} if self.labels else {})}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Alert:
     """An alerting rule. Where `cause` is None, the series that the expression gives have it as a label."""
 

@@ -23,61 +23,61 @@ def outages(p: Parameters) -> list[Rule]:
     waived = 'max by (model, version) (vedette_check_waived{check="GOLDEN_CHANGED"}) == 1'
     return [
         Alert(
-            "VedetteServerDown",
-            "critical",
-            "outage",
-            "SERVER_DOWN",
-            "{{ with $labels.instance }}Server {{ . }} is down{{ else }}No server is up{{ end }}",
-            f"""{{{{ with $labels.instance }}}}{{{{ . }}}} has not answered Prometheus for {duration(p.hold)}.
-            {{{{ else }}}}No server of the job {p.job} answers Prometheus, or none is configured.{{{{ end }}}}
-            Up are {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the server has ended or hangs, or
-            its machine or network is gone.""",
-            f"""
+            name="VedetteServerDown",
+            severity="critical",
+            role="outage",
+            cause="SERVER_DOWN",
+            summary="{{ with $labels.instance }}Server {{ . }} is down{{ else }}No server is up{{ end }}",
+            description=f"""{{{{ with $labels.instance }}}}{{{{ . }}}} has not answered Prometheus for
+            {duration(p.hold)}. {{{{ else }}}}No server of the job {p.job} answers Prometheus, or none is
+            configured.{{{{ end }}}} Up are {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the server
+            has ended or hangs, or its machine or network is gone.""",
+            expr=f"""
 label_replace({up} == 0, "scope", "instance", "", "")
 or
 label_replace(absent({up} == 1), "scope", "all", "", "")""",
-            "vedette-serving",
+            dashboard="vedette-serving",
         ),
         Alert(
-            "VedetteNoModelReady",
-            "critical",
-            "outage",
-            "NO_WORKER",
-            "{{ $labels.model }} is not answered by any worker",
-            f"""No version of {{{{ $labels.model }}}} has been ready on any server for {duration(p.hold)}; workers in
-            rotation: {look("sum(vedette_workers_ready{model=%q})", "model", form="humanize")} of
+            name="VedetteNoModelReady",
+            severity="critical",
+            role="outage",
+            cause="NO_WORKER",
+            summary="{{ $labels.model }} is not answered by any worker",
+            description=f"""No version of {{{{ $labels.model }}}} has been ready on any server for {duration(p.hold)};
+            workers in rotation: {look("sum(vedette_workers_ready{model=%q})", "model", form="humanize")} of
             {look("sum(vedette_workers_wanted{model=%q})", "model", form="humanize")}. Suspected cause: workers do not
             start, or fail their golden images; the server's log says which.""",
-            "max by (model) (vedette_model_ready) == 0",
-            "vedette-serving",
+            expr="max by (model) (vedette_model_ready) == 0",
+            dashboard="vedette-serving",
             keep=1,
         ),
         Alert(
-            "VedetteStuck",
-            "critical",
-            "service",
-            "STUCK",
-            f"{WHO} answers nothing",
-            f"""On {{{{ $labels.instance }}}}, nothing has been answered for {{{{ $value | humanizeDuration }}}}, though
-            something waits; in the queue:
+            name="VedetteStuck",
+            severity="critical",
+            role="service",
+            cause="STUCK",
+            summary=f"{WHO} answers nothing",
+            description=f"""On {{{{ $labels.instance }}}}, nothing has been answered for
+            {{{{ $value | humanizeDuration }}}}, though something waits; in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}, workers
             in rotation:
             {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. The server
             is not ready. Suspected cause: workers that stand still and are not replaced, or are replaced in vain.""",
-            f"max by (instance, {VERSION}) (vedette_unanswered_seconds) > {p.stuck:g}",
-            "vedette-serving",
+            expr=f"max by (instance, {VERSION}) (vedette_unanswered_seconds) > {p.stuck:g}",
+            dashboard="vedette-serving",
             keep=2,
         ),
         Alert(
-            "VedetteGoldenFailing",
-            "critical",
-            "cause",
-            None,
-            f"{WHO} no longer answers its golden images as it did: {{{{ $labels.cause }}}}",
-            f"""Failed in the last {p.w}: {{{{ $value | humanize }}}}, at most one a worker and check; a worker that
-            fails is replaced. Suspected cause: {{{{ $labels.cause }}}}; files or memory that have changed, or another
-            build of the libraries.""",
-            f"""
+            name="VedetteGoldenFailing",
+            severity="critical",
+            role="cause",
+            cause=None,
+            summary=f"{WHO} no longer answers its golden images as it did: {{{{ $labels.cause }}}}",
+            description=f"""Failed in the last {p.w}: {{{{ $value | humanize }}}}, at most one a worker and check; a
+            worker that fails is replaced. Suspected cause: {{{{ $labels.cause }}}}; files or memory that have changed,
+            or another build of the libraries.""",
+            expr=f"""
 (
   {count("vedette_golden_failures_total", p.w, f"{VERSION}, cause")} > 0
   or
@@ -88,14 +88,14 @@ unless on ({VERSION}) {waived}""",
             keep=3,
         ),
         Alert(
-            "VedetteVersionDisagrees",
-            "critical",
-            "cause",
-            "WRONG_VERSION",
-            f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
-            f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the objects
-            another class, or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
-            f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > {limits.DISAGREEMENT}",
+            name="VedetteVersionDisagrees",
+            severity="critical",
+            role="cause",
+            cause="WRONG_VERSION",
+            summary=f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
+            description=f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the
+            objects another class, or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
+            expr=f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > {limits.DISAGREEMENT}",
             hold=0,
             keep=3,
         ),
@@ -113,59 +113,59 @@ def requests(p: Parameters) -> list[Rule]:
         Record(violations, f"sum by ({VERSION}, cause) ({renamed(counted, 'reason')}) > 0"),
         leading("vedette:leading_violation:window", violations, VERSION),
         Alert(
-            "VedetteContractViolations",
-            "warning",
-            "service",
-            None,
-            f"{WHO} is sent what its contract does not allow: {{{{ $labels.cause }}}}",
-            f"""{SHARE} of its requests of the last {p.w} were refused because they contradict their declaration or
-            the contract, {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in
-            all, most of them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never
-            worked.""",
-            of_leading(
+            name="VedetteContractViolations",
+            severity="warning",
+            role="service",
+            cause=None,
+            summary=f"{WHO} is sent what its contract does not allow: {{{{ $labels.cause }}}}",
+            description=f"""{SHARE} of its requests of the last {p.w} were refused because they contradict their
+            declaration or the contract,
+            {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in all, most of
+            them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never worked.""",
+            expr=of_leading(
                 "vedette:leading_violation:window",
                 f"clamp_max({total} / vedette:requests:window, 1) > {limits.VIOLATIONS} and {total} >= {p.refusals}",
                 VERSION,
             ),
-            "vedette-serving",
+            dashboard="vedette-serving",
             keep=1,
         ),
         Record("vedette:late:window", count(busy, p.w, VERSION)),
         Alert(
-            "VedetteOverload",
-            "warning",
-            "service",
-            "OVERLOADED",
-            f"{WHO} is asked more than it can answer",
-            f"""{SHARE} of its requests of the last {p.w} were refused as overload, or not answered by their
+            name="VedetteOverload",
+            severity="warning",
+            role="service",
+            cause="OVERLOADED",
+            summary=f"{WHO} is asked more than it can answer",
+            description=f"""{SHARE} of its requests of the last {p.w} were refused as overload, or not answered by their
             deadline; in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}.
             Suspected cause: more traffic than workers, or workers that became slower.""",
-            f"clamp_max(vedette:late:window / vedette:requests:window, 1) > {limits.OVERLOADED}"
+            expr=f"clamp_max(vedette:late:window / vedette:requests:window, 1) > {limits.OVERLOADED}"
             f" and vedette:late:window >= {p.refusals}",
-            "vedette-serving",
+            dashboard="vedette-serving",
         ),
         Alert(
-            "VedetteOutOfMemory",
-            "warning",
-            "service",
-            "OUT_OF_MEMORY",
-            f"Workers of {WHO} end for want of memory",
-            f"""Of its workers, {{{{ $value | humanize }}}} ended so in the last {p.w}; in rotation:
+            name="VedetteOutOfMemory",
+            severity="warning",
+            role="service",
+            cause="OUT_OF_MEMORY",
+            summary=f"Workers of {WHO} end for want of memory",
+            description=f"""Of its workers, {{{{ $value | humanize }}}} ended so in the last {p.w}; in rotation:
             {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. Suspected
             cause: more workers than the machine or its container has memory for, or images that are too large.""",
-            f"""{count('vedette_workers_lost_total{cause="out_of_memory"}', p.w, VERSION)} > 0""",
-            "vedette-serving",
+            expr=f"""{count('vedette_workers_lost_total{cause="out_of_memory"}', p.w, VERSION)} > 0""",
+            dashboard="vedette-serving",
             hold=0,
             keep=1,
         ),
         Alert(
-            "VedetteWorkersFlapping",
-            "warning",
-            "service",
-            "WORKERS_FLAPPING",
-            f"Workers of {WHO} end, or do not come up",
-            f"""Restarts in the last {p.w}:
+            name="VedetteWorkersFlapping",
+            severity="warning",
+            role="service",
+            cause="WORKERS_FLAPPING",
+            summary=f"Workers of {WHO} end, or do not come up",
+            description=f"""Restarts in the last {p.w}:
             {
                 look(
                     f"sum(increase(vedette_worker_restarts_total{{model=%q, version=%q}}[{p.w}]))",
@@ -179,7 +179,7 @@ def requests(p: Parameters) -> list[Rule]:
                 look("sum(vedette_workers_wanted{model=%q, version=%q})", "model", "version", form="humanize")
             }. Suspected cause:
             too little memory, golden images that fail, or a crash; the server's log says which.""",
-            f"""
+            expr=f"""
 {count("vedette_worker_restarts_total", p.w, VERSION)} >= {limits.RESTARTS}
 or
 sum by ({VERSION}) (
@@ -187,7 +187,7 @@ sum by ({VERSION}) (
   and
   vedette_workers_wanted offset {p.w}
 )""",
-            "vedette-serving",
+            dashboard="vedette-serving",
         ),
     ]
 
@@ -206,19 +206,20 @@ def latency(p: Parameters) -> list[Rule]:
     def alert(severity: str, burns: tuple[tuple[float, int, int], ...], hold: float) -> Alert:
         rates = ", ".join(f"{rate:g} times over {p.windows(long)}" for rate, long, _ in burns)
         return Alert(
-            "VedetteLatencyBurn",
-            severity,
-            "symptom",
-            "LATENCY",
-            f"{WHO} answers too slowly",
-            f"""{SHARE} of its requests took longer than {p.objective:g} s, where {slow:.0%} are allowed: the budget
+            name="VedetteLatencyBurn",
+            severity=severity,
+            role="symptom",
+            cause="LATENCY",
+            summary=f"{WHO} answers too slowly",
+            description=f"""{SHARE} of its requests took longer than {p.objective:g} s, where {
+                slow:.0%} are allowed: the budget
             is spent faster than {rates}. In the last {p.w}, of {
                 look("vedette:requests:window{model=%q, version=%q}", "model", "version", form="humanize")
             } requests
             {look("vedette:late:window{model=%q, version=%q}", "model", "version", form="humanize")} were refused as
             overload or late. Suspected cause: overload, workers that restart, or larger images.""",
-            "\nor\n".join(burn(*one) for one in burns),
-            "vedette-serving",
+            expr="\nor\n".join(burn(*one) for one in burns),
+            dashboard="vedette-serving",
             hold=hold,
         )
 
@@ -248,35 +249,36 @@ def baselines(p: Parameters) -> list[Rule]:
 
     return [
         Alert(
-            "VedetteBaselineMissing",
-            "info",
-            "none",
-            None,
-            f"{WHO} has no baseline: {{{{ $labels.cause }}}}",
-            """Drift cannot be seen, and what is usual is not known.
+            name="VedetteBaselineMissing",
+            severity="info",
+            role="none",
+            cause=None,
+            summary=f"{WHO} has no baseline: {{{{ $labels.cause }}}}",
+            description="""Drift cannot be seen, and what is usual is not known.
             {{ if eq $labels.cause "BASELINE_REFUSED" }}There is a
             baseline.json beside the version that was refused: the server's log says why; mostly it was captured for
             another contract.{{ else }}None was captured.{{ end }} `vedette-server baseline` captures one.""",
-            f"({state('missing')}\nor\n{state('refused')})\nand on ({VERSION}) {ready}",
+            expr=f"({state('missing')}\nor\n{state('refused')})\nand on ({VERSION}) {ready}",
         ),
         Alert(
-            "VedetteBaselineStale",
-            "info",
-            "none",
-            "BASELINE_STALE",
-            f"The baseline of {WHO} is {{{{ $value | humanizeDuration }}}} old",
-            f"""It was captured {{{{ $value | humanizeDuration }}}} ago; after {p.stale_days:g} days what was usual
-            may no longer be. `vedette-server baseline` captures another.""",
-            f"time() - min by ({VERSION}) (vedette_baseline_captured_timestamp_seconds) > {p.stale_days * 86400:g}",
+            name="VedetteBaselineStale",
+            severity="info",
+            role="none",
+            cause="BASELINE_STALE",
+            summary=f"The baseline of {WHO} is {{{{ $value | humanizeDuration }}}} old",
+            description=f"""It was captured {{{{ $value | humanizeDuration }}}} ago; after {p.stale_days:g} days what
+            was usual may no longer be. `vedette-server baseline` captures another.""",
+            expr=f"time() - min by ({VERSION}) (vedette_baseline_captured_timestamp_seconds) > "
+            f"{p.stale_days * 86400:g}",
         ),
         Alert(
-            "VedetteWatchdog",
-            "none",
-            "none",
-            "WATCHDOG",
-            "Alerts are evaluated and delivered",
-            "Always fires. Whoever receives it should ring when it no longer comes.",
-            "vector(1)",
+            name="VedetteWatchdog",
+            severity="none",
+            role="none",
+            cause="WATCHDOG",
+            summary="Alerts are evaluated and delivered",
+            description="Always fires. Whoever receives it should ring when it no longer comes.",
+            expr="vector(1)",
             hold=0,
         ),
     ]

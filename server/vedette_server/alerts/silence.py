@@ -120,90 +120,92 @@ def alerts(p: Parameters) -> list[Rule]:
     suppressed = 'vedette:empty_reason:window{reason="BELOW_THRESHOLD"}'
     return [
         Alert(
-            "VedetteModelSilenced",
-            "critical",
-            "symptom",
-            None,
-            f"{WHO} is silenced: {{{{ $labels.cause }}}}",
-            f"""{SHARE} of its answers of the last {p.w} are empty, most of them because of {{{{ $labels.cause }}}};
-            usual is at most {look("vedette:model_empty_limit:baseline{model=%q, version=%q}", "model", "version")}.
-            Suspected cause: {{{{ $labels.cause }}}}.""",
-            of_leading("vedette:model_leading_cause:window", "vedette:model_silenced:window", VERSION),
+            name="VedetteModelSilenced",
+            severity="critical",
+            role="symptom",
+            cause=None,
+            summary=f"{WHO} is silenced: {{{{ $labels.cause }}}}",
+            description=f"""{SHARE} of its answers of the last {p.w} are empty, most of them because of {{{{
+            $labels.cause }}}}; usual is at most
+            {look("vedette:model_empty_limit:baseline{model=%q, version=%q}", "model", "version")}. Suspected cause:
+            {{{{ $labels.cause }}}}.""",
+            expr=of_leading("vedette:model_leading_cause:window", "vedette:model_silenced:window", VERSION),
             keep=3,
         ),
         Alert(
-            "VedetteStreamSilenced",
-            "warning",
-            "symptom",
-            None,
-            f"{WHERE}: silenced, {{{{ $labels.cause }}}}",
-            f"""{SHARE} of the answers of the last {p.w} are empty, most of them because of {{{{ $labels.cause }}}};
-            usual is at most {look(own_limit, "model", "version", "stream")}.
+            name="VedetteStreamSilenced",
+            severity="warning",
+            role="symptom",
+            cause=None,
+            summary=f"{WHERE}: silenced, {{{{ $labels.cause }}}}",
+            description=f"""{SHARE} of the answers of the last {p.w} are empty, most of them because of {{{{
+            $labels.cause }}}}; usual is at most {look(own_limit, "model", "version", "stream")}.
             Suspected cause: {{{{ $labels.cause }}}}.""",
-            of_leading("vedette:leading_cause:window", "vedette:silenced:window", SOURCE),
-            "vedette-stream",
+            expr=of_leading("vedette:leading_cause:window", "vedette:silenced:window", SOURCE),
+            dashboard="vedette-stream",
             hold=p.window,  # by then it is known whether the whole model is, and a camera's own trouble has its name
             keep=1,
         ),
         Alert(
-            "VedetteNonFinite",
-            "critical",
-            "cause",
-            "NON_FINITE_VALUES",
-            f"{WHO} computes NaN or infinite values",
-            f"""In {SHARE} of its answers of the last {p.w} values inside the model were not finite. Suspected cause:
-            a broken checkpoint or memory, or a precision that overflows.""",
-            f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > {limits.NON_FINITE}",
+            name="VedetteNonFinite",
+            severity="critical",
+            role="cause",
+            cause="NON_FINITE_VALUES",
+            summary=f"{WHO} computes NaN or infinite values",
+            description=f"""In {SHARE} of its answers of the last {p.w} values inside the model were not finite.
+            Suspected cause: a broken checkpoint or memory, or a precision that overflows.""",
+            expr=f"{nonfinite} / (vedette:model_answers:window >= {p.answers}) > {limits.NON_FINITE}",
             keep=3,
         ),
         Alert(
-            "VedetteCameraDark",
-            "warning",
-            "cause",
-            "IMAGE_BLACK",
-            f"{WHERE}: the images are black",
-            f"""{SHARE} of the images of the last {p.w} are black. Suspected cause: a covered or dead camera, or night
-            without light.""",
-            f"{found('IMAGE_BLACK')} > {limits.BLACK}\nunless\n{found('VALUES_IN_UNIT_RANGE')} > {limits.UNIT_RANGE}",
-            "vedette-stream",
+            name="VedetteCameraDark",
+            severity="warning",
+            role="cause",
+            cause="IMAGE_BLACK",
+            summary=f"{WHERE}: the images are black",
+            description=f"""{SHARE} of the images of the last {p.w} are black. Suspected cause: a covered or dead
+            camera, or night without light.""",
+            expr=f"{found('IMAGE_BLACK')} > {limits.BLACK}\nunless\n{found('VALUES_IN_UNIT_RANGE')} > "
+            f"{limits.UNIT_RANGE}",
+            dashboard="vedette-stream",
             keep=2,
         ),
         Alert(
-            "VedetteFeedFrozen",
-            "warning",
-            "cause",
-            "FEED_FROZEN",
-            f"{WHERE}: the feed repeats one picture",
-            f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent ten times or more. Suspected
-            cause: a camera or a decoder that hangs.""",
-            f"{found('FEED_FROZEN')} > {limits.FROZEN}\nunless\n{found('IMAGE_BLACK')} > {limits.MOSTLY_BLACK}",
-            "vedette-stream",
+            name="VedetteFeedFrozen",
+            severity="warning",
+            role="cause",
+            cause="FEED_FROZEN",
+            summary=f"{WHERE}: the feed repeats one picture",
+            description=f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent ten times or more.
+            Suspected cause: a camera or a decoder that hangs.""",
+            expr=f"{found('FEED_FROZEN')} > {limits.FROZEN}\nunless\n{found('IMAGE_BLACK')} > {limits.MOSTLY_BLACK}",
+            dashboard="vedette-stream",
             keep=2,
         ),
         Alert(
-            "VedetteSuppressedByThreshold",
-            "warning",
-            "cause",
-            "BELOW_THRESHOLD",
-            f"{WHERE}: the threshold suppresses what is there",
-            f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the threshold
-            which the model holds more likely than not. Suspected cause: a threshold that is too high, in the requests
-            or in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
-            f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > {limits.SUPPRESSED}",
-            "vedette-stream",
+            name="VedetteSuppressedByThreshold",
+            severity="warning",
+            role="cause",
+            cause="BELOW_THRESHOLD",
+            summary=f"{WHERE}: the threshold suppresses what is there",
+            description=f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the
+            threshold which the model holds more likely than not. Suspected cause: a threshold that is too high, in the
+            requests or in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
+            expr=f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > {limits.SUPPRESSED}",
+            dashboard="vedette-stream",
             hold=2 * p.hold,  # by then it is known whether the whole model is silenced by it
             keep=2,
         ),
         Alert(
-            "VedetteSuspectedCause",
-            "warning",
-            "cause",
-            None,
-            f"{WHERE}: {{{{ $labels.cause }}}}",
-            """The server has tried this source's own images, and undoing one mistake brings detections back on
-            nearly all of them. Suspected cause: {{ $labels.cause }}.""",
-            f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
-            "vedette-stream",
+            name="VedetteSuspectedCause",
+            severity="warning",
+            role="cause",
+            cause=None,
+            summary=f"{WHERE}: {{{{ $labels.cause }}}}",
+            description="""The server has tried this source's own images, and undoing one mistake brings detections back
+            on nearly all of them. Suspected cause: {{ $labels.cause }}.""",
+            expr=f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
+            dashboard="vedette-stream",
             hold=0,  # it was on trial for long enough
             keep=2,
         ),
@@ -241,19 +243,19 @@ count by ({VERSION}) (
 )""",
         ),
         Alert(
-            "VedetteModelQuiet",
-            "warning",
-            "symptom",
-            "UNKNOWN",
-            f"{WHO} finds less than it used to, and nothing explains it",
-            f"""{SHARE} of its answers of the last {p.l} are empty, of
+            name="VedetteModelQuiet",
+            severity="warning",
+            role="symptom",
+            cause="UNKNOWN",
+            summary=f"{WHO} finds less than it used to, and nothing explains it",
+            description=f"""{SHARE} of its answers of the last {p.l} are empty, of
             {
                 look("vedette:quiet_sources:long{model=%q, version=%q}", "model", "version", form="humanize")
             } sources more than
             ever in the baseline ({
                 look(limit("empty", "high", VERSION).replace("{", "{model=%q, version=%q, "), "model", "version")
             } for the model). Suspected cause: unknown; `vedette diagnose` tries one of their images.""",
-            f"""
+            expr=f"""
 vedette:model_quiet:long
 and on ({VERSION}) (
   vedette:quiet_sources:long >= {limits.QUIET_SOURCES}

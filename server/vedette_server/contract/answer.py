@@ -31,7 +31,7 @@ def corners(rotated: Sequence[float] | Float32Array) -> Float32Array:
     return turned.astype(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Detections:
     """The objects found, best score first."""
 
@@ -54,7 +54,7 @@ class Detections:
         return np.array(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """One segment of a panoptic answer."""
 
@@ -87,7 +87,7 @@ def least_certainty(classes: int) -> float:
     return uniform + _TRAINED_QUARTER * (1 - uniform)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """Scores of the candidates, and how many of them each stage removed.
 
@@ -133,7 +133,7 @@ NO_MIDDLE = 0.02  # share of samples from 4 to 252 below which an image seems to
 FLAT = 2.0  # levels; the largest spread of a single colour
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PixelStatistics:
     """Pixel statistics in grey levels 0 to 255, from an evenly spaced sample unless stated otherwise."""
 
@@ -192,7 +192,7 @@ class StageTimes:
     postprocess: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A worker's complete answer for one image."""
 

@@ -78,7 +78,7 @@ class Names:
     keypoints: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InputContract:
     """An immutable contract, derived from a model's Detectron2 config and its operator's settings."""
 

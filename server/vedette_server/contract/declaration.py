@@ -28,7 +28,7 @@ class Count:
 ANY_NUMBER = Count("", -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Produced:
     """Properties observed when a model was imported, if its config cannot declare them."""
 
@@ -42,7 +42,7 @@ class Produced:
     pixel_std: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Preparation of images for a model."""
 
@@ -53,7 +53,7 @@ class Prepared:
     pixel_std: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gives:
     """Outputs of a model, and the settings that select them."""
 

@@ -19,7 +19,7 @@ class MaskFormat(StrEnum):
     NONE = "NONE"  # the mask head does not run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """Options as requested; unset ones take the model's own values."""
 

@@ -23,7 +23,7 @@ _RED_FIRST = (PixelFormat.RGB8, PixelFormat.RGBA8)
 _WEIGHTS = {YuvMatrix.BT601: (0.299, 0.114), YuvMatrix.BT709: (0.2126, 0.0722)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Layout:
     """The memory layout of an image's samples."""
 
@@ -48,11 +48,13 @@ def _interleaved(spec: RawImage, model: int) -> int:
 def _layout(spec: RawImage, model: int) -> _Layout:
     if channels := _interleaved(spec, model):
         packed = spec.width * channels
-        return _Layout(packed, _stride(spec, packed), 0, 0, 0)
+        return _Layout(packed=packed, stride=_stride(spec, packed), chroma_rows=0, chroma_stride=0, chroma_planes=0)
     stride, rows = _stride(spec, spec.width), -(-spec.height // 2)
     if spec.pixel_format is PixelFormat.NV12:
-        return _Layout(spec.width, stride, rows, stride + stride % 2, 1)
-    return _Layout(spec.width, stride, rows, -(-stride // 2), 2)
+        return _Layout(
+            packed=spec.width, stride=stride, chroma_rows=rows, chroma_stride=stride + stride % 2, chroma_planes=1
+        )
+    return _Layout(packed=spec.width, stride=stride, chroma_rows=rows, chroma_stride=-(-stride // 2), chroma_planes=2)
 
 
 def _stride(spec: RawImage, packed: int) -> int:

@@ -66,10 +66,10 @@ def _named(expr: str) -> Ask:
 
 def lights() -> list[Panel]:
     """Both tables."""
-    empty = Column("B", "empty", RATIO, decimals=1, width=90)
-    limit = Column("C", "limit", RATIO, decimals=1, width=90, nothing="-")
-    leading = Column("reason", "leading reason", nothing="none is empty")
-    cause = Column("cause", "suspected cause", nothing="none")
+    empty = Column(field="B", title="empty", unit=RATIO, decimals=1, width=90)
+    limit = Column(field="C", title="limit", unit=RATIO, decimals=1, width=90, nothing="-")
+    leading = Column(field="reason", title="leading reason", nothing="none is empty")
+    cause = Column(field="cause", title="suspected cause", nothing="none")
     rate = "sum by ({}) (rate(vedette_answers_total{{" + CHOSEN + "}}[$window]))"
     dropped = f"sum by ({S}) (rate(vedette_frames_dropped_total{{{CHOSEN}}}[$window]))"
     alive = f"vedette_model_ready{{{CHOSEN}}}"
@@ -93,17 +93,17 @@ def lights() -> list[Panel]:
                 Ask(rate.format(M)),
             ],
             [
-                Column("A", "state", texts=STATES, width=110),
-                Column("model", "model", link=OF_MODEL),
-                Column("version", "version", width=80),
+                Column(field="A", title="state", texts=STATES, width=110),
+                Column(field="model", title="model", link=OF_MODEL),
+                Column(field="version", title="version", width=80),
                 empty,
                 limit,
                 leading,
                 cause,
-                Column("F", "golden images", texts={0: ("pass", WELL), 1: ("FAIL", CRITICAL)}, width=120),
-                Column("G", "workers ready", colors=GOOD_FROM_ONE, width=115),
-                Column("H", "wanted", width=80),
-                Column("I", "answers", PER_SECOND, decimals=1, width=100),
+                Column(field="F", title="golden images", texts={0: ("pass", WELL), 1: ("FAIL", CRITICAL)}, width=120),
+                Column(field="G", title="workers ready", colors=GOOD_FROM_ONE, width=115),
+                Column(field="H", title="wanted", width=80),
+                Column(field="I", title="answers", unit=PER_SECOND, decimals=1, width=100),
             ],
             sort=("state", True),
         ),
@@ -121,16 +121,16 @@ def lights() -> list[Panel]:
                 _named(rate.format(S)),
             ],
             [
-                Column("A", "state", texts=STATES, width=110),
-                Column("model", "model"),
-                Column("version", "version", width=80),
-                Column("stream", "stream", link=OF_STREAM),
+                Column(field="A", title="state", texts=STATES, width=110),
+                Column(field="model", title="model"),
+                Column(field="version", title="version", width=80),
+                Column(field="stream", title="stream", link=OF_STREAM),
                 empty,
                 limit,
                 leading,
                 cause,
-                Column("F", "dropped", PER_SECOND, decimals=1, width=100),
-                Column("G", "answers", PER_SECOND, decimals=1, width=100),
+                Column(field="F", title="dropped", unit=PER_SECOND, decimals=1, width=100),
+                Column(field="G", title="answers", unit=PER_SECOND, decimals=1, width=100),
             ],
             height=9,
             sort=("state", True),

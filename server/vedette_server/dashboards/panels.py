@@ -180,7 +180,7 @@ def fixed(color: str) -> d.DynamicConfigValue:
     return d.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a table: of a query's values, or of a label."""
 

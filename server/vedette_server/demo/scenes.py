@@ -20,7 +20,7 @@ _LEAST_VISIBLE = 0.6  # an occluder that leaves less of a sign visible is omitte
 _QUIET_SHARE = 0.2  # share of scenes without signs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Placed:
     """A sign (or a decoy, whose class is None) in a scene: its position and rotation."""
 
@@ -33,7 +33,7 @@ class Placed:
     seed: int  # for variation of the face itself: text, wear, light
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Weather:
     """Light and lens: all effects on the whole picture."""
 
@@ -105,7 +105,7 @@ def _place(rng: np.random.Generator, taken: list[Placed], name: str | None) -> P
         y = float(rng.uniform(0.45 * side, SIZE[1] - 0.5 * side))
         if all(math.hypot(x - other.x, y - other.y) > 0.55 * (side + other.side) for other in taken):
             roll, yaw = float(rng.normal(0, 0.12)), float(rng.uniform(-0.8, 0.8))
-            return Placed(name, x, y, side, roll, yaw, seed=int(rng.integers(2**31)))
+            return Placed(name=name, x=x, y=y, side=side, roll=roll, yaw=yaw, seed=int(rng.integers(2**31)))
     return None
 
 

@@ -258,8 +258,8 @@ class Engine:
         now = time.monotonic()
         findings = self._watcher.see(served, item, answer)
         outcome = Outcome(
-            answer,
-            served.model,
+            answer=answer,
+            model=served.model,
             queue_seconds=(item.started or now) - item.queued,
             total_seconds=now - started,
             findings=findings,

@@ -39,7 +39,7 @@ class Query:
     captured: int | None = None  # nanoseconds since the epoch, of a stream's frame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """An answer, and where it came from."""
 

@@ -37,7 +37,7 @@ _MOST_NAMES = 5  # classes listed in evidence
 _ENLARGED, _REDUCED = 3.0, 8.0  # by the resize rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """Facts known besides the answer itself."""
 

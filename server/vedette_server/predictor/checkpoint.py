@@ -236,7 +236,7 @@ def _persistent(storage: Callable[[torch.dtype, str, int, tuple[int, int]], Stor
                 raise BrokenPickleError(msg)
         module, _, kind = name.rpartition(".")
         if module not in ("torch", "torch.storage", "torch.cuda") or kind not in _STORAGES:
-            return Inert(name)
+            return Inert(name=name)
         return storage(_STORAGES[kind], str(key), count, part)
 
     return refer
@@ -281,8 +281,8 @@ def _rebuilt_untyped(storage: object, offset: object, shape: object, strides: ob
 def _strided(storage: object, dtype: object, offset: object, shape: object, strides: object) -> object:
     match storage, dtype, offset, shape, strides:
         case Storage(), torch.dtype(), int(), tuple(), tuple():
-            return Strided(storage, dtype, offset, shape, strides)
-    return Inert("torch.Tensor")
+            return Strided(storage=storage, dtype=dtype, offset=offset, shape=shape, strides=strides)
+    return Inert(name="torch.Tensor")
 
 
 def _of_a_subclass(rebuild: object, kind: object, args: object, *_: object) -> object:
@@ -290,7 +290,7 @@ def _of_a_subclass(rebuild: object, kind: object, args: object, *_: object) -> o
     known = _CALLS.get(rebuild.name) if isinstance(rebuild, Named) else None
     name = kind.name if isinstance(kind, Named) else ""
     if known is None or not isinstance(args, tuple) or not name.startswith(("torch.Tensor", "torch.nn.")):
-        return Inert(name or "torch.Tensor")
+        return Inert(name=name or "torch.Tensor")
     return known(*args)
 
 

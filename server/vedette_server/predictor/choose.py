@@ -47,7 +47,7 @@ class Content:
     others: Mapping[str, str] = field(default_factory=dict)  # types of objects other than tensors, by path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TensorSet:
     """A set of tensors that may be the model's: those whose paths begin with `prefix`."""
 
@@ -110,7 +110,7 @@ def _walk(content: object, path: Path) -> Iterator[tuple[tuple[str, ...], Stored
             return
         keys, node = waiting.pop()
         if isinstance(node, Array) and not node.numeric:
-            yield keys, Inert("numpy.ndarray of objects")
+            yield keys, Inert(name="numpy.ndarray of objects")
         elif isinstance(node, Stored):
             yield keys, node
         elif id(node) in seen:
@@ -122,7 +122,7 @@ def _walk(content: object, path: Path) -> Iterator[tuple[tuple[str, ...], Stored
         elif isinstance(node, Inert):
             yield keys, node
         elif node == {}:
-            yield keys, Inert(_NOTHING)
+            yield keys, Inert(name=_NOTHING)
     msg = f"{path} holds more than {_MOST} nested objects"
     raise LoadRefusedError(Check.WEIGHTS_UNREADABLE, msg)
 
@@ -294,7 +294,15 @@ def _candidate(
     }
     extra = [name for name in given if name not in wanted and not derived(name)]
     fit = sum(tuple(found[name].stored.shape) == shape for name, shape in wanted.items() if name in found)
-    return TensorSet(prefix, within, given, fit, len(found), len(wanted) - len(found), len(extra))
+    return TensorSet(
+        prefix=prefix,
+        within=within,
+        given=given,
+        fit=fit,
+        known=len(found),
+        missing=len(wanted) - len(found),
+        unexpected=len(extra),
+    )
 
 
 def _check_held(content: Content, wanted: Mapping[str, Shape], path: Path) -> None:

@@ -57,7 +57,7 @@ class Observer:
     def evidence(self, detections: Sequence[int]) -> list[Evidence]:
         """Return the evidence of each image of the batch, given its number of detections; call it once."""
         self.begin(())  # releases the model's scores
-        return [Evidence(np.zeros(0, np.float32)) for _ in detections]
+        return [Evidence(best_scores=np.zeros(0, np.float32)) for _ in detections]
 
     def not_finite(self) -> str:
         """Return the first stage with non-finite values, even if the model has failed since; empty if there is none."""
@@ -104,12 +104,12 @@ def _evidence(choice: Choice, proposed: Proposed, detections: int, stage: str) -
     tally = choice.tally()
     dropped = {"proposal_generator": proposed.dropped} if proposed.dropped else {}
     return Evidence(
-        tally.best_scores,
-        proposed.before,
-        proposed.after,
-        tally.scored,
-        tally.certainty,
-        tally.candidates,
+        best_scores=tally.best_scores,
+        proposed=proposed.before,
+        proposals=proposed.after,
+        scored=tally.scored,
+        certainty=tally.certainty,
+        candidates=tally.candidates,
         overlapped=tally.candidates - tally.suppressed - choice.above,
         suppressed=tally.suppressed,
         filtered=choice.filtered,

@@ -41,7 +41,7 @@ class Named:
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Inert:
     """An object that the pickle would create by a call: the call, and the object's state."""
 
@@ -83,7 +83,7 @@ _MAKE: dict[str, Callable[[], object]] = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Inert("builtins.set"),
+    "EMPTY_SET": lambda: Inert(name="builtins.set"),
     "MARK": lambda: _MARK,
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -162,7 +162,7 @@ class _Machine:
         self._set(pairs)
 
     def _frozenset(self, _argument: object) -> None:
-        self._stack.append(Inert("builtins.frozenset", elements=self._pop_mark()))
+        self._stack.append(Inert(name="builtins.frozenset", elements=self._pop_mark()))
 
     def _append(self, _argument: object) -> None:
         self._extend([self._stack.pop()])
@@ -229,7 +229,7 @@ class _Machine:
         if isinstance(called, Named) and name in self._known:
             self._stack.append(self._known[name](*arguments))
         else:
-            self._stack.append(Inert(name, arguments))
+            self._stack.append(Inert(name=name, args=arguments))
 
     def _build(self, _argument: object) -> None:
         state = self._stack.pop()

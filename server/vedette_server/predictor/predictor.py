@@ -39,7 +39,7 @@ _MOST_PILLOW = 4  # channels of 8 bits that Pillow can resize as a picture
 _PLAIN_EDGE = 800  # pixels, for a model without resizing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PreparedImage:
     """An image as the model takes it: its channel order, resized, CHW, float32, 0 to 255."""
 
@@ -56,7 +56,18 @@ class PreparedImage:
 
 def prepared(tensor: torch.Tensor, size: tuple[int, int], options: Options) -> PreparedImage:
     """Wrap a tensor of our own as an image of `size` (height, width)."""
-    return PreparedImage(tensor, *size, options, None, None, None, 0.0, 0.0)
+    height, width = size
+    return PreparedImage(
+        tensor=tensor,
+        height=height,
+        width=width,
+        options=options,
+        shown=None,
+        pixels=None,
+        model_input=None,
+        decode_seconds=0.0,
+        preprocess_seconds=0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,17 @@ class Predictor:
         ready = time.perf_counter()
         height, width = pixels.shape[:2]
         shown = self._picture(resized) if options.thumbnail else None
-        return PreparedImage(tensor, height, width, options, shown, seen, given, decoded - started, ready - decoded)
+        return PreparedImage(
+            tensor=tensor,
+            height=height,
+            width=width,
+            options=options,
+            shown=shown,
+            pixels=seen,
+            model_input=given,
+            decode_seconds=decoded - started,
+            preprocess_seconds=ready - decoded,
+        )
 
     def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
         """Return HWC, uint8; BGR if three channels. Raises `Refused` if decoding fails."""
@@ -191,18 +212,20 @@ class Predictor:
             image.decode_seconds, image.preprocess_seconds, inferred.forward_seconds, time.perf_counter() - started
         )
         return Answer(
-            image.height,
-            image.width,
-            options.threshold,
-            found,
-            inferred.evidence,
-            times,
-            segments,
-            classes,
-            image.pixels,
-            image.model_input,
-            None if image.shown is None else thumbnail(image.shown, (image.height, image.width), found, names),
-            self._contract.detects,
+            height=image.height,
+            width=image.width,
+            threshold=options.threshold,
+            detections=found,
+            evidence=inferred.evidence,
+            times=times,
+            panoptic=segments,
+            class_map_png=classes,
+            pixels=image.pixels,
+            model_input=image.model_input,
+            thumbnail=None
+            if image.shown is None
+            else thumbnail(image.shown, (image.height, image.width), found, names),
+            detects=self._contract.detects,
         )
 
     def _set(self, options: Sequence[Options]) -> None:

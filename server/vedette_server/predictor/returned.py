@@ -124,8 +124,8 @@ def _tally(found: Any, classes: int, passing: int, dropped: int) -> Tally:  # no
     named = found[(found.pred_classes >= 0) & (found.pred_classes < classes)]
     best.scatter_reduce_(0, named.pred_classes.long(), named.scores.to(best.dtype), "amax")
     return Tally(
-        best.cpu().numpy(),
-        len(found),
+        best_scores=best.cpu().numpy(),
+        scored=len(found),
         candidates=len(found),
         suppressed=len(found) - passing,
         dropped={"model": dropped} if dropped else {},

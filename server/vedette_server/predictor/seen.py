@@ -32,12 +32,12 @@ def see(model: nn.Module, config: Mapping[str, Any]) -> Produced | None:
     if name in _RETURNED or (name in FAMILIES and place(model)):
         return None
     if name in FAMILIES:  # with a project's own heads
-        return Produced(name)
+        return Produced(family=name)
     operators.check(model)
     mean, std = _normalised(model)
     channels = len(taken.pixel_mean or mean)
     if family in _RETURNED or _selects_within(model, taken, channels):
-        return Produced(family, own_threshold=False, pixel_mean=mean, pixel_std=std)
+        return Produced(family=family, own_threshold=False, pixel_mean=mean, pixel_std=std)
     return _given(_run(model, taken, channels), model, mean, std)
 
 

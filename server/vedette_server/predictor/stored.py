@@ -70,7 +70,7 @@ class Storage:
         return given[begin : begin + (end - begin) // dtype.itemsize * dtype.itemsize].view(dtype)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Strided:
     """A torch tensor: a view verified to lie within its storage."""
 

@@ -13,7 +13,7 @@ from vedette_server.predictor.finite import within
 _SURELY_DECODED = 1e30  # smaller deltas give finite boxes: they are scaled by anchors of less than a million pixels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """Counts of an image's scores; each field as in `Evidence`."""
 
@@ -40,13 +40,20 @@ def of_regions(
         dropped["roi_heads.box_predictor"] = len(finite) - len(scores)
     classes, (floor, threshold) = scores[:, :-1], limits
     if not len(scores):
-        return Tally(np.zeros(classes.shape[1], np.float32), dropped=dropped)
+        return Tally(best_scores=np.zeros(classes.shape[1], np.float32), dropped=dropped)
     best = classes.amax(dim=0)
     certainty = scores.amax(dim=1).mean() if shares else _contrast(classes.mean(), best.amax())
     counts = torch.stack([(classes > floor).sum(), (classes > threshold).sum()])
     candidates, above = (int(count) for count in counts.tolist())
     below = suppressed() if candidates > above else 0
-    return Tally(best.cpu().numpy(), len(scores), float(certainty), candidates, below, dropped)
+    return Tally(
+        best_scores=best.cpu().numpy(),
+        scored=len(scores),
+        certainty=float(certainty),
+        candidates=candidates,
+        suppressed=below,
+        dropped=dropped,
+    )
 
 
 def of_anchors(
@@ -75,10 +82,17 @@ def of_anchors(
     scored = sum(len(level) for level in scores)
     candidates, suppressed = selected() if float(best.amax()) > floor else (0, 0)
     if not scored:
-        return Tally(best.cpu().numpy(), candidates=candidates, suppressed=suppressed, dropped=dropped)
+        return Tally(best_scores=best.cpu().numpy(), candidates=candidates, suppressed=suppressed, dropped=dropped)
     mean = torch.stack([level.sum() for level in scores]).sum() / (scored * len(best))
     certainty = _contrast(mean, torch.stack([level.amax() for level in scores if len(level)]).amax())
-    return Tally(best.cpu().numpy(), scored, float(certainty), candidates, suppressed, dropped)
+    return Tally(
+        best_scores=best.cpu().numpy(),
+        scored=scored,
+        certainty=float(certainty),
+        candidates=candidates,
+        suppressed=suppressed,
+        dropped=dropped,
+    )
 
 
 def _contrast(mean: Tensor, best: Tensor) -> Tensor:

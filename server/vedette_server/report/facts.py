@@ -55,7 +55,7 @@ class Histogram:
         return low
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A stream, the images that come one by one, or all of them together."""
 
@@ -97,7 +97,7 @@ class Distances:
     classes: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BaselineFacts:
     """The answers of a version in its healthy period."""
 
@@ -110,7 +110,7 @@ class BaselineFacts:
     per_answer: Counts  # detections per answer, by class
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """One version of a model."""
 

@@ -85,14 +85,14 @@ def _sources(page: Page, of: dict[str, str]) -> tuple[Source, ...]:
     inputs, limits = _inputs(page, of), _limits(page, of)
     made = [
         Source(
-            name,
-            answers.get(name, 0.0),
-            _most_first(reasons.get(name, {})),
-            _most_first(findings.get(name, {})),
-            _most_first(dropped.get(name, {})),
-            tuple(sorted(cause for cause, held in suspected.get(name, {}).items() if held)),
-            inputs.get(name, {}),
-            limits.get(name, {}) if name else {},  # those without a stream are the whole version's
+            name=name,
+            answers=answers.get(name, 0.0),
+            reasons=_most_first(reasons.get(name, {})),
+            findings=_most_first(findings.get(name, {})),
+            dropped=_most_first(dropped.get(name, {})),
+            suspected=tuple(sorted(cause for cause, held in suspected.get(name, {}).items() if held)),
+            inputs=inputs.get(name, {}),
+            limits=limits.get(name, {}) if name else {},  # those without a stream are the whole version's
         )
         for name in sorted({*answers, *dropped, *suspected})
     ]
@@ -112,14 +112,14 @@ def _whole(sources: Sequence[Source], page: Page, of: dict[str, str]) -> Source:
         if count := page.value(f"{one.metric}_count", **of):
             inputs[statistic] = page.value(f"{one.metric}_sum", **of) / count
     return Source(
-        "",
-        sum(source.answers for source in sources),
-        summed("reasons"),
-        summed("findings"),
-        summed("dropped"),
-        tuple(sorted({cause for source in sources for cause in source.suspected})),
-        inputs,
-        _limits(page, of).get("", {}),
+        name="",
+        answers=sum(source.answers for source in sources),
+        reasons=summed("reasons"),
+        findings=summed("findings"),
+        dropped=summed("dropped"),
+        suspected=tuple(sorted({cause for source in sources for cause in source.suspected})),
+        inputs=inputs,
+        limits=_limits(page, of).get("", {}),
     )
 
 
@@ -149,13 +149,15 @@ def _baseline(page: Page, of: dict[str, str]) -> BaselineFacts:
     states = page.by("vedette_baseline_state", "vedette_baseline_state", **of)
     whole = {**of, "stream": ""}
     return BaselineFacts(
-        next((state for (state,), held in states.items() if held), ""),
-        page.value("vedette_baseline_captured_timestamp_seconds", **of),
-        page.value("vedette_baseline_answers", **whole),
-        _by_edge(page.by("vedette_baseline_score_cumulative_ratio", "edge", **of))[1] or None,
-        _by_edge(page.by("vedette_baseline_best_score_cumulative_ratio", "edge", **whole))[1] or None,
-        {name: share for (name,), share in page.by("vedette_baseline_class_share_ratio", "class", **of).items()},
-        {
+        state=next((state for (state,), held in states.items() if held), ""),
+        captured=page.value("vedette_baseline_captured_timestamp_seconds", **of),
+        answers=page.value("vedette_baseline_answers", **whole),
+        scores=_by_edge(page.by("vedette_baseline_score_cumulative_ratio", "edge", **of))[1] or None,
+        best=_by_edge(page.by("vedette_baseline_best_score_cumulative_ratio", "edge", **whole))[1] or None,
+        classes={
+            name: share for (name,), share in page.by("vedette_baseline_class_share_ratio", "class", **of).items()
+        },
+        per_answer={
             name: rate
             for (name,), rate in page.by("vedette_baseline_class_detections_per_answer", "class", **of).items()
         },

@@ -94,7 +94,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     produced: Produced | None = None  # properties observed in the model, if its config cannot declare them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelVersion:
     """A version of a model, read and verified. It never changes once loaded."""
 
@@ -197,7 +197,14 @@ def _read_version(folder: Path, plugins: Collection[str]) -> ModelVersion:
         source_digest=" ".join(checksums[name] for name in MODEL_FILES),
     )
     pictures = _read_golden(folder, contract)
-    return ModelVersion(folder.parent.name, int(folder.name), folder, settings.description, contract, pictures)
+    return ModelVersion(
+        name=folder.parent.name,
+        version=int(folder.name),
+        folder=folder,
+        description=settings.description,
+        contract=contract,
+        golden=pictures,
+    )
 
 
 def _unreadable(cause: Exception) -> LoadRefusedError:

@@ -70,7 +70,9 @@ class Diagnostician:
         assert answer.pixels is not None  # noqa: S101  workers observe
         mistakes = applicable(answer.pixels, (answer.height, answer.width), contract, sample.options.threshold)
         tried = [await self.try_one(served, sample, mistake, thumbnail=thumbnails) for mistake in mistakes]
-        context = Context(served.golden_failing, values=values(answer.pixels, None), usual=served.proofs.usual)
+        context = Context(
+            golden_failing=served.golden_failing, values=values(answer.pixels, None), usual=served.proofs.usual
+        )
         findings = explain(answer, contract, context)
         return Diagnosis(as_sent, rank(as_sent, tried, findings), findings)
 

@@ -76,12 +76,12 @@ class Probe:
         if source.suspicion and source.calm:  # whatever it was, it has been mended
             self._tell(served.model, source, None)
         context = Context(
-            served.golden_failing,
-            source.identical,
-            source.values,
-            source.suspicion,
-            served.proofs.usual,
-            item.source,
+            golden_failing=served.golden_failing,
+            identical=source.identical,
+            values=source.values,
+            suspicion=source.suspicion,
+            usual=served.proofs.usual,
+            stream=item.source,
         )
         findings = explain(answer, served.model.contract, context)
         frame = _Frame(AskedImage(item.spec, item.data, item.options), answer, time.monotonic())
