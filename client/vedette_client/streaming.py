@@ -148,7 +148,8 @@ class Entry:
 class Session:
     """The frames that a stream has sent and the events it has received, over all its connections.
 
-    Three threads are involved: frames are prepared by their reader, sent by gRPC, and reported in the caller.
+    Three threads are involved: frames are prepared by their reader, sent by gRPC, and reported in the caller. It is
+    long because they share one state under one lock: a frame is kept, sent, refused and settled by the same two queues.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from vedette_server.engine.queue import Priority
 from vedette_server.engine.standing import State
 from vedette_server.engine.stream import DropPolicy, Fate, Frame, Stream, StreamSettings
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.pool.process import DEPTH
+from vedette_server.pool.jobs import DEPTH
 from vedette_server.repository.golden import ExpectedObject, Golden
 
 from tests.support import running

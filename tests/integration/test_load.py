@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from vedette_server.pool.process import DEPTH
+from vedette_server.pool.jobs import DEPTH
 
 from tests.bench import load
 from tests.support import running

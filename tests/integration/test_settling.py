@@ -31,6 +31,7 @@ from vedette_server.engine.queue import Item
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import State
+from vedette_server.pool.jobs import Jobs
 from vedette_server.pool.process import Worker
 from vedette_server.rpc import convert, detection
 from vedette_server.rpc.server import RpcServer
@@ -156,7 +157,7 @@ PLACES = [
     Place("turn", raising(lambda served: served._ledger.queue, "_turn")),
     Place("dispatch", raising(lambda served: served.scheduler, "_serve")),
     Place("batch", raising(lambda served: served.scheduler, "_batch")),
-    Place("shared memory", raising(lambda _served: Worker, "_job")),
+    Place("shared memory", raising(lambda _served: Jobs, "_job")),
     Place("message", after_marked(lambda _served: Worker, "_send")),
     Place("run", raising(lambda served: served._ledger, "run")),
     Place("worker's prepare", mark=PREPARE),

@@ -8,7 +8,7 @@ from vedette_server.contract.image import EncodedImage
 from vedette_server.contract.options import Options
 from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.queue import Flow, Item, Priority, Queue
-from vedette_server.pool.process import Loss
+from vedette_server.pool.ends import Loss
 
 OPTIONS = Options(0.5, ())
 

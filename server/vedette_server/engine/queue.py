@@ -18,7 +18,7 @@ from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import Buffer, ImageSpec
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.pool.process import Loss
+from vedette_server.pool.ends import Loss
 
 
 class Priority(IntEnum):

@@ -16,8 +16,9 @@ from vedette_server.engine.query import Monitor
 from vedette_server.engine.queue import Item
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import Standing
+from vedette_server.pool.ends import Loss
 from vedette_server.pool.pool import Pool
-from vedette_server.pool.process import Loss, Worker, WorkerBugError, WorkerLostError
+from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from vedette_server.contract.refusal import VIOLATIONS, Reason
 from vedette_server.engine.query import Outcome
 from vedette_server.monitor.families import SOURCE, VERSION, Families
+from vedette_server.pool.ends import End
 from vedette_server.pool.pool import FAILED
-from vedette_server.pool.process import End
 from vedette_server.repository.repository import ModelVersion
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

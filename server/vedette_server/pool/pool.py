@@ -11,9 +11,10 @@ from typing import TypeAlias
 import structlog
 
 from vedette_server.contract.loading import Check
+from vedette_server.pool.ends import End
 from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.messages import Start
-from vedette_server.pool.process import End, Worker, WorkerStartError
+from vedette_server.pool.process import Worker, WorkerStartError
 
 log = structlog.get_logger()
 
