@@ -101,7 +101,7 @@ def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str
     for number, group in enumerate(groups, 1):
         for path in group:
             try:
-                answer = predictor.predict(*declare(path.read_bytes(), model.contract), options)
+                answer = predictor.predict(declare(path.read_bytes(), model.contract), options)
             except Refused as error:
                 msg = f"{path} cannot be read: {error.reason}; take it out of the folder"
                 raise CaptureError(msg) from error

@@ -69,7 +69,7 @@ def check(version: ModelVersion, device: str, threads: int) -> Iterator[Checked]
     predictor = load(version.folder, contract, device, threads)
     for golden in version.golden:
         try:
-            answer = predictor.predict(*declare(golden.data, contract), defaults(contract))
+            answer = predictor.predict(declare(golden.data, contract), defaults(contract))
         except Refused as error:
             msg = f"{version.folder / 'golden' / golden.name} cannot be read: {error.reason}; import the model again"
             raise RepositoryError(msg) from error

@@ -21,7 +21,7 @@ from rich.table import Table
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_client import Client, ImageLike, Raw
 from vedette_server.contract import convert
-from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.image import EncodedImage, PixelFormat, RawImage, SentImage
 from vedette_server.contract.options import defaults
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
@@ -66,14 +66,14 @@ def compare(
     )
 
 
-def contract_share(predictor: Predictor, version: ModelVersion, spec: ImageSpec, data: Buffer) -> tuple[float, float]:
+def contract_share(predictor: Predictor, version: ModelVersion, image: SentImage) -> tuple[float, float]:
     """Median shares of checking, and of decoding and converting, in what an image costs in all."""
     options = defaults(version.contract)
     checks, decodes = [], []
     for _ in range(ROUNDS):
-        checked = clock(lambda: convert.check(spec, data, version.contract))
-        whole = clock(lambda: predictor.predict(spec, data, options))
-        converted = clock(lambda: convert.decode(spec, data))
+        checked = clock(lambda: convert.check(image, version.contract))
+        whole = clock(lambda: predictor.predict(image, options))
+        converted = clock(lambda: convert.decode(image))
         checks.append(checked / (checked + whole))
         decodes.append(converted / (checked + whole))
     return statistics.median(checks), statistics.median(decodes)
@@ -86,10 +86,10 @@ def observation(version: ModelVersion, threads: int) -> Table:
     blind = load(version.folder, version.contract, "cpu", threads, observe=False)
     seeing = load(version.folder, version.contract, "cpu", threads)
     for name, seed, quiet in (("signs", 3_000_001, False), ("no sign", 3_000_002, True)):
-        data = jpeg(scenes.draw(scenes.describe(seed, quiet=quiet)).pixels)
+        image = SentImage(EncodedImage(), jpeg(scenes.draw(scenes.describe(seed, quiet=quiet)).pixels))
         without, watched, ratio = compare(
-            functools.partial(blind.predict, EncodedImage(), data, options),
-            functools.partial(seeing.predict, EncodedImage(), data, options),
+            functools.partial(blind.predict, image, options),
+            functools.partial(seeing.predict, image, options),
             FINE_ROUNDS,
             pause=0,  # both run in this process, on the same threads
         )
@@ -156,25 +156,24 @@ def main() -> None:
     pixels = scenes.draw(scenes.describe(3_000_001, quiet=False)).pixels
     large = np.asarray(Image.fromarray(pixels).resize((1920, 1080)))
     raw = RawImage(PixelFormat.BGR8, 1080, 1920)
-    pictures: dict[str, tuple[ImageSpec, bytes, ImageLike]] = {
-        "JPEG, 512 x 384": (EncodedImage(), jpeg(pixels), jpeg(pixels)),
-        "JPEG, 1920 x 1080": (EncodedImage(), jpeg(large), jpeg(large)),
+    pictures: dict[str, tuple[SentImage, ImageLike]] = {
+        "JPEG, 512 x 384": (SentImage(EncodedImage(), jpeg(pixels)), jpeg(pixels)),
+        "JPEG, 1920 x 1080": (SentImage(EncodedImage(), jpeg(large)), jpeg(large)),
         "raw BGR, 1920 x 1080": (
-            raw,
-            large[:, :, ::-1].tobytes(),
+            SentImage(raw, large[:, :, ::-1].tobytes()),
             Raw(large[:, :, ::-1].tobytes(), pixel_format="BGR8", height=1080, width=1920),
         ),
     }
     served = Table("Detect against the bare predictor", "bare, ms", "served, ms", "ratio (median of pairs)")
     shares = Table("Contract", "check, share of the whole", "decode and convert, share of the whole")
     with running.server("--threads", str(threads)) as server, Client(server.address) as client:
-        for name, (spec, data, image) in pictures.items():
+        for name, (sent, image) in pictures.items():
             bare, through, ratio = compare(
-                functools.partial(predictor.predict, spec, data, options), functools.partial(client.detect, image)
+                functools.partial(predictor.predict, sent, options), functools.partial(client.detect, image)
             )
             served.add_row(name, f"{bare * 1000:.1f}", f"{through * 1000:.1f}", f"{ratio:.3f}")
-    for name, (spec, data, _image) in pictures.items():
-        check, converted = contract_share(predictor, version, spec, data)
+    for name, (sent, _image) in pictures.items():
+        check, converted = contract_share(predictor, version, sent)
         shares.add_row(name, f"{check:.2%}", f"{converted:.1%}")
     counting = vigilance.cost(version, threads, jpeg(pixels)), vigilance.cardinality()
     for table in (served, shares, observation(version, threads), *counting, gateway_cost(), efficiency()):

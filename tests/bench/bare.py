@@ -7,7 +7,7 @@ many it did.
 import sys
 import time
 
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import defaults
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
@@ -20,12 +20,12 @@ def main() -> None:
     (version,) = repository.read(BUNDLED_REPOSITORY)
     predictor = load(version.folder, version.contract, "cpu", int(sys.argv[1]))
     options, data = defaults(version.contract), picture()
-    predictor.predict(EncodedImage(), data, options)
+    predictor.predict(SentImage(EncodedImage(), data), options)
     print("ready", flush=True)
     for line in sys.stdin:
         until, count = time.monotonic() + float(line), 0
         while time.monotonic() < until:
-            predictor.predict(EncodedImage(), data, options)
+            predictor.predict(SentImage(EncodedImage(), data), options)
             count += 1
         print(count, flush=True)
 

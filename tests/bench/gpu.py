@@ -29,7 +29,7 @@ from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server import importer
 from vedette_server.contract.contract import Names
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import Asked, resolve
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
@@ -103,8 +103,9 @@ def bare(versions: list[ModelVersion], device: str) -> Table:
         fast = median(functools.partial(alone, pixels))
         ours = load(version.folder, version.contract, device, 4)
         options = resolve(Asked(max_detections=OBJECTS), version.contract)
-        whole = median(functools.partial(ours.predict, EncodedImage(), file, options))
-        answers = [ours.predict(EncodedImage(), file, options).times for _ in range(ROUNDS)]
+        sent = SentImage(EncodedImage(), file)
+        whole = median(functools.partial(ours.predict, sent, options))
+        answers = [ours.predict(sent, options).times for _ in range(ROUNDS)]
         stages = [statistics.median(getattr(times, stage) for times in answers) * 1000 for stage in STAGES]
         each = ours._seconds_each(ours.max_batch) * 1000
         row = (exact, fast, whole, *stages)
@@ -132,7 +133,7 @@ def precision(versions: list[ModelVersion], device: str) -> Table:
         for where, tf32 in (("cpu", False), (device, False), (device, True)):
             ours = load(version.folder, version.contract, where, 16)
             torch.backends.cudnn.allow_tf32 = tf32
-            seen.append([ours.predict(EncodedImage(), file, options).detections for file in files()])
+            seen.append([ours.predict(SentImage(EncodedImage(), file), options).detections for file in files()])
         torch.backends.cudnn.allow_tf32 = False
         table.add_row(version.name, *far(seen[0], seen[1]), *far(seen[0], seen[2]))
     return table
@@ -244,7 +245,7 @@ def profile(version: ModelVersion, device: str) -> str:
     ours: Predictor = load(version.folder, version.contract, device, 4)
     options = resolve(Asked(max_detections=OBJECTS), version.contract)
     file = jpeg(np.ascontiguousarray(picture()[:, :, ::-1]))
-    image = ours.prepare(EncodedImage(), file, options)
+    image = ours.prepare(SentImage(EncodedImage(), file), options)
     for _ in range(WARM_UP):
         ours.infer([image])
     kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]

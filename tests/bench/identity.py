@@ -14,7 +14,7 @@ from vedette_server import logs
 from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
 from vedette_server.contract.contract import ImageLimits
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.settings import PoolSettings
@@ -33,8 +33,8 @@ class Identity:
 
     max_batch = 1
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Options:
-        del image, data
+    def prepare(self, image: SentImage, options: Options) -> Options:
+        del image
         return options
 
     def infer(self, images: Sequence[Options]) -> Sequence[Options]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vedette_server.contract import convert
 from vedette_server.contract.contract import ImageLimits
-from vedette_server.contract.image import EncodedImage, Orientation
+from vedette_server.contract.image import EncodedImage, Orientation, SentImage
 from vedette_server.contract.refusal import Reason, Refused
 
 from tests.bench import children
@@ -119,13 +119,13 @@ class _Memory:
 
 def run_here(data: bytes, orientation: Orientation, *, drop_alpha: bool) -> str:
     """Check and decode one picture in this process: what came of it, and what it took."""
-    terms, spec = contract(limits=LIMITS), EncodedImage(orientation, drop_alpha)
+    terms, image = contract(limits=LIMITS), SentImage(EncodedImage(orientation, drop_alpha), data)
     seconds, more = [0.0, 0.0], [0, 0]
 
     def measured(stage: int, call: str) -> object:
         memory, started = _Memory(), time.process_time()
         try:
-            return convert.check(spec, data, terms) if call == "check" else convert.decode(spec, data)
+            return convert.check(image, terms) if call == "check" else convert.decode(image)
         finally:
             seconds[stage], more[stage] = time.process_time() - started, memory.more()
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 from vedette_server.app import PREDICTOR
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import Asked
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
@@ -76,8 +76,7 @@ async def _shares(version: ModelVersion, threads: int, data: bytes) -> list[floa
         query = Query(
             model="",
             version="",
-            image=EncodedImage(),
-            data=data,
+            image=SentImage(EncodedImage(), data),
             asked=Asked(),
             seconds=None,
             source="gate",

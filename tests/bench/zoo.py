@@ -34,7 +34,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.declared import is_lazy
-from vedette_server.contract.image import PixelFormat, RawImage
+from vedette_server.contract.image import PixelFormat, RawImage, SentImage
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
@@ -245,7 +245,7 @@ def walk(path: str, root: Path) -> Row:
     version = repository.find(root / "repository", "zoo")
     predictor, pixels = load(folder, version.contract, "cpu", 1), picture()
     spec = RawImage(PixelFormat.BGR8, *pixels.shape[:2])
-    answer = predictor.predict(spec, memoryview(pixels.tobytes()), defaults(version.contract))
+    answer = predictor.predict(SentImage(spec, memoryview(pixels.tobytes())), defaults(version.contract))
     told = "; ".join(compare(answer, reference(folder, pixels)))
     return Row(path, tuple(map(str, version.contract.outputs)), told, len(answer.detections))
 

@@ -50,6 +50,7 @@ from vedette_server.contract.image import (
     Orientation,
     PixelFormat,
     RawImage,
+    SentImage,
     TensorImage,
     TensorLayout,
     ValueRange,
@@ -132,9 +133,9 @@ def _model() -> repository.ModelVersion:
 
 def _decoded(spec: ImageSpec, data: bytes) -> None:
     """Check an image as the gateway does, and decode it as a worker does."""
-    height, width = convert.check(spec, data, _model().contract)
-    pixels = convert.decode(spec, data)
-    convert.read(spec, data)
+    height, width = convert.check(SentImage(spec, data), _model().contract)
+    pixels = convert.decode(SentImage(spec, data))
+    convert.read(SentImage(spec, data))
     assert pixels.dtype == np.uint8
     assert pixels.shape in ((height, width, 3), (width, height, 3)), (pixels.shape, height, width)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vedette_server.contract.answer import Answer, Evidence
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import Asked, resolve
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
@@ -47,7 +47,7 @@ def test_a_batch_gives_what_its_images_give_alone(family: str, families: Path) -
     asked = (Asked(), Asked(threshold=0.5), Asked(class_ids=(0,), max_detections=3))
     images = [
         predictor.prepare(
-            EncodedImage(), jpeg(scenes.draw(scenes.describe(seed)).pixels), resolve(one, version.contract)
+            SentImage(EncodedImage(), jpeg(scenes.draw(scenes.describe(seed)).pixels)), resolve(one, version.contract)
         )
         for seed, one in zip((11, 12, 11), asked, strict=True)
     ]

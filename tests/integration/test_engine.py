@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from vedette_server.baseline.scrape import Page
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
@@ -81,7 +82,7 @@ async def test_an_image_is_not_to_blame_for_memory_that_older_workers_have_fille
         await engine.changed.wait()
     asked = query(FILLED)
     data = bytes([FILLED]) + struct.pack("d", time.monotonic()) + bytes(291)
-    outcome = await engine.detect(dataclasses.replace(asked, data=data))
+    outcome = await engine.detect(dataclasses.replace(asked, image=SentImage(asked.image.spec, data)))
     assert outcome.answer.evidence.best_score == sum(data)
 
 
@@ -366,7 +367,7 @@ async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine)
     with Stream(engine, settings, Asked()) as stream:
         for frame_id, first in enumerate((SLEEP, 0, 0)):
             sent = query(first)
-            await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))
+            await stream.put(Frame(frame_id, time.time_ns(), sent.image))
             await asyncio.sleep(0)
         assert engine.held_bytes == 2 * 300, "one under way, and the newest; the one between was superseded"
     while engine.held_bytes:
@@ -391,7 +392,7 @@ async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room
         )
         with Stream(engine, settings, Asked()) as stream:
             for frame_id in range(4):
-                await stream.put(Frame(frame_id, time.time_ns(), sent.image, sent.data))
+                await stream.put(Frame(frame_id, time.time_ns(), sent.image))
             await stream.finish()
             return [told.fate async for told in stream.told()]
 

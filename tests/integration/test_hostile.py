@@ -20,6 +20,7 @@ from vedette_server.contract.image import (
     Orientation,
     PixelFormat,
     RawImage,
+    SentImage,
     TensorImage,
     TensorLayout,
     ValueRange,
@@ -132,8 +133,8 @@ def test_the_check_holds_against_anything(predictor: Predictor) -> None:
             tracemalloc.start()
         try:
             options = resolve(asked if seen["all"] % 2 else Asked(), contract)
-            convert.check(spec, data, contract)
-            pixels = convert.decode(spec, data)
+            convert.check(SentImage(spec, data), contract)
+            pixels = convert.decode(SentImage(spec, data))
         except Refused:
             return
         finally:
@@ -147,7 +148,7 @@ def test_the_check_holds_against_anything(predictor: Predictor) -> None:
         assert pixels.size <= LIMITS.max_pixels * 3
         if seen["accepted"] % 20 == 0:  # the model takes a hundred times as long as the check
             seen["run"] += 1
-            predictor.predict(spec, data, options)
+            predictor.predict(SentImage(spec, data), options)
 
     check()
     assert seen["all"] >= EXAMPLES

@@ -20,7 +20,7 @@ from PIL import Image
 from vedette_client import Client, Result, VedetteError, drawing
 from vedette_server.contract.answer import Detections
 from vedette_server.contract.contract import Output
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Asked, resolve
 from vedette_server.importer import ModelSource, import_model
@@ -228,7 +228,7 @@ def test_golden_images_hold_every_kind(repo: Path) -> None:
         predictor = load(version.folder, version.contract, "cpu", 1)
         (golden,) = version.golden
         options = resolve(Asked(), version.contract)
-        answer = predictor.predict(EncodedImage(), golden.data, options)
+        answer = predictor.predict(SentImage(EncodedImage(), golden.data), options)
         allowed = tolerance("exact")
         assert difference(golden, answer, allowed) is None
         if name == "rotated":
@@ -241,7 +241,7 @@ def test_golden_images_hold_every_kind(repo: Path) -> None:
             assert difference(golden, dataclasses.replace(answer, detections=around), allowed) is None
         else:
             assert golden.labels is not None
-            other = predictor.predict(EncodedImage(), golden.data, options)
+            other = predictor.predict(SentImage(EncodedImage(), golden.data), options)
             from vedette_server.predictor.encode import class_map
 
             blank = class_map(torch.zeros(answer.height, answer.width), len(version.contract.stuff_class_names))
@@ -260,7 +260,7 @@ def test_values_that_are_not_finite_are_seen_in_every_kind(name: str, repo: Path
         network.get_parameter(f"{part}.bias").fill_(math.nan)
     predictor = Predictor(network, version.contract)
     options = resolve(Asked(threshold=0.0), version.contract)
-    answer = predictor.predict(EncodedImage(), version.golden[0].data, options)
+    answer = predictor.predict(SentImage(EncodedImage(), version.golden[0].data), options)
     assert part.startswith(answer.evidence.not_finite)
     assert answer.evidence.not_finite
     assert not len(answer.detections)
@@ -379,7 +379,7 @@ def test_a_projects_own_threshold_is_the_floor(tmp_path: Path) -> None:
     predictor = load(version.folder, contract, "cpu", 1)
     path = tmp_path / "picture.png"
     Image.new("RGB", (80, 60)).save(path)
-    answer = predictor.predict(EncodedImage(), path.read_bytes(), resolve(Asked(), contract))
+    answer = predictor.predict(SentImage(EncodedImage(), path.read_bytes()), resolve(Asked(), contract))
     assert answer.detections.scores.tolist() == pytest.approx([0.9, 0.3])
     assert answer.detections.class_ids.tolist() == [0, 1]
     assert answer.evidence.dropped == {"model": 1}

@@ -14,7 +14,7 @@ from vedette_server.contract.answer import Answer, Evidence
 from vedette_server.contract.contract import Names
 from vedette_server.contract.declaration import Produced
 from vedette_server.contract.derive import derive
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import Asked, resolve
 from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
@@ -58,7 +58,8 @@ def predictor(family: str, network: nn.Module | None = None, *, observe: bool = 
 
 
 def infer(one: Predictor, *asked: Asked) -> list[Inferred]:
-    return one.infer([one.prepare(EncodedImage(), picture(), resolve(item, one._contract)) for item in asked])
+    image = SentImage(EncodedImage(), picture())
+    return one.infer([one.prepare(image, resolve(item, one._contract)) for item in asked])
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.addresses import Tcp
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine import engine as engine_module
@@ -60,10 +60,10 @@ class BrokenError(Exception):
 class Faulty(Scripted):
     """Fails at the stage that the first byte of an image names."""
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
-        if data[0] == PREPARE:
+    def prepare(self, image: SentImage, options: Options) -> tuple[bytes, Options]:
+        if image.data[0] == PREPARE:
             raise BrokenError
-        return super().prepare(image, data, options)
+        return super().prepare(image, options)
 
     def infer(self, images: Sequence[tuple[bytes, Options]]) -> list[tuple[bytes, Options]]:
         if any(data[0] == INFER for data, _ in images):
@@ -93,12 +93,10 @@ def strikes(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(strikes, value))
     match value:
-        case Item() | Query():
-            return strikes(value.data)
+        case Item(image=inner) | Query(image=inner) | SentImage(data=inner) | Outcome(answer=inner):
+            return strikes(inner)
         case Answer():
             return value.evidence.best_score == MARKED + 299 * 7
-        case Outcome():
-            return strikes(value.answer)
     return False
 
 
@@ -140,7 +138,7 @@ def after_marked(
 
         def call(*args: Any, **kwargs: Any) -> Any:
             ledger = served._ledger
-            if any(strikes(item.data) for item in (*ledger.queue.items, *ledger.running)):
+            if any(strikes(item.image) for item in (*ledger.queue.items, *ledger.running)):
                 raise BrokenError
             return original(*args, **kwargs)
 

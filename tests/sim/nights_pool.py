@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from vedette_server.contract.answer import Answer, Evidence, PixelStatistics
-from vedette_server.contract.image import ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.image import ImageSpec, PixelFormat, RawImage, SentImage
 from vedette_server.contract.options import Asked, MaskFormat, resolve
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
@@ -90,7 +90,7 @@ def _infer(version: ModelVersion, size: Size) -> _Kept:
     def answer(pixels: UInt8Array) -> Answer:
         height, width = pixels.shape[:2]
         spec: ImageSpec = RawImage(PixelFormat.RGB8, height, width)
-        return predictor.predict(spec, np.ascontiguousarray(pixels).tobytes(), options)
+        return predictor.predict(SentImage(spec, np.ascontiguousarray(pixels).tobytes()), options)
 
     def situation(light: int, rain: bool, index: int) -> Situation:  # noqa: FBT001  as in a product of ranges
         seed, quiet = SEED + 10 * index, index >= size.signs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
-from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.image import PixelFormat, RawImage, SentImage
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Asked, Options
 from vedette_server.contract.refusal import Reason, Refused
@@ -37,8 +37,8 @@ class Scripted:
     def __init__(self) -> None:
         self.born = time.monotonic()
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
-        del image
+    def prepare(self, image: SentImage, options: Options) -> tuple[bytes, Options]:
+        data = image.data
         if data[0] == REFUSE:
             raise Refused(Reason.IMAGE_TRUNCATED, bytes=len(data), codec="TEST")
         if data[0] == HANG_EARLY:
@@ -163,8 +163,8 @@ SETTINGS = PoolSettings(
 def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     data = bytes([first]) + bytes([7]) * (size - 1)
     width = min(size // 3, 1000)
-    image = RawImage(PixelFormat.BGR8, size // 3 // width, width)
-    return Query(model="", version="", image=image, data=data, asked=Asked(), seconds=seconds)
+    image = SentImage(RawImage(PixelFormat.BGR8, size // 3 // width, width), data)
+    return Query(model="", version="", image=image, asked=Asked(), seconds=seconds)
 
 
 async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:

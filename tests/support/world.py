@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from vedette_server.contract.answer import Answer, Detections, Evidence, PixelStatistics, StageTimes
-from vedette_server.contract.image import Buffer, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.image import PixelFormat, RawImage, SentImage
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.options import Asked, Options
 from vedette_server.engine.engine import Engine
@@ -24,9 +24,8 @@ class World:
 
     max_batch = 1
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> tuple[bytes, Options]:
-        del image
-        return bytes(data), options
+    def prepare(self, image: SentImage, options: Options) -> tuple[bytes, Options]:
+        return bytes(image.data), options
 
     def infer(self, images: Sequence[tuple[bytes, Options]]) -> Sequence[tuple[bytes, Options]]:
         return images
@@ -83,9 +82,9 @@ class Camera:
         for kind in kinds:
             self._count += 1
             data = bytes([kind, self._count * 37 % 256]) + bytes(298)
-            spec = RawImage(PixelFormat.BGR8, 10, 10)
+            image = SentImage(RawImage(PixelFormat.BGR8, 10, 10), data)
             outcome = await self._engine.detect(
-                Query(model="", version="", image=spec, data=data, asked=Asked(), seconds=None, source=self._name)
+                Query(model="", version="", image=image, asked=Asked(), seconds=None, source=self._name)
             )
             reasons.append(None if len(outcome.answer.detections) else outcome.findings[0].code)
             await asyncio.sleep(0.03)

@@ -10,7 +10,7 @@ from PIL import Image
 from vedette_server.contract import files
 from vedette_server.contract.contract import Input, InputContract, Names
 from vedette_server.contract.derive import derive
-from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
+from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage, SentImage
 from vedette_server.contract.loading import LoadRefusedError
 from vedette_server.contract.mistakes import Mistake, applicable, undo
 from vedette_server.contract.refusal import Reason, Refused
@@ -125,12 +125,12 @@ def npy(values: Any, **options: Any) -> bytes:
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 def test_an_array_on_disk_is_raw_samples(version: tuple[int, int]) -> None:
     pixels = RNG.integers(0, 256, (5, 6, 4), np.uint8)
-    spec, data = files.declare(npy(pixels, version=version), contract(4))
-    assert spec == RawImage(PixelFormat.CHANNELS8, 5, 6)
-    assert bytes(data) == pixels.tobytes()
+    image = files.declare(npy(pixels, version=version), contract(4))
+    assert image.spec == RawImage(PixelFormat.CHANNELS8, 5, 6)
+    assert bytes(image.data) == pixels.tobytes()
     assert files.picture(npy(pixels)).size == (6, 5)
-    spec, _ = files.declare(npy(pixels[:, :, :1].copy()), contract(1))
-    assert spec == RawImage(PixelFormat.GRAY8, 5, 6)
+    image = files.declare(npy(pixels[:, :, :1].copy()), contract(1))
+    assert image.spec == RawImage(PixelFormat.GRAY8, 5, 6)
 
 
 PNG = io.BytesIO()
@@ -155,4 +155,4 @@ def test_what_does_not_hold_the_channels_is_refused(data: bytes) -> None:
 
 
 def test_a_model_of_colours_takes_image_files() -> None:
-    assert files.declare(b"whatever", contract(3)) == (EncodedImage(), b"whatever")
+    assert files.declare(b"whatever", contract(3)) == SentImage(EncodedImage(), b"whatever")

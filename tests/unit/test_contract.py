@@ -11,7 +11,7 @@ from vedette_server.contract.contract import ImageLimits, Input, InputContract, 
 from vedette_server.contract.convert import check, decode
 from vedette_server.contract.declared import Count, declared
 from vedette_server.contract.derive import derive
-from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage
+from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage, SentImage
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.refusal import Reason, Refused
 
@@ -38,7 +38,7 @@ def test_an_animation_may_be_cut_off_anywhere() -> None:
     seen: set[Reason] = set()
     for length in range(12, len(animation)):
         try:
-            check(EncodedImage(), animation[:length], SMALL)
+            check(SentImage(EncodedImage(), animation[:length]), SMALL)
         except Refused as refusal:
             seen.add(refusal.reason)
     assert seen == {Reason.IMAGE_ANIMATED, Reason.IMAGE_TRUNCATED}
@@ -47,7 +47,8 @@ def test_an_animation_may_be_cut_off_anywhere() -> None:
 @pytest.mark.parametrize("codec", ["PNG", "BMP"])
 def test_a_lossless_file_gives_its_pixels_in_bgr(codec: str) -> None:
     rgb = picture()
-    np.testing.assert_array_equal(decode(EncodedImage(), saved(codec, Image.fromarray(rgb))), rgb[:, :, ::-1])
+    image = SentImage(EncodedImage(), saved(codec, Image.fromarray(rgb)))
+    np.testing.assert_array_equal(decode(image), rgb[:, :, ::-1])
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])  # alpha is opaque here
@@ -55,7 +56,7 @@ def test_other_modes_are_converted_as_pillow_does(mode: str) -> None:
     image = Image.fromarray(picture()).convert(mode)
     data = saved("JPEG" if mode == "CMYK" else "PNG", image)
     wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_array_equal(decode(EncodedImage(), data), wanted)
+    np.testing.assert_array_equal(decode(SentImage(EncodedImage(), data)), wanted)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -67,7 +68,7 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
     upright = Image.fromarray(picture())
     if (turn := turns[orientation]) is not None:
         upright = upright.transpose(Image.Transpose(turn))
-    np.testing.assert_array_equal(decode(EncodedImage(), data), np.asarray(upright)[:, :, ::-1])
+    np.testing.assert_array_equal(decode(SentImage(EncodedImage(), data)), np.asarray(upright)[:, :, ::-1])
 
 
 @pytest.mark.parametrize("stride", [None, 90, 96])
@@ -77,30 +78,30 @@ def test_raw_pixels_come_out_in_bgr(pixel_format: PixelFormat, stride: int | Non
     rows = np.zeros((20, stride or 90), np.uint8)
     rows[:, :90] = sent.reshape(20, 90)
     spec = RawImage(pixel_format, 20, 30, stride)
-    check(spec, rows.tobytes(), SMALL)
+    check(SentImage(spec, rows.tobytes()), SMALL)
     wanted = sent if pixel_format is PixelFormat.BGR8 else sent[:, :, ::-1]
-    np.testing.assert_array_equal(decode(spec, rows.tobytes()), wanted)
+    np.testing.assert_array_equal(decode(SentImage(spec, rows.tobytes())), wanted)
 
 
 def test_the_last_row_needs_no_padding() -> None:
     data = bytes(96 * 19 + 90)
     spec = RawImage(PixelFormat.BGR8, 20, 30, 96)
-    check(spec, data, SMALL)
-    assert decode(spec, data).shape == (20, 30, 3)
+    check(SentImage(spec, data), SMALL)
+    assert decode(SentImage(spec, data)).shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("size", [(101, 100), (1, 201)])
 def test_size_is_refused_by_the_header_alone(size: tuple[int, int]) -> None:
     data = saved("PNG", Image.new("RGB", size))[:60]  # what follows the header is not even there
     with pytest.raises(Refused) as caught:
-        check(EncodedImage(), data, SMALL)
+        check(SentImage(EncodedImage(), data), SMALL)
     assert caught.value.reason is Reason.IMAGE_TOO_LARGE
     assert (caught.value.facts["width"], caught.value.facts["height"]) == (str(size[0]), str(size[1]))
 
 
 def read(data: bytes) -> None:
-    check(EncodedImage(), data, SMALL)
-    decode(EncodedImage(), data)
+    check(SentImage(EncodedImage(), data), SMALL)
+    decode(SentImage(EncodedImage(), data))
 
 
 @pytest.mark.parametrize("codec", ["JPEG", "PNG", "WEBP", "BMP"])

@@ -17,7 +17,7 @@ from vedette_client import File, LocalError, Raw, Tensor, arguments, limits, res
 from vedette_client.images import Beside, message
 from vedette_client.wire import Outgoing, serialize
 from vedette_server.contract import convert
-from vedette_server.contract.image import EncodedImage, Orientation
+from vedette_server.contract.image import EncodedImage, Orientation, SentImage
 from vedette_server.rpc import wire
 
 HEIGHT, WIDTH = 6, 8
@@ -427,7 +427,7 @@ def test_pixels_beyond_the_limit_are_sent_as_a_file_of_the_same(name: str) -> No
     given, beside, wanted = LARGE[name]
     sent, data = message(given, beside, lambda: contract(max_bytes=2**20))
     assert sent.WhichOneof("content") == "encoded"
-    decoded = convert.decode(EncodedImage(Orientation.IGNORE), data)
+    decoded = convert.decode(SentImage(EncodedImage(Orientation.IGNORE), data))
     assert np.array_equal(decoded[:, :, ::-1], wanted)
     sent, data = message(given, beside, lambda: contract(max_bytes=2**24))
     assert sent.WhichOneof("content") == "raw"

@@ -20,6 +20,7 @@ from vedette_server.contract.image import (
     Orientation,
     PixelFormat,
     RawImage,
+    SentImage,
     TensorImage,
     TensorLayout,
     ValueRange,
@@ -40,8 +41,8 @@ ALPHA = np.full((HEIGHT, WIDTH, 1), 77, np.uint8)
 
 
 def decoded(spec: ImageSpec, data: bytes, under: InputContract = ALL) -> NDArray[np.uint8]:
-    convert.check(spec, data, under)
-    return convert.decode(spec, data)
+    convert.check(SentImage(spec, data), under)
+    return convert.decode(SentImage(spec, data))
 
 
 def refused(spec: ImageSpec, data: bytes, under: InputContract = ALL) -> Reason:

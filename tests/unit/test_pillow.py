@@ -18,7 +18,7 @@ from vedette_client import LocalError
 from vedette_client.images import Beside, message
 from vedette_server.contract import convert
 from vedette_server.contract.contract import ImageLimits, Input, ResizeRule
-from vedette_server.contract.image import EncodedImage, Orientation, PixelFormat, RawImage
+from vedette_server.contract.image import EncodedImage, Orientation, PixelFormat, RawImage, SentImage
 from vedette_server.contract.refusal import Refused
 
 HEIGHT, WIDTH = 24, 40
@@ -80,12 +80,12 @@ def oriented(value: int) -> Image.Exif:
 
 def as_bytes(data: bytes, orientation: str | None, *, drop_alpha: bool) -> Seen:
     """What the server makes of a file."""
-    spec = EncodedImage(Orientation(orientation or "APPLY"), drop_alpha)
+    image = SentImage(EncodedImage(Orientation(orientation or "APPLY"), drop_alpha), data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about palettes with transparency
-            convert.check(spec, data, Contract())  # type: ignore[arg-type]
-            pixels = convert.decode(spec, data)
+            convert.check(image, Contract())  # type: ignore[arg-type]
+            pixels = convert.decode(image)
     except Refused as refusal:
         return str(refusal.reason)
     return "pixels", pixels.shape, pixels[:, :, ::-1].tobytes()
@@ -216,12 +216,12 @@ def test_a_model_of_one_channel_sees_the_same_grey(name: str) -> None:
         opened = Image.open(io.BytesIO(FILES[name]))
         opened.load()
         seen = as_image(opened, None, drop_alpha=True)
-        file = convert.decode(EncodedImage(Orientation.APPLY, drop_alpha=True), FILES[name], 1)
+        file = convert.decode(SentImage(EncodedImage(Orientation.APPLY, drop_alpha=True), FILES[name]), 1)
     except (OSError, SyntaxError, Refused):
         return  # as the test above has it
     if isinstance(seen, tuple) and not LOST.match(name):
         spec = RawImage(PixelFormat.RGB8, *seen[1][:2])
-        assert np.array_equal(convert.decode(spec, seen[2], 1), file)
+        assert np.array_equal(convert.decode(SentImage(spec, seen[2]), 1), file)
 
 
 def test_what_there_is_to_refuse_is_refused() -> None:

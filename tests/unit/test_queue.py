@@ -4,7 +4,7 @@ import math
 
 import pytest
 from vedette_server.contract.contract import ResizeRule
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import Options
 from vedette_server.engine.estimate import Estimate, resized
 from vedette_server.engine.queue import Flow, Item, Priority, Queue
@@ -22,8 +22,7 @@ def item(
     data: bytes = b"x",
 ) -> Item:
     return Item(
-        spec=EncodedImage(),
-        data=data,
+        image=SentImage(EncodedImage(), data),
         options=OPTIONS,
         size=(10, 10),
         flow=flow,

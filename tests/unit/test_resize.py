@@ -13,7 +13,7 @@ from PIL import Image
 from vedette_server.contract.answer import Detections
 from vedette_server.contract.contract import ImageLimits, ResizeRule
 from vedette_server.contract.convert import check
-from vedette_server.contract.image import PixelFormat, RawImage
+from vedette_server.contract.image import PixelFormat, RawImage, SentImage
 from vedette_server.contract.mistakes import applicable, undo
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.resize import output_shape
@@ -81,7 +81,7 @@ def test_the_smallest_and_longest_can_be_drawn_and_every_mistake_undone(size: tu
 def send(size: tuple[int, int], rule: ResizeRule) -> None:
     spec = RawImage(PixelFormat.BGR8, *size)
     under = dataclasses.replace(contract(limits=ImageLimits(max_pixels=1_000_000)), resize=rule)
-    check(spec, bytes(3 * size[0] * size[1]), under)
+    check(SentImage(spec, bytes(3 * size[0] * size[1])), under)
 
 
 @pytest.mark.parametrize("size", [(1, 1100), (4, 4200), (4200, 4), (7, 7200)])

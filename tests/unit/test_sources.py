@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import Code, Confidence, Finding
@@ -18,7 +18,7 @@ def key(name: str) -> Key:
 
 
 def sample(size: int) -> AskedImage:
-    return AskedImage(EncodedImage(), bytes(size), defaults(CONTRACT))
+    return AskedImage(SentImage(EncodedImage(), bytes(size)), defaults(CONTRACT))
 
 
 def test_a_new_source_that_gives_nothing_is_restless_and_a_usual_one_is_not() -> None:

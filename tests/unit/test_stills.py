@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from vedette_server.contract import avif, convert
 from vedette_server.contract.contract import ImageLimits, possible
-from vedette_server.contract.image import ChannelOrder, EncodedImage, Orientation
+from vedette_server.contract.image import ChannelOrder, EncodedImage, Orientation, SentImage
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
@@ -49,8 +49,8 @@ def written(values: NDArray[Any], **options: Any) -> bytes:
 def read(data: bytes, orientation: Orientation = Orientation.APPLY, *, drop_alpha: bool = False) -> UInt8Array:
     """As red, green, blue."""
     spec = EncodedImage(orientation, drop_alpha)
-    convert.check(spec, data, TERMS)
-    return convert.decode(spec, data)[:, :, ::-1]
+    convert.check(SentImage(spec, data), TERMS)
+    return convert.decode(SentImage(spec, data))[:, :, ::-1]
 
 
 def refused(data: bytes, orientation: Orientation = Orientation.APPLY) -> Refused:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vedette_server.contract import encoded, raw, tensor
 from vedette_server.contract.contract import ImageLimits, Input, InputContract
-from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec, RawImage, TensorImage
+from vedette_server.contract.image import EncodedImage, ImageSpec, RawImage, SentImage, TensorImage
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.contract.resize import output_shape
 from vedette_server.contract.types import Float32Array, UInt8Array
@@ -18,12 +18,13 @@ from vedette_server.contract.types import Float32Array, UInt8Array
 _MOST_RESIZED = ImageLimits.max_pixels  # of an image after resizing, even if the limit for callers is lower
 
 
-def check(spec: ImageSpec, data: Buffer, contract: InputContract) -> tuple[int, int]:
+def check(image: SentImage, contract: InputContract) -> tuple[int, int]:
     """Refuse an image that its declaration, header or length shows to be wrong, without decoding it.
 
     Returns the height and width from the header or the declaration, in pixels. Raises `Refused` with one of the
     IMAGE_*, RAW_*, TENSOR_* and INPUT_* reasons.
     """
+    spec, data = image.spec, image.data
     kind = _kind(spec)
     if kind not in contract.inputs:
         raise Refused(Reason.INPUT_NOT_ALLOWED, kind=kind, allowed=", ".join(contract.inputs))
@@ -89,29 +90,29 @@ def _check_resized(size: tuple[int, int], contract: InputContract) -> None:
         )
 
 
-def decode(spec: ImageSpec, data: Buffer, channels: int = 3) -> UInt8Array:
+def decode(image: SentImage, channels: int = 3) -> UInt8Array:
     """Decode an image that `check` has passed: uint8, shape (height, width, channels); BGR if three channels.
 
     Raises `Refused` for faults that only the pixels show.
     """
-    match spec:
-        case EncodedImage():
-            return encoded.decode(spec, data, channels)
-        case RawImage():
-            return raw.decode(spec, data, channels)
-        case TensorImage():
-            return tensor.decode(spec, data, channels)
+    match image.spec:
+        case EncodedImage() as spec:
+            return encoded.decode(spec, image.data, channels)
+        case RawImage() as spec:
+            return raw.decode(spec, image.data, channels)
+        case TensorImage() as spec:
+            return tensor.decode(spec, image.data, channels)
 
 
-def read(spec: ImageSpec, data: Buffer, channels: int = 3) -> Float32Array:
+def read(image: SentImage, channels: int = 3) -> Float32Array:
     """Decode an image that `check` has passed, trusting its declaration: shape (height, width, channels).
 
     Values are levels, 0 to 255 in a correct image. Values that `decode` would refuse are returned unchanged.
     """
-    match spec:
-        case EncodedImage():
-            return encoded.decode(spec, data, channels).astype(np.float32)
-        case RawImage():
-            return raw.read(spec, data, channels).astype(np.float32)
-        case TensorImage():
-            return tensor.read(spec, data, channels)
+    match image.spec:
+        case EncodedImage() as spec:
+            return encoded.decode(spec, image.data, channels).astype(np.float32)
+        case RawImage() as spec:
+            return raw.read(spec, image.data, channels).astype(np.float32)
+        case TensorImage() as spec:
+            return tensor.read(spec, image.data, channels)

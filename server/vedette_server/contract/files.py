@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vedette_server.contract.contract import Input, InputContract
-from vedette_server.contract.image import Buffer, ChannelOrder, EncodedImage, ImageSpec, PixelFormat, RawImage
+from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage, SentImage
 from vedette_server.contract.refusal import Reason, Refused
 
 _MAGIC = b"\x93NUMPY"  # of the .npy format
@@ -19,8 +19,8 @@ _HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
 ARRAYS = "a .npy file of {channels} channels: uint8, shape (height, width, {channels}), row by row"
 
 
-def declare(data: bytes, contract: InputContract) -> tuple[ImageSpec, Buffer]:
-    """Return a file's declaration and bytes, for a model with this contract.
+def declare(data: bytes, contract: InputContract) -> SentImage:
+    """Return a file as an image, for a model with this contract.
 
     Raises `Refused`, INPUT_NOT_ALLOWED, for an image file that cannot hold the model's channels, or an array with other
     channels.
@@ -28,7 +28,7 @@ def declare(data: bytes, contract: InputContract) -> tuple[ImageSpec, Buffer]:
     if not data.startswith(_MAGIC) or contract.channels == 3:
         if contract.channel_order is ChannelOrder.MODEL:
             raise _refused(Input.ENCODED, contract)
-        return EncodedImage(), data
+        return SentImage(EncodedImage(), data)
     file = io.BytesIO(data)
     try:
         shape, by_column, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
@@ -38,7 +38,7 @@ def declare(data: bytes, contract: InputContract) -> tuple[ImageSpec, Buffer]:
         kind = f"a .npy file of {dtype} and shape {shape}"
         raise _refused(kind, contract)
     pixel_format = PixelFormat.GRAY8 if contract.channels == 1 else PixelFormat.CHANNELS8
-    return RawImage(pixel_format, shape[0], shape[1]), memoryview(data)[file.tell() :]
+    return SentImage(RawImage(pixel_format, shape[0], shape[1]), memoryview(data)[file.tell() :])
 
 
 def picture(data: bytes) -> Image.Image:

@@ -1,5 +1,6 @@
 """Images as declared by callers. `contract.convert` converts them."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -100,3 +101,14 @@ class TensorImage(msgspec.Struct, frozen=True, tag=True):
 
 
 ImageSpec: TypeAlias = EncodedImage | RawImage | TensorImage
+
+
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """An image on its way from a caller to a predictor: its declaration, and its bytes, never copied."""
+
+    spec: ImageSpec
+    data: Buffer
+
+
+NO_IMAGE = SentImage(EncodedImage(), b"")

@@ -231,11 +231,10 @@ class Engine:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
         contract = served.model.contract
         options = resolve(query.asked, contract)
-        size = convert.check(query.image, query.data, contract)
+        size = convert.check(query.image, contract)
         callers = query.seconds is not None and query.seconds < self.max_seconds
         item = Item(
-            spec=query.image,
-            data=query.data,
+            image=query.image,
             options=options,
             size=size,
             flow=query.flow,

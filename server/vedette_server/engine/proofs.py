@@ -112,7 +112,7 @@ class Proofs:
     async def _answer_one(self, golden: Golden, worker: Worker) -> Answer:
         """Have a worker answer one golden image. Raises `ProbationError`."""
         try:
-            return await worker.predict(*declare(golden.data, self._model.contract), defaults(self._model.contract))
+            return await worker.predict(declare(golden.data, self._model.contract), defaults(self._model.contract))
         except (Refused, WorkerBugError, WorkerLostError) as error:
             msg = f"golden image {golden.name} was not answered: {error}"
             raise ProbationError(msg) from error

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 import structlog
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.queue import Flow, Priority
@@ -28,8 +28,7 @@ class Query:
 
     model: str  # empty: the only one
     version: str  # empty: the newest that is ready
-    image: ImageSpec
-    data: Buffer
+    image: SentImage
     asked: Asked
     seconds: float | None  # until the caller gives up; None: the server's own maximum
     flow: Flow = field(default_factory=Flow)  # of the caller

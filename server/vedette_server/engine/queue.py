@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.pool.ends import Loss
@@ -50,8 +50,7 @@ _numbers = itertools.count()
 class Item:
     """One image that waits, or is being answered."""
 
-    spec: ImageSpec
-    data: Buffer
+    image: SentImage
     options: Options
     size: tuple[int, int]  # height and width, as the header or the declaration says
     flow: Flow
@@ -94,14 +93,14 @@ class Queue:
     def push(self, item: Item) -> None:
         """Add one."""
         self._items.append(item)
-        self.bytes += len(item.data)
+        self.bytes += len(item.image.data)
 
     def remove(self, item: Item) -> bool:
         """Take one out of its turn; returns whether it was waiting."""
         if item not in self._items:
             return False
         self._items.remove(item)
-        self.bytes -= len(item.data)
+        self.bytes -= len(item.image.data)
         return True
 
     def next(self, forked: float = math.inf) -> Item | None:

@@ -63,7 +63,7 @@ class Scheduler:
     @property
     def held_bytes(self) -> int:
         """The bytes of the images that wait or run."""
-        return self._ledger.queue.bytes + sum(len(item.data) for item in self._ledger.running)
+        return self._ledger.queue.bytes + sum(len(item.image.data) for item in self._ledger.running)
 
     def admit(self, item: Item) -> None:
         """Let an image wait for its turn.
@@ -81,7 +81,7 @@ class Scheduler:
 
     def put(self, item: Item) -> None:
         """The same for what is never too late and bounded in number elsewhere, as the frames of streams are."""
-        if not self.takes(len(item.data), streamed=bool(item.source)):
+        if not self.takes(len(item.image.data), streamed=bool(item.source)):
             raise self._overloaded(item)
         item.cost = self._estimate.of(item.size)
         if item.options.undo is None:
@@ -163,7 +163,7 @@ class Scheduler:
 
     def _give(self, worker: Worker, batch: Sequence[Item]) -> None:
         """Send a batch to a worker: it has all of it, or, if this raises, nothing."""
-        works = [(item.spec, item.data, item.options) for item in batch]
+        works = [(item.image, item.options) for item in batch]
         replies = worker.submit(works, alone=batch[0].lost)
         now = time.monotonic()
         for item, reply in zip(batch, replies, strict=True):

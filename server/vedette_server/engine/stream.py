@@ -19,7 +19,7 @@ from typing import Self, TypeAlias, TypeVar
 
 import structlog
 
-from vedette_server.contract.image import Buffer, EncodedImage, ImageSpec
+from vedette_server.contract.image import NO_IMAGE, SentImage
 from vedette_server.contract.options import Asked
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
@@ -73,8 +73,7 @@ class Frame:
 
     frame_id: int
     captured: int  # nanoseconds since the epoch; its age counts from then
-    image: ImageSpec
-    data: Buffer
+    image: SentImage
 
 
 Fate: TypeAlias = Outcome | Refused | DropReason
@@ -105,7 +104,7 @@ class _FrameUnderway:
         """Say what became of it; its image is needed no more, though its fate may wait long to be read."""
         if not self.fate.done():
             self.fate.set_result(fate)
-        self.frame = dataclasses.replace(self.frame, data=b"")
+        self.frame = dataclasses.replace(self.frame, image=NO_IMAGE)
         self.item = None
 
 
@@ -148,7 +147,7 @@ class Stream:
     def _held(self) -> int:
         """The bytes of the frame that has not been given to the engine."""
         newest = self._newest
-        return len(newest.frame.data) if newest and newest not in self._underway else 0
+        return len(newest.frame.image.data) if newest and newest not in self._underway else 0
 
     async def put(self, frame: Frame) -> None:
         """Take a frame. LOSSLESS waits until there is room for it, LATEST never.
@@ -159,7 +158,7 @@ class Stream:
             raise Refused(Reason.SHUTTING_DOWN)
         entry = self._entry(frame)
         if self._lossless:
-            self._size = len(frame.data)
+            self._size = len(frame.image.data)
             with self._engine.holding(self._size):
                 await self._until_room(self._size)
         await self._told.put(entry)
@@ -181,7 +180,7 @@ class Stream:
 
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
-        frame = Frame(frame_id, time.time_ns(), EncodedImage(), b"")
+        frame = Frame(frame_id, time.time_ns(), NO_IMAGE)
         entry = self._entry(frame)
         entry.settle(refusal)
         await self._told.put(entry)
@@ -285,7 +284,6 @@ class Stream:
             model=settings.model,
             version=settings.version,
             image=frame.image,
-            data=frame.data,
             asked=entry.asked,
             seconds=None,
             flow=self._flow,
@@ -312,7 +310,7 @@ class Stream:
 
     async def _until_taken(self, entry: _FrameUnderway, served: ServedVersion) -> None:
         """Wait for the room that other streams' frames have taken since this one was read."""
-        size = len(entry.frame.data)
+        size = len(entry.frame.image.data)
         with self._engine.holding(size):
             while not served.scheduler.takes(size, streamed=True) and not entry.fate.done():  # noqa: ASYNC110  room has no event
                 await asyncio.sleep(_READY_SECONDS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.pool.messages import Job
 from vedette_server.pool.slots import Slot
@@ -16,7 +16,7 @@ from vedette_server.pool.slots import Slot
 DEPTH = 2  # unfinished batches per worker: one is inferred while the next is prepared
 _MOST_BATCHES = 4  # in flight per worker, including those being encoded
 
-Work: TypeAlias = tuple[ImageSpec, Buffer, Options]
+Work: TypeAlias = tuple[SentImage, Options]
 
 
 @dataclass(eq=False)
@@ -80,9 +80,9 @@ class Jobs:
         return self._free.pop()
 
     def _job(self, number: int, work: Work) -> Job:
-        spec, data, options = work
-        fresh = self._slots[number].write(data)
-        return Job(next(self._ids), number, len(data), fresh, spec, options)
+        image, options = work
+        fresh = self._slots[number].write(image.data)
+        return Job(next(self._ids), number, len(image.data), fresh, image.spec, options)
 
     def add(self, jobs: Sequence[Job], *, alone: bool) -> list[asyncio.Future[Answer]]:
         """Count a batch that was sent as in flight; `alone` keeps other batches away meanwhile."""

@@ -42,7 +42,7 @@ class Job(msgspec.Struct, frozen=True):
     slot: int
     size: int  # bytes of the image in the slot
     fresh: bool  # the slot's memory is new, and its descriptor comes with the message
-    image: ImageSpec
+    spec: ImageSpec
     options: Options
 
 

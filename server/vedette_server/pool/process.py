@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from vedette_server.contract.answer import Answer
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.loading import Check
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
@@ -148,9 +148,9 @@ class Worker:
         listens = self._listening is not None and not self._listening.done()
         return listens and self._jobs.has(answer)
 
-    async def predict(self, spec: ImageSpec, data: Buffer, options: Options) -> Answer:
+    async def predict(self, image: SentImage, options: Options) -> Answer:
         """Answer one image. Raises like `submit`."""
-        (future,) = self.submit([(spec, data, options)])
+        (future,) = self.submit([(image, options)])
         return await future
 
     async def _listen(self) -> None:

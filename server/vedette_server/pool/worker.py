@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Refused
@@ -39,8 +39,8 @@ class StagedPredictor(Protocol[Prepared, Inferred]):
 
     max_batch: int  # largest batch that pays off; 1: single images only
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> Prepared:
-        """Decode and resize one image; `data` is invalid after that. Raises `Refused`."""
+    def prepare(self, image: SentImage, options: Options) -> Prepared:
+        """Decode and resize one image, whose bytes are invalid after that. Raises `Refused`."""
 
     def infer(self, images: Sequence[Prepared]) -> Sequence[Inferred]:
         """Run the model on a batch, always in the thread that loaded it."""
@@ -113,8 +113,8 @@ class _Pipeline(Generic[Prepared, Inferred]):
                 self._to_infer.put(ready)
 
     def _prepare_one(self, job: Job) -> Prepared | None:
-        data = self._slots[job.slot][: job.size]
-        return self._guarded(job, lambda: self._predictor.prepare(job.image, data, job.options))
+        image = SentImage(job.spec, self._slots[job.slot][: job.size])
+        return self._guarded(job, lambda: self._predictor.prepare(image, job.options))
 
     def _encode(self) -> None:
         while True:

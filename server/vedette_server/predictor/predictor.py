@@ -19,7 +19,7 @@ from vedette_server.contract import disk, layout, markup
 from vedette_server.contract.answer import Answer, Evidence, ModelInput, PixelStatistics, StageTimes
 from vedette_server.contract.contract import InputContract, Output
 from vedette_server.contract.convert import decode, read
-from vedette_server.contract.image import Buffer, ChannelOrder, ImageSpec
+from vedette_server.contract.image import ChannelOrder, SentImage
 from vedette_server.contract.mistakes import undo
 from vedette_server.contract.options import Options, defaults
 from vedette_server.contract.types import Float32Array, UInt8Array
@@ -105,18 +105,18 @@ class Predictor:
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
-    def predict(self, image: ImageSpec, data: Buffer, options: Options) -> Answer:
+    def predict(self, image: SentImage, options: Options) -> Answer:
         """Answer one image like Detectron2's `DefaultPredictor` with the same settings.
 
-        `data` must have passed `contract.convert.check`. Raises `Refused` if decoding fails.
+        The image must have passed `contract.convert.check`. Raises `Refused` if decoding fails.
         """
-        (inferred,) = self.infer([self.prepare(image, data, options)])
+        (inferred,) = self.infer([self.prepare(image, options)])
         return self.encode(inferred)
 
-    def prepare(self, image: ImageSpec, data: Buffer, options: Options) -> PreparedImage:
+    def prepare(self, image: SentImage, options: Options) -> PreparedImage:
         """Decode and resize one image. Raises `Refused` if decoding fails."""
         started = time.perf_counter()
-        pixels = self._pixels(image, data, options)
+        pixels = self._pixels(image, options)
         decoded = time.perf_counter()
         resized = self._resized(pixels)
         tensor = torch.as_tensor(resized.astype(np.float32).transpose(2, 0, 1))
@@ -136,11 +136,11 @@ class Predictor:
             preprocess_seconds=ready - decoded,
         )
 
-    def _pixels(self, image: ImageSpec, data: Buffer, options: Options) -> UInt8Array:
+    def _pixels(self, image: SentImage, options: Options) -> UInt8Array:
         """Return HWC, uint8; BGR if three channels. Raises `Refused` if decoding fails."""
         if options.undo is None:
-            return decode(image, data, self._contract.channels)
-        return undo(options.undo, read(image, data, self._contract.channels), self._contract)
+            return decode(image, self._contract.channels)
+        return undo(options.undo, read(image, self._contract.channels), self._contract)
 
     @torch.inference_mode()
     def infer(self, images: Sequence[PreparedImage]) -> list[Inferred]:

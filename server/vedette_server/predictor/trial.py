@@ -34,7 +34,7 @@ def pictures(contract: InputContract) -> Iterator[tuple[str, bytes]]:
         else:
             Image.fromarray(pixels).save(buffer, "PNG")
         try:
-            check(*declare(buffer.getvalue(), contract), contract)
+            check(declare(buffer.getvalue(), contract), contract)
         except Refused:  # outside the limits for callers
             continue
         yield f"{width} x {height} pixels", buffer.getvalue()
@@ -47,7 +47,7 @@ def answer(predictor: Predictor, data: bytes, contract: InputContract, name: str
     """
     lenient = Check.VALUES_NOT_FINITE in contract.waivers
     try:
-        given = predictor.predict(*declare(data, contract), defaults(contract))
+        given = predictor.predict(declare(data, contract), defaults(contract))
     except Refused as error:
         raise LoadRefusedError(Check.GOLDEN_UNREADABLE, f"{name}: {error.reason}") from error
     except Exception as error:  # a model may raise anything

@@ -70,9 +70,9 @@ def _read(path: Path, contract: InputContract) -> bytes:
     if path.stat().st_size > contract.limits.max_bytes:
         raise Refused(Reason.IMAGE_TOO_MANY_BYTES, bytes=path.stat().st_size, max_bytes=contract.limits.max_bytes)
     data = path.read_bytes()
-    spec, samples = declare(data, contract)
-    check(spec, samples, contract)
-    decode(spec, samples)
+    image = declare(data, contract)
+    check(image, contract)
+    decode(image)
     return data
 
 

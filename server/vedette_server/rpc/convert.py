@@ -15,10 +15,10 @@ from vedette_server.contract.image import (
     Buffer,
     ChannelOrder,
     EncodedImage,
-    ImageSpec,
     Orientation,
     PixelFormat,
     RawImage,
+    SentImage,
     TensorImage,
     TensorLayout,
     ValueRange,
@@ -67,15 +67,15 @@ LONGEST_ID = 128  # characters of ids chosen by callers, which go into the log u
 _OUTPUT_OF = {kind: output for output, kind in _OUTPUTS.items()}
 
 
-def image(message: image_pb2.Image, data: Buffer | None) -> tuple[ImageSpec, Buffer]:
-    """Return an image's declaration and bytes: `data`, or those in the message. Raises `Refused`."""
+def image(message: image_pb2.Image, data: Buffer | None) -> SentImage:
+    """Return an image with its bytes: `data`, or those in the message. Raises `Refused`."""
     match message.WhichOneof("content"):
         case "encoded":
-            return _encoded(message.encoded), message.encoded.data if data is None else data
+            return SentImage(_encoded(message.encoded), message.encoded.data if data is None else data)
         case "raw":
-            return _raw(message.raw), message.raw.data if data is None else data
+            return SentImage(_raw(message.raw), message.raw.data if data is None else data)
         case "tensor":
-            return _tensor(message.tensor), message.tensor.data if data is None else data
+            return SentImage(_tensor(message.tensor), message.tensor.data if data is None else data)
         case None:
             raise Refused(Reason.IMAGE_MISSING)
 
@@ -176,9 +176,9 @@ def stream_settings(config: detection_service_pb2.StreamConfig, request_id: str)
 
 def frame(message: detection_service_pb2.Frame, data: Buffer | None) -> Frame:
     """Convert a frame of a stream. Raises `Refused`."""
-    spec, content = image(message.image, data)
+    sent = image(message.image, data)
     captured = _nanoseconds(message.capture_time) if message.HasField("capture_time") else time.time_ns()
-    return Frame(message.frame_id, captured, spec, content)
+    return Frame(message.frame_id, captured, sent)
 
 
 def _nanoseconds(sent: timestamp_pb2.Timestamp) -> int:

@@ -15,7 +15,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.answer_pb2 import Answer
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
 
-from vedette_server.contract.image import EncodedImage
+from vedette_server.contract.image import NO_IMAGE
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
@@ -52,12 +52,10 @@ class DetectionService(DetectionServiceServicer):
             if message.request_id not in ("", request_id):
                 raise Refused(Reason.REQUEST_ID_INVALID, length=len(message.request_id), most=convert.LONGEST_ID)
             name = self._named(message.model_name)
-            spec, data = convert.image(message.image, received.data)
             query = Query(
                 model=name,
                 version=message.model_version,
-                image=spec,
-                data=data,
+                image=convert.image(message.image, received.data),
                 asked=convert.asked(message.options),
                 seconds=context.time_remaining(),
                 flow=self._flow(context),
@@ -190,13 +188,12 @@ class DetectionService(DetectionServiceServicer):
             message = request.read()
             name = self._named(message.model_name)
             sampled = not message.HasField("image")
-            spec, data = (EncodedImage(), b"") if sampled else convert.image(message.image, None)
+            image = NO_IMAGE if sampled else convert.image(message.image, None)
             asked, source = convert.asked(message.options), message.stream_id
             query = Query(
                 model=name,
                 version=message.model_version,
-                image=spec,
-                data=data,
+                image=image,
                 asked=asked,
                 seconds=None,
                 source=source,

@@ -8,7 +8,7 @@ import msgspec
 
 from vedette_server.contract import convert
 from vedette_server.contract.contract import Output
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.mistakes import Mistake, applicable
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
@@ -28,8 +28,7 @@ _MOST_WAITING = 4  # diagnoses asked for by callers that wait for their turn
 class AskedImage:
     """An image and what was asked about it."""
 
-    spec: ImageSpec
-    data: Buffer
+    image: SentImage
     options: Options
 
 
@@ -83,13 +82,12 @@ class Diagnostician:
         options = msgspec.structs.replace(sample.options, outputs=_OUTPUTS, undo=mistake, thumbnail=thumbnail)
         if mistake is Mistake.THRESHOLD:
             options = msgspec.structs.replace(options, threshold=served.model.contract.floor)
-        size = convert.check(sample.spec, sample.data, served.model.contract)
+        size = convert.check(sample.image, served.model.contract)
         await self._budget.turn(served.scheduler)
         if served.standing.state is not State.READY:
             raise Refused(Reason.MODEL_NOT_READY, model=served.model.name, why=served.standing.reason)
         item = Item(
-            spec=sample.spec,
-            data=sample.data,
+            image=sample.image,
             options=options,
             size=size,
             flow=self._flow,

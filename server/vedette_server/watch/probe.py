@@ -84,7 +84,7 @@ class Probe:
             stream=item.source,
         )
         findings = explain(answer, served.model.contract, context)
-        frame = _Frame(AskedImage(item.spec, item.data, item.options), answer, time.monotonic())
+        frame = _Frame(AskedImage(item.image, item.options), answer, time.monotonic())
         self._look_into(served, source, frame, findings)
         self._forget_gone(frame.seen)
         return findings
@@ -110,7 +110,7 @@ class Probe:
         if self._diagnostician is None:
             raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
         require(Output.BOXES, served.model.contract)
-        sample: AskedImage | None = AskedImage(query.image, query.data, resolve(query.asked, served.model.contract))
+        sample: AskedImage | None = AskedImage(query.image, resolve(query.asked, served.model.contract))
         if sampled:
             sample = self._sources.sample(_key(served, query.source))
         if sample is None:

@@ -98,7 +98,7 @@ class Sources:
         self._samples[key] = sample
         while len(self._samples) > 1 and (
             len(self._samples) > _MOST_SAMPLES
-            or sum(len(one.data) for one in self._samples.values()) > _MOST_SAMPLED_BYTES
+            or sum(len(one.image.data) for one in self._samples.values()) > _MOST_SAMPLED_BYTES
         ):
             del self._samples[next(iter(self._samples))]
 
