@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto docs bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,11 +50,20 @@ fmt: $(INSTALLED) ## format the code
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
 
-docs: $(INSTALLED) ## write the pages of errors, findings, statistics and videos from their tables
+docs: $(INSTALLED) ## write the pages that are generated: reference, statistics, videos
+	$(BIN)/python -m vedette_server.settings_page > deploy/docs/settings.md
+	$(BIN)/python -m vedette_commands.page vedette_client.cli:main vedette_server.cli:main > deploy/docs/commands.md
+	$(BIN)/python -m vedette_client.page > deploy/docs/python.md
+	$(BIN)/python protos/page.py > deploy/docs/protos.md
 	$(BIN)/python -m vedette_server.rpc.errors_page > deploy/docs/errors.md
 	$(BIN)/python -m vedette_server.explain.page > deploy/docs/findings.md
+	$(BIN)/python -m vedette_server.monitor.page > deploy/docs/metrics.md
+	$(BIN)/python -m vedette_server.alerts.alerts_page > deploy/docs/alerts.md
 	$(BIN)/python -m vedette_server.alerts.page deploy/docs/statistics.md
 	$(BIN)/python -m tests.support.videos_page > deploy/docs/video.md
+
+docs-site: $(INSTALLED) ## build the site of deploy/docs into build/site; every warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet deploy/docs build/site
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench

@@ -138,10 +138,15 @@ def _names(text: str) -> list[str]:
 )
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="The model repository to write to.")
 @click.option(
-    "--classes", type=_names, help="Class names, separated by commas.  [default: those of the config's dataset]"
+    "--classes",
+    metavar="A,B",
+    type=_names,
+    help="Class names, separated by commas.  [default: those of the config's dataset]",
 )
-@click.option("--stuff-classes", "stuff", type=_names, help="Likewise for stuff classes of panoptic models.")
-@click.option("--keypoints", type=_names, help="Likewise for keypoints.")
+@click.option(
+    "--stuff-classes", "stuff", metavar="A,B", type=_names, help="Likewise for stuff classes of panoptic models."
+)
+@click.option("--keypoints", metavar="A,B", type=_names, help="Likewise for keypoints.")
 @click.option(
     "--golden", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A folder of golden images."
 )

@@ -26,38 +26,65 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     listen: str = "127.0.0.1:8001"
+    """Address for gRPC: `HOST:PORT` or `unix:PATH`."""
     http: str = "127.0.0.1:8002"
-    tls_cert: Path | None = None  # PEM; with its key, gRPC and HTTP use TLS
+    """Address for metrics and health: `HOST:PORT`."""
+    tls_cert: Path | None = None
+    """The server's certificate chain, PEM. With its key, gRPC and HTTP use TLS."""
     tls_key: Path | None = None
-    tls_client_ca: Path | None = None  # authority for client certificates
-    tokens: Path | None = None  # a file of `NAME sha256:HASH` lines
-    jwks: Path | str | None = None  # public keys that verify JWTs: a file or an https:// URL
+    """Key of `tls_cert`, PEM."""
+    tls_client_ca: Path | None = None
+    """Authority that verifies client certificates, PEM."""
+    tokens: Path | None = None
+    """File of accepted tokens, with lines of `NAME sha256:HASH`."""
+    jwks: Path | str | None = None
+    """Public keys that verify JWTs: a file or an `https://` URL."""
     jwt_issuer: str = ""
+    """Issuer of the JWTs."""
     jwt_audience: str = ""
-    jwt_groups: str = ""  # claim with the subject's groups; empty: no groups
-    policy: Path | None = None  # TOML file of access rules; None: every authenticated caller may do everything
-    insecure: bool = False  # listen beyond this machine without access control
+    """Audience of the JWTs."""
+    jwt_groups: str = ""
+    """Claim with the subject's groups. Empty: no groups."""
+    policy: Path | None = None
+    """TOML file of access rules. Unset: every authenticated caller may do everything."""
+    insecure: bool = False
+    """Listen beyond this machine without access control."""
     repository: Path = BUNDLED_REPOSITORY
-    plugins: tuple[str, ...] = ()  # modules that versions may import in their workers
-    workers: Positive = 1  # processes per model version
-    threads: Positive | None = None  # per worker; None divides the cores among workers, without oversubscription
-    device: str = "cpu"  # as named by torch; several, separated by commas, share the workers
-    max_queued: Positive = 64  # requests waiting for a version's workers
-    max_queued_bytes: Positive = 512 * 2**20  # of their images
-    max_streams: Positive = 64  # open at once
-    golden_seconds: Annotated[float, Field(ge=0)] = 60.0  # between golden images on each worker; 0: at start only
-    # Share of workers' time for diagnoses while there is traffic; idle time is used anyway. 0 disables them.
+    """The model repository. The default holds the bundled model."""
+    plugins: tuple[str, ...] = ()
+    """Modules that versions may import in their workers."""
+    workers: Positive = 1
+    """Worker processes per model version."""
+    threads: Positive | None = None
+    """Threads per worker. Unset: the cores are divided among the workers, without oversubscription."""
+    device: str = "cpu"
+    """Device as named by torch. Several, separated by commas, share the workers."""
+    max_queued: Positive = 64
+    """Requests that may wait for a version's workers."""
+    max_queued_bytes: Positive = 512 * 2**20
+    """Bytes of images that may wait for a version's workers."""
+    max_streams: Positive = 64
+    """Streams that may be open at once."""
+    golden_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds between golden images on each worker. 0: only when it starts."""
     diagnose_share: Annotated[float, Field(ge=0, le=1)] = 0.02
-    hang_seconds: Annotated[float, Field(gt=0)] = 60.0  # without progress until a worker is replaced
-    # Limit of each worker's private memory, in bytes (RLIMIT_DATA); None: that of the machine or container.
+    """Share of the workers' time for diagnoses while there is traffic. Idle time is used anyway. 0 disables them."""
+    hang_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without progress after which a worker is replaced."""
     worker_memory_bytes: Annotated[int, Field(ge=2**28)] | None = None
-    poll_seconds: Annotated[float, Field(ge=0)] = 0.0  # between scans of the repository; 0: read once
-    # For requests with no deadline or a longer one. A version that answers nothing for that long is not ready.
+    """Limit of each worker's private memory, in bytes (`RLIMIT_DATA`). Unset: that of the machine or container."""
+    poll_seconds: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds between scans of the repository for new and removed versions. 0: it is read once."""
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0
-    drain_seconds: Annotated[float, Field(ge=0)] = 20.0  # for admitted requests when the server stops
-    triton_metrics: bool = False  # add metrics under Triton's names, for existing dashboards
-    check_invariants: bool = False  # check admission after each step, and log violations; for tests
+    """Deadline of requests with none, or a longer one. A version that answers nothing for that long is not ready."""
+    drain_seconds: Annotated[float, Field(ge=0)] = 20.0
+    """Seconds for admitted requests when the server stops."""
+    triton_metrics: bool = False
+    """Add metrics under Triton's names, for existing dashboards."""
+    check_invariants: bool = False
+    """Check admission after each step, and log violations. For tests."""
     log_format: Literal["console", "json"] = "console"
+    """Format of the log."""
 
     @field_validator("listen")
     @classmethod

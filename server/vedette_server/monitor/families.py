@@ -20,25 +20,27 @@ class Families:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.labels: dict[str, Sequence[str]] = {}  # by a family's name
         self._labelled: list[tuple[MetricWrapperBase, frozenset[str]]] = []
 
     def counter(self, name: str, told: str, labels: Sequence[str]) -> Counter:
         """A counter; `_total` is added to its name."""
-        return self._add(Counter(name, told, labels, registry=self.registry), labels)
+        return self._add(name, Counter(name, told, labels, registry=self.registry), labels)
 
     def gauge(self, name: str, told: str, labels: Sequence[str] = ()) -> Gauge:
         """A gauge."""
-        return self._add(Gauge(name, told, labels, registry=self.registry), labels)
+        return self._add(name, Gauge(name, told, labels, registry=self.registry), labels)
 
     def histogram(self, name: str, told: str, labels: Sequence[str], edges: Sequence[float]) -> Histogram:
         """A histogram; `edges` are its buckets' upper ends, without infinity."""
-        return self._add(Histogram(name, told, labels, buckets=edges, registry=self.registry), labels)
+        return self._add(name, Histogram(name, told, labels, buckets=edges, registry=self.registry), labels)
 
     def summary(self, name: str, told: str, labels: Sequence[str]) -> Summary:
         """A sum and a count: their rates' quotient is the mean."""
-        return self._add(Summary(name, told, labels, registry=self.registry), labels)
+        return self._add(name, Summary(name, told, labels, registry=self.registry), labels)
 
-    def _add(self, family: _Family, labels: Sequence[str]) -> _Family:
+    def _add(self, name: str, family: _Family, labels: Sequence[str]) -> _Family:
+        self.labels[name] = labels
         if labels:
             self._labelled.append((family, frozenset(labels)))
         return family

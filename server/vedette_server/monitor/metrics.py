@@ -1,8 +1,9 @@
 """Prometheus metrics. They live in the gateway alone; workers report in their answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vedette_server.contract.loading import Check
@@ -136,6 +137,12 @@ class Metrics:
     def tidy(self) -> None:
         """Let go of the series of streams that have not been seen for long."""
         self._streams.forget_idle()
+
+    def described(self) -> Iterator[tuple[Metric, Sequence[str]]]:
+        """Every family, with the names of its labels."""
+        for family in self._families.registry.collect():
+            of_collectors: Sequence[str] = getattr(family, "_labelnames", ())
+            yield family, self._families.labels.get(family.name, of_collectors)
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """The metrics page and its content type, in the format that the scraper's Accept header prefers.
