@@ -63,7 +63,7 @@ docs: $(INSTALLED) ## write the pages that are generated: reference, statistics,
 	$(BIN)/python -m tests.support.videos_page > deploy/docs/video.md
 
 docs-site: $(INSTALLED) ## build the site of deploy/docs into build/site; every warning is an error
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet deploy/docs build/site
+	$(BIN)/python -m sphinx --fresh-env --write-all --fail-on-warning --keep-going --quiet deploy/docs build/site
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench
