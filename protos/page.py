@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -48,7 +48,7 @@ class _File:
         for index, enum in enumerate(self._file.enum_type):
             yield self._enum(enum, (_FILE_ENUM, index))
 
-    def _section(self, name: str, path: Place, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def _section(self, name: str, path: Place, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
         told = "\n\n".join(" ".join(part.split()) for part in self._comments[path].strip().split("\n\n"))
         table = "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows)) if rows else ""
         return f"\n## {name}\n\n{told}\n" + (f"\n{table}" if table else "")

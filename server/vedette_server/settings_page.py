@@ -1,12 +1,8 @@
 """The settings as a page for users, written by `make docs` from their docstrings; a test compares the two."""
 
-import ast
-import inspect
-import textwrap
-
 import click
 
-from vedette_server import cli
+from vedette_server import cli, docstrings
 from vedette_server.environment import PREFIX
 from vedette_server.settings import BUNDLED_REPOSITORY, Settings
 
@@ -31,21 +27,9 @@ def page() -> str:
     flags = {option.name: option.opts[0] for option in cli.serve.params if isinstance(option, click.Option)}
     rows = (
         (f"`{name}`", f"`{flags[name]}`" if name in flags else "", _default(name), meaning)
-        for name, meaning in meanings().items()
+        for name, meaning in docstrings.of_fields(Settings).items()
     )
     return _HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def meanings() -> dict[str, str]:
-    """Return the docstring of each setting."""
-    source = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(Settings))))
-    described = next(node for node in source if isinstance(node, ast.ClassDef))
-    found = {}
-    for field, told in zip(described.body, described.body[1:], strict=False):
-        match field, told:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(meaning))):
-                found[name] = meaning
-    return found
 
 
 def _default(name: str) -> str:

@@ -1,23 +1,26 @@
 """The generated pages of the documentation are what their tables say: `make docs` writes them."""
 
+import dataclasses
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 import vedette_client.cli
 import vedette_client.page
 import vedette_commands.page
 import vedette_server.cli
-from vedette_server import settings_page
+from vedette_server import docstrings, settings_page
 from vedette_server.alerts import alerts_page, rules
 from vedette_server.alerts.parts import Parameters
 from vedette_server.contract.loading import Check
 from vedette_server.contract.refusal import Reason
 from vedette_server.explain.findings import Code
 from vedette_server.monitor import page as metrics_page
+from vedette_server.repository.repository import LimitSettings, ModelSettings
 from vedette_server.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "deploy/docs"
@@ -46,8 +49,17 @@ def test_a_generated_page_is_what_its_table_says(name: str, page: Callable[[], s
     assert (DOCS / f"{name}.md").read_text() == page(), "run `make docs`"
 
 
-def test_every_setting_has_a_meaning() -> None:
-    assert settings_page.meanings().keys() == Settings.model_fields.keys()
+def test_every_setting_and_parameter_has_a_meaning() -> None:
+    assert docstrings.of_fields(Settings).keys() == Settings.model_fields.keys()
+    assert docstrings.of_fields(Parameters).keys() == {field.name for field in dataclasses.fields(Parameters)}
+
+
+def test_what_pages_show_of_model_toml_is_read() -> None:
+    blocks = [
+        block for page in DOCS.rglob("*.md") for block in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    settings = [msgspec.toml.decode(block, type=ModelSettings) for block in blocks if "[limits]" in block]
+    assert any(one.waivers and one.limits != LimitSettings() for one in settings)
 
 
 def test_every_command_has_a_section() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields
 
+from vedette_server import docstrings
 from vedette_server.alerts import rules
 from vedette_server.alerts.parts import Alert, Parameters, Record, duration
 from vedette_server.alerts.render import flag, shown
@@ -25,8 +26,8 @@ _PARAMETERS = """
 
 `vedette-server rules` renders the rules with other values.
 
-| flag | default |
-| --- | --- |
+| flag | default | meaning |
+| --- | --- | --- |
 """
 _CONDITIONS = """
 ## Conditions
@@ -52,12 +53,16 @@ def page() -> str:
     """Return the page as Markdown."""
     defaults = Parameters()
     alerts = rules.alerts(defaults)
+    meanings = docstrings.of_fields(Parameters)
     return "".join(
         (
             _HEAD,
             *(_row(alert, defaults) for alert in alerts),
             _PARAMETERS,
-            *(f"| `{flag(one.name)}` | `{shown(one.name, one.default)}` |\n" for one in fields(Parameters)),
+            *(
+                f"| `{flag(one.name)}` | `{shown(one.name, one.default)}` | {meanings[one.name]} |\n"
+                for one in fields(Parameters)
+            ),
             _CONDITIONS,
             *(f"\n{alert.name}, {alert.severity}:\n{_block(alert.expr)}" for alert in alerts),
             _RECORDS,

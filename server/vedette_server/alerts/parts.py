@@ -39,24 +39,43 @@ class Parameters:
     """All that can be chosen, as `limits` explains it. Tests run the very same rules with short times."""
 
     window: float = limits.WINDOW
+    """Time over which answers are judged."""
     long: float = limits.LONG
+    """Time over which distributions are compared."""
     hold: float = limits.HOLD
+    """Time for which a condition must hold before its alert fires."""
     interval: float = limits.INTERVAL
+    """Time between two evaluations of the rules."""
     job: str = "vedette"
+    """Prometheus' job that scrapes the servers."""
     answers: int = limits.LEAST_ANSWERS
+    """Fewest answers in a window for a share or a mean."""
     detections: int = limits.LEAST_DETECTIONS
+    """Fewest detections for a distance between distributions."""
     refusals: int = limits.LEAST_REFUSALS
+    """Fewest refusals in a window that matter."""
     empty: float = limits.MOST_EMPTY
+    """Highest share of empty answers that is usual where no baseline says so."""
     model_floor: float = limits.MODEL_FLOOR
+    """Share of empty answers below which no model counts as silenced, whatever its baseline."""
     stream_floor: float = limits.STREAM_FLOOR
+    """The same for a stream."""
     patience: int = limits.PATIENCE
+    """Long windows for which fewer than three sources may be quiet."""
     objective: float = limits.OBJECTIVE
+    """Seconds within which requests are to be answered: an edge of their histogram."""
     target: float = limits.TARGET
+    """Share of requests for which the objective is promised."""
     stale_days: float = limits.STALE_DAYS
+    """Age in days from which a baseline is old."""
     stuck: float = limits.STUCK
+    """Seconds without any answer from which a version is stuck."""
     expiry_days: float = limits.EXPIRY_DAYS
+    """Days before the end of a certificate at which the warning fires; the page fires at a seventh of them."""
     runbooks: str = "deploy/docs/runbooks/"
+    """Where the runbooks are, for `runbook_url`."""
     dashboards: str = "/d/"
+    """Where the dashboards are, for `dashboard_url`."""
 
     def __post_init__(self) -> None:
         if self.objective not in _EDGES:
