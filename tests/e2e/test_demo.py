@@ -1,4 +1,4 @@
-"""What a newcomer does first: the demonstration and the README, to the letter."""
+"""The first steps of a newcomer: the demonstration and the README, to the letter."""
 
 import json
 import os

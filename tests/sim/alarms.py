@@ -35,7 +35,7 @@ RINGING = ("critical", "warning")
 
 @dataclass(frozen=True)
 class Pace:
-    """How long everything takes, in seconds."""
+    """Durations of everything, in seconds."""
 
     window: int = 20
     long: int = 60
@@ -53,13 +53,13 @@ class Pace:
     answers: int = Parameters.answers  # in a window, at least
 
     def faster(self, usual: str) -> str:
-        """What a duration of the deployed configuration becomes."""
+        """A duration of the deployed configuration, shortened."""
         return duration(seconds(usual) * self.window / Parameters.window)
 
 
 @dataclass
 class Outcome:
-    """What became of one fault."""
+    """The outcome of one fault."""
 
     name: str
     right: tuple[str, ...]
@@ -74,7 +74,7 @@ class Outcome:
 
     @property
     def detected(self) -> bool:
-        """Whether something rang because of the fault; of the control: nothing."""
+        """True if an alert fired because of the fault; for the control, if none did."""
         return (self.first is not None) is bool(self.right) and not self.before
 
     @property
@@ -95,7 +95,7 @@ def _name(labels: dict[str, str]) -> str:
 
 
 class Range:
-    """What all faults share: pictures, a repository with a baseline, rules."""
+    """The setting that all faults share: pictures, a repository with a baseline, rules."""
 
     def __init__(self, folder: Path, pace: Pace) -> None:
         self.pace = pace
