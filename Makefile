@@ -97,10 +97,10 @@ hostile: $(INSTALLED) ## attack a server in every way that is known, by the hund
 fuzz: $(INSTALLED) ## a fuzzer on each reader of bytes that others have made, 20 minutes each; six hours
 	$(BIN)/python -m tests.fuzz
 
-alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
+alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert fires; needs Prometheus and Alertmanager
 	$(BIN)/python -m tests.sim.alarms
 
-nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing may ring; needs promtool
+nights: $(INSTALLED) ## simulate nine days of honest traffic, in which no alert may fire; needs promtool
 	$(BIN)/python -m tests.sim.nights
 
 rules: $(INSTALLED) ## render the alert pack and the dashboards again
