@@ -30,7 +30,7 @@ from tests.support import running, watching
 ROOT = Path(__file__).parents[2]
 CONTROL = "no fault"
 LEAST_RIGHT = 12  # causes, of fifteen
-RINGING = ("critical", "warning")
+FIRING = ("critical", "warning")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Range:
                 if fault:
                     fault.prepare(post)
                 began = time.time()
-                outcome.before = [_name(labels) for _, labels in webhook.alerts(*RINGING)]
+                outcome.before = [_name(labels) for _, labels in webhook.alerts(*FIRING)]
                 if fault:
                     fault.begin(post)
                 self._watch(outcome, began, webhook, alertmanager)
@@ -171,7 +171,7 @@ class Range:
         """Note what rings from the fault on, and what is silenced meanwhile."""
         until = began + (self.pace.patience if outcome.right else self.pace.control)
         while time.time() < until:
-            rung = [(at, labels) for at, labels in webhook.alerts(*RINGING) if at >= began]
+            rung = [(at, labels) for at, labels in webhook.alerts(*FIRING) if at >= began]
             if rung and not outcome.rung:
                 outcome.seconds = rung[0][0] - began
                 until = rung[0][0] + self.pace.linger
@@ -179,7 +179,7 @@ class Range:
             outcome.inhibited |= {
                 _name(alert["labels"])
                 for alert in alertmanager.alerts()
-                if alert["status"]["inhibitedBy"] and alert["labels"].get("severity") in RINGING
+                if alert["status"]["inhibitedBy"] and alert["labels"].get("severity") in FIRING
             }
             time.sleep(0.25)
 
