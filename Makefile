@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PROSE := build/prose
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit serve lint type fmt proto docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
@@ -34,11 +35,21 @@ test: $(INSTALLED) ## run the whole test suite, or a part: make test T=tests/uni
 test-unit: $(INSTALLED) ## run the unit tests, which start no server
 	$(BIN)/python -m pytest tests/unit
 
-lint: $(INSTALLED) ## ruff, the import linter, Buf's lint of the protos
+# textlint, installed once from its committed lock.
+$(PROSE)/installed: deploy/prose/package.json deploy/prose/package-lock.json
+	@mkdir -p $(PROSE)
+	cp $^ $(PROSE)
+	cd $(PROSE) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+lint: $(INSTALLED) $(PROSE)/installed ## ruff, the import linter, Buf's lint of the protos, the rules of prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python protos/lint.py
+	$(BIN)/python deploy/prose/check.py
+	$(PROSE)/node_modules/.bin/textlint --config deploy/prose/textlint.json \
+	  --rules-base-directory $(CURDIR)/$(PROSE)/node_modules $$(git ls-files '*.md')
 
 type: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy
@@ -95,10 +106,10 @@ hostile: $(INSTALLED) ## attack a server in every way that is known, by the hund
 fuzz: $(INSTALLED) ## a fuzzer on each reader of bytes that others have made, 20 minutes each; six hours
 	$(BIN)/python -m tests.fuzz
 
-alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert rings; needs Prometheus and Alertmanager
+alarms: $(INSTALLED) ## silence a server in fifteen ways and see which alert fires; needs Prometheus and Alertmanager
 	$(BIN)/python -m tests.sim.alarms
 
-nights: $(INSTALLED) ## simulate nine days of honest traffic, in which nothing may ring; needs promtool
+nights: $(INSTALLED) ## simulate nine days of honest traffic, in which no alert may fire; needs promtool
 	$(BIN)/python -m tests.sim.nights
 
 rules: $(INSTALLED) ## render the alert pack and the dashboards again

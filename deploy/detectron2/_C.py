@@ -19,12 +19,12 @@ class NotCompiledError(RuntimeError):
 
 
 def get_compiler_version() -> str:
-    """What `detectron2.utils.collect_env` prints as the compiler."""
+    """The compiler that `detectron2.utils.collect_env` prints."""
     return "not compiled"
 
 
 def get_cuda_version() -> str:
-    """What `detectron2.utils.collect_env` prints as the CUDA compiler."""
+    """The CUDA compiler that `detectron2.utils.collect_env` prints."""
     return "not compiled"
 
 

@@ -80,7 +80,7 @@ def contract_share(predictor: Predictor, version: ModelVersion, image: SentImage
 
 
 def observation(version: ModelVersion, threads: int) -> Table:
-    """What it costs to observe the model: the bare predictor with and without it, picture by picture."""
+    """The cost of observing the model: the bare predictor with and without it, picture by picture."""
     table = Table("Observation", "without, ms", "with, ms", "ratio (median of pairs)")
     options = defaults(version.contract)
     blind = load(version.folder, version.contract, "cpu", threads, observe=False)
@@ -98,7 +98,7 @@ def observation(version: ModelVersion, threads: int) -> Table:
 
 
 def gateway_cost() -> Table:
-    """What a request costs with a predictor that does nothing: client, transport, gateway, worker's channel."""
+    """The cost of a request with a predictor that does nothing: client, transport, gateway, worker's channel."""
     table = Table("The gateway's own cost", "median, ms")
     command = [sys.executable, "-m", "tests.bench.identity"]
     with subprocess.Popen(

@@ -66,7 +66,7 @@ def asking_server() -> Iterator[running.Server]:
 
 @dataclass
 class Honest:
-    """What an honest caller saw, who sends one picture after the other."""
+    """The experience of an honest caller, which sends one picture after the other."""
 
     seconds: list[float] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)

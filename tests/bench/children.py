@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 
 def cases(command: Sequence[str], seeds: Sequence[int], seconds: float, most: int = 500) -> Iterator[tuple[int, str]]:
-    """What became of each case: what the child prints of it as JSON, one a line, or HANG or CRASH.
+    """Yield the outcome of each case: the child's JSON line about it, or HANG or CRASH.
 
     The child is given the cases' numbers after its `command`, `most` of them at once, and has `seconds` for each.
     """

@@ -29,7 +29,7 @@ Counts = collections.Counter[str]
 
 
 def tuned_on(seed: int) -> bool:
-    """Whether a picture is one of the half that rules and constants were tuned on."""
+    """True if a picture is in the half that rules and constants were tuned on."""
     return seed // 4 % 2 == 0  # each half has drawn ones and photographs
 
 
@@ -52,7 +52,7 @@ class Feed:
         return counts
 
     def _growing(self) -> Iterator[tuple[int, bool]]:
-        """What was sent, as long as it grows."""
+        """Yield what was sent, as long as it grows."""
         return (self._sent[index] for index in itertools.count())
 
     def _frames(self, most: int) -> Iterator[object]:
@@ -68,7 +68,7 @@ class Feed:
                 return
 
     def _looked_into(self) -> bool:
-        """Whether the server has begun to look into this feed and not come to an end."""
+        """True while the server is examining this feed."""
         ends = ("cause_suspected", "no_cause_found", "probe_ended_early")
         return self._events("looking_into") > sum(map(self._events, ends))
 

@@ -116,7 +116,7 @@ def bare(versions: list[ModelVersion], device: str) -> Table:
 
 
 def batches(versions: list[ModelVersion], device: str) -> Table:
-    """What an image of a batch costs."""
+    """The cost of each image in a batch."""
     table = Table("Batch of, ms an image", *map(str, BATCHES))
     for version in versions:
         ours = load(version.folder, version.contract, device, 4)
@@ -125,7 +125,7 @@ def batches(versions: list[ModelVersion], device: str) -> Table:
 
 
 def precision(versions: list[ModelVersion], device: str) -> Table:
-    """How far answers on the device lie from the CPU's, in 32 bits and in TF32."""
+    """The distance of the device's answers from the CPU's, in 32 bits and in TF32."""
     table = Table("Farthest from the CPU", "objects", "score", "box, px", "in TF32: objects", "score", "box, px")
     for version in versions:
         options = resolve(Asked(max_detections=OBJECTS), version.contract)
@@ -144,7 +144,7 @@ def files() -> list[bytes]:
 
 
 def far(wanted: list[Any], given: list[Any]) -> tuple[str, str, str]:
-    """How many of the pictures have the same objects, and how far apart those lie at most."""
+    """The number of pictures with the same objects, and the largest distances between these."""
     same = [
         (one, other)
         for one, other in zip(wanted, given, strict=True)
@@ -229,7 +229,7 @@ def sampled(server: running.Server, name: str, series: str) -> float:
 
 
 def memory(server: running.Server) -> Table:
-    """What each process of a server takes of the card, as NVIDIA's driver says."""
+    """The memory of the card that each process of a server takes, according to NVIDIA's driver."""
     command = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     taken = {int(pid): mib.strip() for pid, mib in (line.split(",") for line in said.splitlines() if "," in line)}
@@ -241,7 +241,7 @@ def memory(server: running.Server) -> Table:
 
 
 def profile(version: ModelVersion, device: str) -> str:
-    """What a picture's time goes to on the GPU and in calls to it, by torch's own profiler."""
+    """The breakdown of a picture's time on the GPU and in calls to it, by torch's own profiler."""
     ours: Predictor = load(version.folder, version.contract, device, 4)
     options = resolve(Asked(max_detections=OBJECTS), version.contract)
     file = jpeg(np.ascontiguousarray(picture()[:, :, ::-1]))

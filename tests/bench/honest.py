@@ -27,7 +27,7 @@ Tell = Callable[[str], None]
 
 
 def accusations(findings: tuple[Finding, ...]) -> list[Finding]:
-    """What is said against a picture, and more than suspected."""
+    """Findings against a picture that are more than suspected."""
     innocent = {"QUIET_SCENE", *_MEASURED}
     return [one for one in findings if one.confidence != "SUSPECTED" and one.code not in innocent]
 
@@ -70,7 +70,7 @@ class Count:
 
 
 def stream(client: Client, model: str, name: str, frames: int, tell: Tell) -> int:
-    """How many frames of a feed are accused, after a lead in which the server looks into it."""
+    """Count the accused frames of a feed, after a lead in which the server examines it."""
 
     def slowly() -> Iterator[object]:
         for one in honest.feed(name, frames):

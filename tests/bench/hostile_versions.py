@@ -25,7 +25,7 @@ _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.sym
 
 
 def cases(seeds: Sequence[int], base: Path, seconds: float = LIMIT_SECONDS) -> Iterator[tuple[int, str]]:
-    """What became of each case: imported, served, the check that refused it, or what must not be."""
+    """Yield the outcome of each case: imported, served, the check that refused it, or what must not be."""
     command = [sys.executable, "-m", "tests.bench.hostile_versions", "--child", str(base)]
     return children.cases(command, seeds, seconds)
 
@@ -105,7 +105,7 @@ def _child(base: Path, seeds: Sequence[int]) -> None:
 
 
 def wrong(outcome: str) -> bool:
-    """Whether an outcome is neither a model that works nor a declared reason."""
+    """True if an outcome is neither a working model nor a declared reason."""
     return outcome.startswith(("HANG", "CRASH", "TRACEBACK", "OUTSIDE", "RepositoryError"))
 
 

@@ -1,4 +1,4 @@
-"""What happens under load: scenarios against a real server, each returning the figures that it saw.
+"""Load scenarios against a real server, each returning the figures that it saw.
 
 `make load` runs them at full length and prints the figures; the tests run them shortened and hold the figures to what
 must be true of any length. Every client here is without retries, so that what the server says is seen.
@@ -85,7 +85,7 @@ async def capacity(stub: DetectionServiceStub, seconds: float, concurrency: int 
 
 @dataclass
 class Killed:
-    """What became of requests while workers were killed."""
+    """Outcomes of requests while workers were killed."""
 
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -123,7 +123,7 @@ async def kill(started: running.Server, requests: int, kills: int, seed: int = 1
 
 @dataclass
 class Live:
-    """What live streams saw."""
+    """Figures of live streams."""
 
     service_seconds: float
     interval: float
@@ -144,7 +144,7 @@ class Live:
 
     @property
     def shares(self) -> list[float]:
-        """What each stream got of its fair share."""
+        """The part of its fair share that each stream got."""
         fair = sum(self.answered.values()) / len(self.sent)
         return [self.answered[stream] / fair for stream in sorted(self.sent)]
 
@@ -204,7 +204,7 @@ async def live(started: running.Server, streams: int, overload: float, seconds: 
 
 @dataclass
 class Overload:
-    """What callers with deadlines saw at more than the pool can serve."""
+    """Outcomes for callers with deadlines, at more than the pool can serve."""
 
     capacity: float
     seconds: float
@@ -266,7 +266,7 @@ async def overload(started: running.Server, factor: float, deadline: float, seco
 
 @dataclass
 class Swapped:
-    """What callers saw while versions were swapped."""
+    """Outcomes for callers while versions were swapped."""
 
     answered: Counter[str] = field(default_factory=Counter)  # by version
     failed: Counter[str] = field(default_factory=Counter)
@@ -327,7 +327,7 @@ async def swap(root: Path, swaps: int) -> Swapped:  # noqa: C901  one scenario, 
 
 @dataclass
 class Cancelled:
-    """What was left behind by callers that went away."""
+    """Traces that disconnected callers left behind."""
 
     seconds_until_free: float
     queued: float

@@ -35,7 +35,7 @@ _ALL_AT_ONCE = 10  # every so many rounds
 
 @dataclass
 class Losses:
-    """What was seen."""
+    """The figures of the run."""
 
     lost: Counter[str] = field(default_factory=Counter)  # workers, by the cause that the server's log names
     answered: int = 0

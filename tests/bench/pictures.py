@@ -72,7 +72,7 @@ def generate(seed: int, number: int) -> tuple[str, bytes]:
 
 @dataclass
 class Tally:
-    """What became of the pictures."""
+    """Outcomes of the pictures."""
 
     outcomes: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by codec
     wrong: list[str] = field(default_factory=list)

@@ -68,7 +68,7 @@ _SHOWN = 20
 
 @dataclass
 class Tally:
-    """What became of the calls."""
+    """Outcomes of the calls."""
 
     sent: int = 0
     connections: int = 0
@@ -98,7 +98,7 @@ def message(rng: random.Random, payload: bytes) -> bytes:
 
 
 def payload(rng: random.Random, path: bytes) -> bytes:
-    """What a method is sent: seldom a picture that would be inferred, which is not what is tried here."""
+    """Draw the payload for a method: seldom a picture that would be inferred, which is not under test here."""
     method = path.rpartition(b"/")[2].decode("latin-1")
     if method not in wire_requests.MESSAGES:
         return rng.choice([b"", b"\x0a\x03abc", rng.randbytes(20)])
@@ -205,7 +205,7 @@ def breach(rng: random.Random, call: int) -> bytes:
 
 
 def greeting(rng: random.Random) -> tuple[bytes, bool]:
-    """What a connection begins with, and whether calls may follow."""
+    """Draw the first bytes of a connection; the flag says if calls may follow."""
     if rng.random() < 0.97:
         window = rng.choice([65_535, 65_535, 65_535, 2**20, 1_000])
         return raw_frames.PREFACE + raw_frames.settings((4, window)), True

@@ -128,7 +128,7 @@ def reason(status: status_pb2.Status) -> str:
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """Outcomes of the requests."""
 
     outcomes: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
     wrong: list[str] = field(default_factory=list)
@@ -172,7 +172,7 @@ class Service:
         raise structlog.DropEvent
 
     async def ask(self, method: str, messages: Sequence[bytes]) -> list[str]:
-        """How a call ends: the answer or the reason, of each frame of a stream as well."""
+        """Return the end of a call: the answer or the reason, of each frame of a stream as well."""
         name = f"/{guard.SERVICE}/{method}"
         guard._current.set(self._access.begin(Credentials(), guard.verb(name)))
         handler = self._handlers.service(_Details(name))
@@ -208,7 +208,7 @@ _SPLIT: dict[str, tuple[Callable[[bytes], Any], type[Message]]] = {
 
 
 def differs(method: str, data: bytes) -> str:
-    """How the server reads a message otherwise than Protobuf does; empty: it does not, or refuses it."""
+    """Describe how the server's reading of a message differs from Protobuf's; empty if it does not, or is refused."""
     if method not in _SPLIT:
         return ""
     ours, kind = _SPLIT[method]

@@ -38,7 +38,7 @@ _ALONE = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
 
 @dataclass
 class Rotated:
-    """What was seen."""
+    """The figures of the run."""
 
     rotations: int = 0
     answered: Counter[str] = field(default_factory=Counter)  # each caller counts its own

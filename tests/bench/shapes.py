@@ -46,7 +46,7 @@ _SHOWN = 20  # violations
 
 @dataclass
 class Tally:
-    """What became of the images."""
+    """Outcomes of the images."""
 
     outcomes: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by kind
     wrong: list[str] = field(default_factory=list)

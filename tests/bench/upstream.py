@@ -133,7 +133,7 @@ def _serve() -> None:
 
 @torch.no_grad()
 def _bare(folder: Path, pixels: UInt8Array) -> Any:
-    """What the bare model gives, prepared for as its config says."""
+    """The bare model's output, with the preparation that its config says."""
     config = read_config(folder)
     model = lazy.build(config, ()).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"))

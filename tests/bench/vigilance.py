@@ -1,4 +1,4 @@
-"""What counting costs: a request's share of it, and a page with as many series as there may be."""
+"""The cost of counting: the share of a request, and a page with as many series as there may be."""
 
 import asyncio
 import dataclasses

@@ -69,7 +69,7 @@ _ROW = re.compile(r"\| \S+\.(yaml|py) \| ")
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one config."""
+    """The outcome of one config."""
 
     config: str
     outputs: tuple[str, ...] = ()  # empty: refused
@@ -91,7 +91,7 @@ def configs() -> list[str]:
 
 
 def picture() -> UInt8Array:
-    """What every model is shown: BGR."""
+    """The picture that every model is shown: BGR."""
     return np.ascontiguousarray(scenes.draw(scenes.describe(11)).pixels[:, :, ::-1])
 
 
@@ -252,7 +252,7 @@ def walk(path: str, root: Path) -> Row:
 
 @torch.no_grad()
 def reference(folder: Path, pixels: UInt8Array) -> dict[str, Any]:
-    """What Detectron2 itself gives on a version's weights. Of a LazyConfig, the model prepared for as it says."""
+    """Detectron2's own output with a version's weights; for a LazyConfig, the bare model's, prepared as it says."""
     config = read_config(folder)
     if not is_lazy(config):
         given: dict[str, Any] = default_predictor(folder)(pixels)
@@ -268,7 +268,7 @@ def reference(folder: Path, pixels: UInt8Array) -> dict[str, Any]:
 
 
 def compare(answer: Answer, output: Mapping[str, Any]) -> Iterator[str]:
-    """How an answer differs from Detectron2's own output, to the bit; and whether there was anything to compare."""
+    """Yield the bitwise differences of an answer from Detectron2's own output, and a line if there are no objects."""
     found, wanted = answer.detections, output.get("instances")
     if "proposals" in output:
         proposals = output["proposals"]
@@ -336,16 +336,18 @@ def page(lines: Mapping[str, str]) -> str:
 
 _PAGE = """# The model zoo
 
-What becomes of each config that Detectron2's model zoo ships, as `make zoo` found it: of {configs} configs {served} are
-served, {equal} of them with the numbers of Detectron2's own `DefaultPredictor` to the bit, and {refused} refused, with
-the reason.
+This page lists the outcome of every config in Detectron2's model zoo, as `make zoo` found it. Of {configs} configs,
+{served} are served, {equal} of them bit-identical to Detectron2's own `DefaultPredictor`. The other {refused} are
+refused, with the reason.
 
-Each config is made small enough for two cores (narrow layers, few regions, small images) and given random weights whose
-scores lie as far apart as trained ones'. The real importer makes a version of them, whose predictor answers a picture;
-the same weights answer it in `DefaultPredictor`, and boxes, scores, classes, masks, keypoints and maps are compared. A
-LazyConfig (`.py`), which `DefaultPredictor` does not take, is held against its bare model. What lies in `common/` are
-parts of LazyConfigs, and no models. Deformable convolutions are served where they run (see OPERATORS_MISSING in
-[errors.md](errors.md)); so are rotated boxes, of which the zoo has no config.
+Each config is reduced to a size for two cores: narrow layers, few regions, small images. Its random weights give scores
+as far apart as trained ones do. The real importer makes a version of it, and the predictor answers one image.
+`DefaultPredictor` answers the same image with the same weights. Then boxes, scores, classes, masks, keypoints and maps
+are compared. `DefaultPredictor` does not accept a LazyConfig (`.py`), so that is compared with its bare model.
+`common/` contains parts of LazyConfigs, and no models.
+
+Deformable convolutions are served where their operators run: see OPERATORS_MISSING in [errors.md](errors.md). The same
+holds for rotated boxes, for which the zoo has no config.
 
 | config | outcome | answer |
 | --- | --- | --- |

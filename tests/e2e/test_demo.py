@@ -1,4 +1,4 @@
-"""What a newcomer does first: the demonstration, the README, the tutorial and the how-tos, to the letter."""
+"""The first steps of a newcomer: the demonstration, the README, the tutorial and the how-tos, to the letter."""
 
 import json
 import os

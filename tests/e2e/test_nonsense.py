@@ -150,7 +150,7 @@ def nonsense(command: click.Command, positional: list[str], options: list[str]) 
 
 
 def is_in_order(program: str, status: int, out: str, err: str) -> str:
-    """What is wrong with how a command ended; nothing, if it is in order."""
+    """The fault in the end of a command; empty if it is in order."""
     known = {0, 1, 2, 130, 143, *range(65, 81)}
     if status not in known:
         return f"exit code {status}"

@@ -118,7 +118,7 @@ def live(traffic: Traffic, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Dom(HTMLParser):
-    """What is in a page: its text, the rows of each card's table, its elements. What SVG says beside is left out."""
+    """The content of a page: its text, the rows of each card's table, its elements. Texts beside SVG are left out."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -400,7 +400,7 @@ def judged(*lines: str) -> Verdict:
 
 
 def answers(total: int, empty: int, reason: str = "QUIET_SCENE", stream: str = "") -> tuple[str, str]:
-    """What a source has answered."""
+    """The answers of a source."""
     return (
         f'vedette_answers_total{{stream="{stream}"}} {total}',
         f'vedette_empty_answers_total{{stream="{stream}",reason="{reason}"}} {empty}',

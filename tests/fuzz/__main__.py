@@ -26,7 +26,7 @@ _KEPT = re.compile(r"^(raised|crash|timeout|oom|leak)-")
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """What came of one reader."""
+    """The outcome of one reader."""
 
     reader: str
     seconds: float

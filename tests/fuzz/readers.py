@@ -90,7 +90,7 @@ class Reader:
     longest: int = _LONGEST  # bytes that are tried
 
     def takes(self, data: bytes) -> bool:
-        """Whether it reads these bytes and refuses nothing."""
+        """True if it reads these bytes and refuses nothing."""
         try:
             self.read(data)
         except self.refusals:
@@ -98,7 +98,7 @@ class Reader:
         return True
 
     def fails(self, data: bytes) -> Exception | None:
-        """What it raises at these bytes that it may not."""
+        """The exception at these bytes that it must not raise."""
         try:
             self.read(data)
         except self.refusals:
@@ -246,7 +246,7 @@ def _weights(data: bytes) -> None:
 
 
 def _safetensors(data: bytes) -> None:
-    """What the check passes, the library reads."""
+    """Any file that passes the check can be read by the library."""
     path = _file(data, "model.safetensors")
     layout.check(path)
     found = checkpoint.load(path)
@@ -348,7 +348,7 @@ _ANSWERED = Answer(
 
 
 def _golden(data: bytes) -> None:
-    """What golden images are to give, held against an answer."""
+    """The expectations of golden images, compared with an answer."""
     expected = msgspec.json.decode(data, type=dict[str, tuple[golden.ExpectedObject, ...] | golden.ExpectedAnswer])
     for name, one in expected.items():
         known = golden.read(name, b"", one)
@@ -484,7 +484,7 @@ vedette_baseline_limit{model="m",version="1",stream="",statistic="empty",bound="
 
 
 def _answer(data: bytes) -> None:
-    """What a server answers, as the client reads it; the first byte says what it is."""
+    """A server's answer, as the client reads it; the first byte says which kind it is."""
     kind, rest = (data[0] % 4, data[1:]) if data else (0, b"")
     match kind:
         case 0:

@@ -51,7 +51,7 @@ class Honest:
 
     @property
     def bilevel(self) -> bool:
-        """Whether 1 bit holds it without loss."""
+        """True if 1 bit holds it without loss."""
         return bool(np.isin(self.rgb, (0, 255)).all()) and self.grey
 
 

@@ -1,4 +1,4 @@
-"""What the drawers share: fields of noise, soft shapes, lines of text, what a sensor and a lens add."""
+"""Tools of the drawers: fields of noise, soft shapes, lines of text, and the effects of a sensor and a lens."""
 
 import functools
 import importlib.util
@@ -68,7 +68,7 @@ def ramp(height: int, width: int, top: float, bottom: float) -> Field:
 
 
 def sensor(chance: np.random.Generator, picture: Picture | Field, noise: float = 2.0, blur: float = 0.0) -> Picture:
-    """What a lens and a sensor make of it."""
+    """Add the effects of a lens and a sensor."""
     values = np.asarray(picture, np.float32)
     if blur:
         values = cv2.GaussianBlur(values, (0, 0), blur)

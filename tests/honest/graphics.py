@@ -1,4 +1,4 @@
-"""What nobody photographed: cartoons, logos, charts, maps, plans, silhouettes."""
+"""Pictures that nobody photographed: cartoons, logos, charts, maps, plans, silhouettes."""
 
 import cv2
 import numpy as np

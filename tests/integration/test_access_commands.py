@@ -40,7 +40,7 @@ class Guarded:
     token: str  # of the operator
 
     def add(self, name: str) -> str:
-        """What an operator does to let somebody in."""
+        """Let somebody in, as an operator does."""
         line, token = run("vedette-server", "token", name).stdout.splitlines()
         with self.tokens.open("a") as file:
             file.write(f"{line}\n")

@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> alarms.Range:
-    """What the faults share, with a baseline that was captured from healthy traffic."""
+    """The setting that all faults share, with a baseline captured from healthy traffic."""
     found = alarms.Range(tmp_path_factory.mktemp("alarms"), PACE)
     found.capture()
     return found

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said precisely, over a real connection; the server answers the next."""
+"""Bad requests get precise errors over a real connection, and the server answers the next one."""
 
 import zlib
 from collections.abc import Iterator

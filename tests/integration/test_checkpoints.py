@@ -62,7 +62,7 @@ def in_parts(state: State) -> dict[str, Any]:
 
 
 def extras(state: State) -> dict[str, Any]:
-    """What training leaves beside the tensors."""
+    """Entries that training leaves beside the tensors."""
     parameter = nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([parameter])
     parameter.grad = torch.ones(3)
@@ -273,7 +273,7 @@ def test_of_several_sets_none_is_guessed(case: str, small: nn.Module, state: Sta
 
 
 def arguments(flags: Any) -> dict[str, Any]:
-    """What the command makes of flags."""
+    """The arguments that the command makes of flags."""
     pairs = [*zip(flags[::2], flags[1::2], strict=True)]
     return {
         "key": next((value for flag, value in pairs if flag == "--weights-key"), None),
@@ -441,7 +441,7 @@ class Calls:
 
 
 def test_what_a_checkpoint_would_call_is_not_called(small: nn.Module, state: State, tmp_path: Path) -> None:
-    """What is harmless stands for nothing; what no checkpoint needs is told, and the file refused."""
+    """Harmless calls are replaced by nothing; calls that no checkpoint needs are named, and the file is refused."""
     proof = tmp_path / "it-ran"
     harmless = {"made": Calls(pathlib.Path.touch, proof), "set": Calls(collections.Counter, {}, state={"a": 1})}
     for save in (torch.save, old, pickled(2)):

@@ -279,7 +279,7 @@ class TestUnixSockets:
 
 
 def _refused(listen: str) -> str:
-    """What a server says that cannot start; in one line."""
+    """The one line of a server that cannot start."""
     command = [running.BIN / "vedette-server", "serve", "--http", "127.0.0.1:0", "--listen", listen]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)

@@ -72,7 +72,7 @@ class Watch:
         return {frozenset(one.labels.items()): one.value for one in found if not math.isnan(one.value)}
 
     def moved(self, query: grafana.Query) -> bool:
-        """Whether series have come or gone, or values are clearly beyond what they were in health."""
+        """True if series have come or gone, or values are clearly beyond what they were in health."""
         now, before = self.ask(query), self.healthy[query]
         always = set.intersection(*(set(one) for one in before))
         ever = set.union(*(set(one) for one in before))
@@ -87,7 +87,7 @@ class Watch:
         return False
 
     def scraped(self) -> bool:
-        """Whether no scrape has failed lately; what vanishes with one that did, as on a busy machine, tells nothing."""
+        """True if no scrape has failed lately; series that vanish with a failed one (a busy machine) mean nothing."""
         return self.prometheus.value("min_over_time(up[5s])") == 1
 
 
@@ -250,7 +250,7 @@ def await_all(queries: Iterable[grafana.Query], holds: Callable[[grafana.Query],
 
 
 def page_names(server: running.Server) -> set[str]:
-    """What the page's samples are called, those of families that have none yet included."""
+    """Names of the page's samples, including those of families that have none yet."""
     endings = {"histogram": ("_bucket", "_count", "_sum"), "summary": ("_count", "_sum"), "counter": ("_total",)}
     families = text_string_to_metric_families(running.http(server, "/metrics")[1])
     return {family.name + ending for family in families for ending in endings.get(family.type, ("",))}

@@ -15,7 +15,7 @@ REQUESTS, PICTURES, CALLS = 3_000, 500, 400
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """What the program changes of its process is changed back."""
+    """Restore whatever the program changes in its process."""
     log, alarm = structlog.get_config(), signal.getsignal(signal.SIGALRM)
     yield
     structlog.configure(**log)

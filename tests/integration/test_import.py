@@ -50,7 +50,7 @@ def import_here(
     golden: Path | None = None,
     **options: Any,
 ) -> Path:
-    """What the command does, in this process."""
+    """Import as the command does, in this process."""
     path = cfg or write_config(folder)
     names = classes.split(",") if classes is not None else None
     return import_model(

@@ -1,4 +1,4 @@
-"""What callers send and do not finish costs little, and ends: a slice of `make hostile`, and its parts alone."""
+"""Unfinished requests cost little, and end: a slice of `make hostile`, and its parts alone."""
 
 import asyncio
 import contextlib

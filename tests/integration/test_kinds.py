@@ -62,7 +62,7 @@ def server(repo: Path) -> Iterator[running.Server]:
 
 
 def reference(repo: Path, name: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What Detectron2 itself gives, its objects as `Instances` whatever they are called."""
+    """Detectron2's own output, its objects as `Instances` whatever they are called."""
     output: dict[str, Any] = default_predictor(repo / name / "1", changes)(bgr())
     if "proposals" in output:
         found = output["proposals"]
@@ -77,7 +77,7 @@ def reference(repo: Path, name: str, changes: dict[str, Any] | None = None) -> d
 
 
 def chosen(found: Any, threshold: float = 0.0, classes: Sequence[int] = (), most: int | None = None) -> Any:
-    """What of the returned objects must be served: best first, strictly above the threshold, of the classes, capped."""
+    """The returned objects that must be served: best first, strictly above the threshold, of the classes, capped."""
     found = found[found.scores.argsort(descending=True, stable=True)]
     if threshold:
         found = found[found.scores > threshold]

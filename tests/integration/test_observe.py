@@ -1,4 +1,4 @@
-"""What is observed of a model is what happened, counted again from a plain copy's outputs; and it changes no answer."""
+"""Observations of a model match what happened, recounted from a plain copy's outputs, and change no answer."""
 
 import copy
 import functools

@@ -1,4 +1,4 @@
-"""What comes out of a model reaches the caller as it is: nothing is cut to fewer bits, shifted or left out."""
+"""A model's output reaches the caller as it is: nothing is cut to fewer bits, shifted or left out."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -170,7 +170,7 @@ class Sync:
         self._client = Client(address, timeout=60)
 
     def __call__(self, method: str, **given: Any) -> list[BaseException]:
-        """What was wrong."""
+        """The errors."""
         try:
             answered = getattr(self._client, method)(**given)
             events = list(answered) if method == "stream" else []
@@ -216,7 +216,7 @@ def call(request: pytest.FixtureRequest, bundled: running.Server) -> Iterator[Sy
 
 
 def called(method: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """How a method is called rightly."""
+    """The correct arguments of a method."""
     required = {
         name
         for name, one in inspect.signature(function).parameters.items()

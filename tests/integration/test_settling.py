@@ -87,7 +87,7 @@ def faulty(**_start: object) -> Faulty:
 
 
 def strikes(value: object) -> bool:
-    """Whether a marked image is among what a function was given."""
+    """True if a marked image is among a function's arguments."""
     if isinstance(value, bytes | memoryview):
         return len(value) == 300 and value[0] == MARKED
     if isinstance(value, list | tuple):
@@ -294,7 +294,7 @@ async def test_a_monitor_that_fails_costs_no_answer(running: Running, monkeypatc
 
 
 async def test_a_message_too_large_for_a_worker_is_not_sent_by_half(running: Running) -> None:
-    """What does not fit is that image's failure; the worker that would have got it answers the next one."""
+    """Only the image that does not fit fails; the worker that would have got it answers the next one."""
     before = set(running.served.pids)
     served, item = running.engine.item(query(GOOD), deadline=math.inf)
     item.options = msgspec.structs.replace(item.options, outputs=item.options.outputs * 60_000)

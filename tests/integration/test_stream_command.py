@@ -35,7 +35,7 @@ def server() -> Iterator[Answering]:
 
 @dataclass
 class Ran:
-    """How a command ended."""
+    """The end of a command."""
 
     status: int
     lines: list[str]  # on standard error

@@ -88,7 +88,7 @@ def test_who_has_no_good_certificate_does_not_get_in_and_harms_nobody(
 
 
 def _get(at: Guarded, context: ssl.SSLContext) -> bytes:
-    """What is said to a caller by HTTP; nothing, if it is not let in."""
+    """The HTTP response to a caller; empty if it is not let in."""
     try:
         with connected(at.http, context) as connection:
             connection.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -8,7 +8,7 @@ from torchvision.ops import deform_conv2d
 
 
 def forward(self: Any, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-    """What the module gives, by another operator."""
+    """The module's output, by another operator."""
     x = deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
     if self.norm is not None:
         x = self.norm(x)

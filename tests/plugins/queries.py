@@ -17,7 +17,7 @@ def add_queries_config(config: CfgNode) -> None:
 
 
 class _Queries(nn.Module):
-    """What both have: a backbone, queries that attend to its coarsest map, and a class for each of them."""
+    """The common part of both: a backbone, queries that attend to its coarsest map, and a class for each query."""
 
     def __init__(self, config: CfgNode) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What each alert must make of which series: the table that the tests of the rules run.
+"""Series, and what each alert must make of them: the table that the tests of the rules run.
 
 Counters grow by so much in each step of ten seconds; there are six steps in a window and 24 in a long one.
 """

@@ -63,7 +63,7 @@ def of_case(case: Case) -> dict[str, Any]:
 
 
 def _ask(case: Case, at: int, fires: Sequence[Labels]) -> dict[str, Any]:
-    """Which alerts fire, told apart by the labels of those that should: one of each, and no other."""
+    """Ask for the firing alerts, by the labels of those that should fire: one of each, and no other."""
     by = ", ".join(sorted({label for labels in case.fires for label in labels}))
     firing = f'ALERTS{{alertname="{case.alert}", alertstate="firing"}}'
     expected = [{"labels": labelled(labels), "value": 1} for labels in fires]

@@ -20,7 +20,7 @@ END = STEP * sum(STEPS)  # seconds
 
 @dataclass(frozen=True)
 class Story:
-    """What happens, and the alerts that ring: one for each cause."""
+    """Events, and the alerts that fire: one for each cause."""
 
     name: str
     series: Series

@@ -35,7 +35,7 @@ _CLASSIFIER = "roi_heads.box_predictor.cls_score.weight"
 
 @dataclass(frozen=True)
 class Post:
-    """What a fault befalls: a server, the camera that it watches, its repository."""
+    """The victims of a fault: a server, the camera that it watches, its repository."""
 
     server: running.Server
     feed: Feed
@@ -159,7 +159,7 @@ def _kill(post: Post) -> None:
 
 
 def _lose_the_workers(post: Post) -> None:
-    """What they load is no longer there when they are killed."""
+    """Kill workers whose files are gone, so that nothing can be loaded again."""
     weights = post.repository / MODEL / "1" / "model.safetensors"
     weights.rename(weights.with_suffix(".away"))
     for pid in post.server.worker_pids():

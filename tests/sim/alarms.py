@@ -30,12 +30,12 @@ from tests.support import running, watching
 ROOT = Path(__file__).parents[2]
 CONTROL = "no fault"
 LEAST_RIGHT = 12  # causes, of fifteen
-RINGING = ("critical", "warning")
+FIRING = ("critical", "warning")
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long everything takes, in seconds."""
+    """Durations of everything, in seconds."""
 
     window: int = 20
     long: int = 60
@@ -53,13 +53,13 @@ class Pace:
     answers: int = Parameters.answers  # in a window, at least
 
     def faster(self, usual: str) -> str:
-        """What a duration of the deployed configuration becomes."""
+        """A duration of the deployed configuration, shortened."""
         return duration(seconds(usual) * self.window / Parameters.window)
 
 
 @dataclass
 class Outcome:
-    """What became of one fault."""
+    """The outcome of one fault."""
 
     name: str
     right: tuple[str, ...]
@@ -74,7 +74,7 @@ class Outcome:
 
     @property
     def detected(self) -> bool:
-        """Whether something rang because of the fault; of the control: nothing."""
+        """True if an alert fired because of the fault; for the control, if none did."""
         return (self.first is not None) is bool(self.right) and not self.before
 
     @property
@@ -95,7 +95,7 @@ def _name(labels: dict[str, str]) -> str:
 
 
 class Range:
-    """What all faults share: pictures, a repository with a baseline, rules."""
+    """The setting that all faults share: pictures, a repository with a baseline, rules."""
 
     def __init__(self, folder: Path, pace: Pace) -> None:
         self.pace = pace
@@ -159,7 +159,7 @@ class Range:
                 if fault:
                     fault.prepare(post)
                 began = time.time()
-                outcome.before = [_name(labels) for _, labels in webhook.alerts(*RINGING)]
+                outcome.before = [_name(labels) for _, labels in webhook.alerts(*FIRING)]
                 if fault:
                     fault.begin(post)
                 self._watch(outcome, began, webhook, alertmanager)
@@ -171,7 +171,7 @@ class Range:
         """Note what rings from the fault on, and what is silenced meanwhile."""
         until = began + (self.pace.patience if outcome.right else self.pace.control)
         while time.time() < until:
-            rung = [(at, labels) for at, labels in webhook.alerts(*RINGING) if at >= began]
+            rung = [(at, labels) for at, labels in webhook.alerts(*FIRING) if at >= began]
             if rung and not outcome.rung:
                 outcome.seconds = rung[0][0] - began
                 until = rung[0][0] + self.pace.linger
@@ -179,7 +179,7 @@ class Range:
             outcome.inhibited |= {
                 _name(alert["labels"])
                 for alert in alertmanager.alerts()
-                if alert["status"]["inhibitedBy"] and alert["labels"].get("severity") in RINGING
+                if alert["status"]["inhibitedBy"] and alert["labels"].get("severity") in FIRING
             }
             time.sleep(0.25)
 

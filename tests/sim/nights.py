@@ -55,7 +55,7 @@ class Firing:
 
 @dataclass
 class Report:
-    """What a day came to."""
+    """The outcome of a day."""
 
     day: Day
     frames: int
@@ -63,7 +63,7 @@ class Report:
     windows: list[Sample] = field(default_factory=list)
 
     def count(self, severity: str) -> int:
-        """How often alerts of a severity began to fire."""
+        """Count how often alerts of a severity began to fire."""
         return sum(one.times for one in self.firing if one.severity == severity)
 
 
@@ -93,7 +93,7 @@ FAULTS: Mapping[str, Callable[[Pool], Fault]] = {"threshold": lambda _answers: s
 
 @dataclass(frozen=True)
 class Setting:
-    """How nights are played."""
+    """The settings of simulated nights."""
 
     size: Size = field(default_factory=Size)
     pace: float = 1.0  # share of the usual frames
@@ -163,7 +163,7 @@ class Play:
                 scrapes.add(nights.scrape())
 
     def _judge(self, scrapes: Scrapes, number: int, span: range, hour: float = 0) -> tuple[list[Firing], list[Sample]]:
-        """What fired in a span that begins at an hour, and how often each statistic was beyond its limits."""
+        """Evaluate a span that begins at an hour: the firings, and how often each statistic was beyond its limits."""
         interval = scrapes.interval
         first = max(0, span.start - int(BEFORE / interval))
         seconds = len(span) * interval
@@ -194,7 +194,7 @@ def _key(sample: Sample) -> frozenset[tuple[str, str]]:
 
 
 def alerts(reports: Sequence[Report]) -> Table:
-    """What fired, day by day."""
+    """The alerts that fired, day by day."""
     columns = ("day", "out of the ordinary", "frames", "critical", "warning", "info", "what fired")
     table = Table(*columns, title="Who is woken on honest days")
     for number, report in enumerate(reports):
@@ -204,7 +204,7 @@ def alerts(reports: Sequence[Report]) -> Table:
 
 
 def statistics(reports: Sequence[Report]) -> Table:
-    """How often each statistic lay beyond its limits."""
+    """The share of evaluations at which each statistic was beyond its limits."""
     table = Table(
         "statistic",
         "of",
@@ -226,7 +226,7 @@ def statistics(reports: Sequence[Report]) -> Table:
 
 
 def held(reports: Sequence[Report]) -> bool:
-    """Whether nobody was paged, and nobody warned more than once a day."""
+    """True if no alert paged, and at most one a day warned."""
     return all(not report.count("critical") and report.count("warning") <= 1 for report in reports)
 
 

@@ -1,4 +1,4 @@
-"""What happens on the simulated days, and how it is played to a simulated server."""
+"""Events of the simulated days, and the player that shows them to a simulated server."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Fault = Callable[[str, Answer], Answer]
 
 @dataclass(frozen=True)
 class Day:
-    """What is out of the ordinary on a day; hours of the day, from and to."""
+    """The extraordinary events of a day; hours of the day, from and to."""
 
     name: str
     rain: tuple[float, float] = (0, 0)
@@ -113,7 +113,7 @@ class Nights:
             (version.folder / BASELINE).write_bytes(self._baseline)
 
     def scrape(self) -> Scrape | None:
-        """What a scrape gives at this time; None: it fails."""
+        """The scrape at this time; None if it fails."""
         return None if self._down else self.server.scrape()
 
     def step(self, day: Day) -> None:
@@ -156,7 +156,7 @@ class Nights:
         self.frames += len(frames)
 
     def _happen(self, day: Day, start: float) -> None:
-        """What happens until the next scrape, and what comes of what happened before."""
+        """Play the events until the next scrape, and the consequences of earlier ones."""
         before, after = (time % DAY / HOUR for time in (start, start + self._interval))
 
         def now(event: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""What statistics that were not chosen would have said of the same honest windows."""
+"""The verdicts of rejected statistics on the same honest windows."""
 
 import collections
 import itertools

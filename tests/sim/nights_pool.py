@@ -29,7 +29,7 @@ _LOOK = 1  # to be counted up when the pictures change: what was kept is then in
 
 
 class Situation(msgspec.Struct, frozen=True):
-    """What a camera sees for a while."""
+    """The view of a camera for a while."""
 
     light: int  # index into LIGHTS
     rain: bool
@@ -39,7 +39,7 @@ class Situation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Size:
-    """How many situations of each light and weather there are, and pictures of each."""
+    """The number of situations of each light and weather, and of pictures of each."""
 
     signs: int = 10
     signs_pictures: int = 3

@@ -1,4 +1,4 @@
-"""What simulated scrapes come to by the rules: evaluated by Prometheus' own engine, at simulated times.
+"""Evaluate the rules on simulated scrapes, with Prometheus' own engine, at simulated times.
 
 `promtool test rules` takes series with a value for each scrape and evaluates the rules along them, `for` and all, on a
 clock of its own that never waits. Nothing is expected of the expressions, so it says what it got instead.
@@ -78,7 +78,7 @@ class Scrapes:
         values.append(value)
 
     def ask(self, path: Path, scrapes: range, start: float, asked: Sequence[str]) -> dict[str, list[Sample]]:
-        """What expressions give at the last of these scrapes, of which the first is `start` seconds after START."""
+        """Evaluate expressions at the last of these scrapes, of which the first is `start` seconds after START."""
         notes = path.with_suffix(".rules.yml")
         notes.write_text(json.dumps({"groups": [{"name": "nights", "rules": _notes(self.interval)}]}))
         path.write_text("".join(self._test(notes, scrapes, start, asked)))
@@ -130,7 +130,7 @@ def _number(value: float) -> str:
 
 
 def _parse(output: str, asked: Sequence[str]) -> dict[str, list[Sample]]:
-    """What promtool got, by expression."""
+    """The results of promtool, by expression."""
     found: dict[str, list[Sample]] = {expression: [] for expression in asked}
     for part in re.split(r"\n\s*expr: (?=\")", output)[1:]:
         expression, length = json.JSONDecoder().raw_decode(part)

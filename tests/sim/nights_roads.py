@@ -20,12 +20,12 @@ _LONG_QUIET = 0.04  # share of the gaps between signs that last for minutes
 
 
 def sun(hour: float) -> float:
-    """How light it is, from 0 by night to 1 at noon."""
+    """Brightness of the sky, from 0 by night to 1 at noon."""
     return max(0.0, math.sin(math.pi * (hour - SUNRISE) / (SUNSET - SUNRISE))) if SUNRISE < hour < SUNSET else 0.0
 
 
 def activity(hour: float) -> float:
-    """How much traffic there is, from about 0.2 by night to about 1 in the morning's and the evening's peak."""
+    """Amount of traffic, from about 0.2 by night to about 1 at the peaks in the morning and in the evening."""
     peaks = sum(math.exp(-(((hour - peak) / 1.5) ** 2)) for peak in (8.0, 17.5))
     return min(1.0, 0.2 + 0.35 * sun(hour) + 0.55 * peaks)
 
@@ -39,7 +39,7 @@ class Sky:
         self._rain_left = 0
 
     def next_hour(self) -> tuple[float, bool]:
-        """How much light the clouds take, 0 to 1, and whether it rains."""
+        """Draw the share of light that the clouds take, 0 to 1, and if it rains."""
         self._clouds = float(np.clip(0.8 * self._clouds + self._rng.normal(0.06, 0.12), 0, 0.7))
         if self._rain_left:
             self._rain_left -= 1
@@ -50,7 +50,7 @@ class Sky:
 
 @dataclasses.dataclass
 class Now:
-    """What holds for a road at a moment."""
+    """The conditions of a road at a moment."""
 
     hour: float  # of the day
     clouds: float

@@ -138,7 +138,7 @@ class Server:
         self.metrics.answered(outcome)
 
     def scrape(self) -> Scrape:
-        """What is on the page, collected and not put into text: that would take longer than all the rest."""
+        """Collect the page without writing it as text, which would take longer than all the rest."""
         families = self.metrics._families.registry.collect()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value

@@ -48,7 +48,7 @@ class Authority:
         return pair
 
     def tls(self, own: Pair | None = None) -> Tls:
-        """What a client is given that trusts it."""
+        """The settings of a client that trusts it."""
         return Tls(self.path, own.cert if own else None, own.key if own else None)
 
     def context(self, own: Pair | None = None) -> ssl.SSLContext:

@@ -79,7 +79,7 @@ def array(values: UInt8Array) -> bytes:
 
 
 def bare(folder: Path, image: NDArray[Any]) -> Any:
-    """What Detectron2's bare model finds in an image, given as its documentation says.
+    """Detections of Detectron2's bare model in an image that is prepared as its documentation says.
 
     Pixels are uint8 where Detectron2 can resize that, which is up to four channels, else 32-bit floats.
     """

@@ -148,7 +148,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Shown:
-    """What a caller shows of itself."""
+    """The credentials of a caller."""
 
     token: str = ""
     own: Pair | None = None

@@ -19,7 +19,7 @@ Change = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to a version's folder, and what it is refused for; the model's folder is above it."""
+    """An attack on a version's folder, and the reason for its refusal; the model's folder is above it."""
 
     change: Change
     check: Check

@@ -1,4 +1,4 @@
-"""What a bad memory chip does: overwrite a running process's private memory."""
+"""A bad memory chip, imitated: overwrite a running process's private memory."""
 
 import contextlib
 import re

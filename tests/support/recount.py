@@ -83,7 +83,7 @@ def suppress(boxes: Array, scores: Array, groups: Array, most_overlap: float) ->
 
 @dataclass
 class Candidates:
-    """What enters non-maximum suppression."""
+    """The input of non-maximum suppression."""
 
     boxes: Array  # (N, 4)
     scores: Array
@@ -98,7 +98,7 @@ class Candidates:
 
 @dataclass
 class Scored:
-    """What a model scored of an image."""
+    """The scores of a model for an image."""
 
     scores: Array  # (rows, classes); the background's, if any, is the last of `shares`
     boxes: Array  # (rows, classes or 1, 4)
@@ -110,7 +110,7 @@ class Scored:
     selected: dict[float, tuple[Candidates, Candidates]] = field(default_factory=dict)  # by threshold
 
     def select(self, threshold: float) -> tuple[Candidates, Candidates]:
-        """What enters non-maximum suppression, and what it leaves."""
+        """The input of non-maximum suppression, and its output."""
         if threshold not in self.selected:
             candidates = self.above(threshold)
             self.selected[threshold] = candidates, candidates.kept(self.most_overlap)
@@ -184,7 +184,7 @@ def _rows(level: Array, columns: int) -> Array:
 
 
 def proposals(seen: Seen, generator: Any) -> tuple[int, int, int]:
-    """How many regions an RPN had before it filtered them and after, and how many of those before it dropped."""
+    """Count an RPN's regions before and after it filtered them, and those that it dropped before."""
     logits, deltas = seen.outputs["proposal_generator.rpn_head"][0]
     generated = [item.tensor.numpy() for item in seen.outputs["proposal_generator.anchor_generator"][0]]
     size = seen.inputs["proposal_generator"][0][0].image_sizes[0]
@@ -205,7 +205,7 @@ def proposals(seen: Seen, generator: Any) -> tuple[int, int, int]:
 def fates(
     scored: Scored, options: Options, floor: float, sizes: tuple[tuple[int, int], tuple[int, int]]
 ) -> dict[str, int]:
-    """What becomes of the candidates; `sizes` are the image's, (height, width), in the model and as it was sent."""
+    """Fates of the candidates; `sizes` are the image's, (height, width), in the model and as it was sent."""
     candidates, below = scored.select(floor)
     _, above = scored.select(options.threshold)
     wanted = above if options.class_ids is None else above[np.isin(above.classes, options.class_ids)]

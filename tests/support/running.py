@@ -75,7 +75,7 @@ def channel(server: "Server") -> grpc.Channel:
 
 
 def shown(server: "Server") -> list[tuple[str, str]]:
-    """What such a client shows of who it is."""
+    """The credentials of such a client."""
     return [("authorization", f"Bearer {server.token}")] if server.token else []
 
 
@@ -86,7 +86,7 @@ def detect_unchecked(server: "Server", request: pb.DetectRequest) -> None:
 
 
 def shared_memories(pid: int) -> int:
-    """How many images' shared memories a process holds."""
+    """Count the images' shared memories that a process holds."""
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile, as the one that lists them is
@@ -129,7 +129,7 @@ class Server:
         return [*filter(self.is_worker, self.children())]
 
     def is_worker(self, pid: int) -> bool:
-        """Whether a process is a worker, and has not gone."""
+        """True if a process is a worker, and still exists."""
         try:
             status = Path(f"/proc/{pid}/status").read_text()
         except OSError:
@@ -142,7 +142,7 @@ class Server:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process has not ended; whoever inherits it may not have asked for its status."""
+    """True if a process has not ended; its new parent may not have reaped it."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

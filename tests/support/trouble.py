@@ -139,7 +139,7 @@ class Traffic:
 
 @dataclass
 class Scene:
-    """What trouble befalls."""
+    """The victims of trouble."""
 
     server: running.Server
     traffic: Traffic

@@ -136,7 +136,7 @@ class Notification:
 
 @dataclass
 class Webhook:
-    """What listens to an Alertmanager."""
+    """A listener to an Alertmanager."""
 
     url: str
     notifications: list[Notification] = field(default_factory=list)

@@ -111,7 +111,7 @@ texts = st.one_of(st.text(max_size=40), st.lists(pieces, max_size=6).map("".join
 
 
 def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, str]:
-    """What is read, or what is said of it."""
+    """The reading of an address, or the message of its refusal."""
     try:
         return read(text), ""
     except (LocalError, ValueError) as error:
@@ -124,7 +124,7 @@ def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, str]:
 @example("unix:////a")
 @settings(max_examples=600, deadline=None)
 def test_whatever_is_given_is_read_exactly_or_refused(text: str) -> None:
-    """What is read says the same read again, and names an address that means one thing."""
+    """A reading that is read again says the same, and names an unambiguous address."""
     found, said = outcome(address.parse, text)
     assert "\n" not in said
     if found is None:
@@ -282,7 +282,7 @@ def test_the_port_of_metrics_is_told_from_grpcs(bundled: running.Server) -> None
 
 
 def test_nothing_that_is_sent_to_grpc_can_be_turned_into_another_port() -> None:
-    """What this guards against: gRPC itself takes the lower 16 bits."""
+    """gRPC itself would take the lower 16 bits."""
     options: Any = channel.Endpoint.of("127.0.0.1:8001").options()
     assert dict(options)["grpc.enable_http_proxy"] == 0
     with grpc.insecure_channel("127.0.0.1:99999") as raw, pytest.raises(grpc.RpcError) as caught:

@@ -150,7 +150,7 @@ def version(tmp_path: Path) -> ModelVersion:
 
 
 def test_a_write_that_fails_leaves_nothing_behind(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is written first is no file of the version, whose checksums a server may look at meanwhile."""
+    """The first file written is not one of the version, whose checksums a server may check meanwhile."""
     root, there = version.folder.parents[1], []
 
     def full(_fresh: Path, _path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a config says about its model's channels, and what follows for inputs, findings and mistakes."""
+"""Channels of a model as its config says, and the consequences for inputs, findings and mistakes."""
 
 import dataclasses
 import io

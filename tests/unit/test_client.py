@@ -1,4 +1,4 @@
-"""What the client does before and after the network."""
+"""The client before and after the network."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""What the client makes of failures: our server's, gRPC's own, and what others on the way put in their place."""
+"""The client's errors for failures: our server's, gRPC's own, and those of others on the way."""
 
 import pickle
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the commands share: text that commands no terminal, options that are what they say, ends in good order."""
+"""The common part of the commands: text that controls no terminal, honest options, orderly ends."""
 
 import click
 import pytest

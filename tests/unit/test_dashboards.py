@@ -218,7 +218,7 @@ def source() -> str:
 
 
 def mutations(dashboard: Any) -> list[Any]:
-    """What the check must find, so that it is known to look."""
+    """Faults that the check must find, which proves that it looks."""
     broken = [copy.deepcopy(dashboard) for _ in range(4)]
     panels = [next(panel for panel in grafana.panels(one) if panel["type"] == "timeseries") for one in broken]
     broken[0]["schemaVersion"] = str(dashboard["schemaVersion"])

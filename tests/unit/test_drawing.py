@@ -1,4 +1,4 @@
-"""What a result looks like in its picture, and as JSON."""
+"""A result in its picture, and as JSON."""
 
 import base64
 import io

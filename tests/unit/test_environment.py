@@ -1,4 +1,4 @@
-"""Which of the environment's variables are settings, which Kubernetes' own, and which a mistake."""
+"""Variables of the environment: settings, Kubernetes' own, and mistakes."""
 
 import re
 
@@ -10,7 +10,7 @@ from vedette_server.settings import Settings
 
 
 def link_variables(name: str, address: str, ports: list[tuple[str, int, str]]) -> dict[str, str]:
-    """What Kubernetes adds for a Service, as pkg/kubelet/envvars/envvars.go writes it.
+    """Variables that Kubernetes adds for a Service, as pkg/kubelet/envvars/envvars.go writes them.
 
     `ports` are (name, number, protocol); the first is the Service's own.
     """

@@ -108,7 +108,7 @@ def test_the_stage_is_named() -> None:
 
 
 def test_a_weak_candidate_accuses_nobody() -> None:
-    """What a quiet street always has."""
+    """A quiet street always has one."""
     weak = answer(suppressed=3, best_scores=np.array([0.4, 0.1], np.float32))
     (finding,) = explain(weak, CONTRACT, Context())
     assert finding.code is Code.QUIET_SCENE

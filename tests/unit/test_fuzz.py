@@ -1,4 +1,4 @@
-"""What fuzzers start with and what they once found: every reader takes it or refuses it, and some of it damaged."""
+"""Seeds and former finds of the fuzzers: every reader takes or refuses them, and damaged copies of some."""
 
 import random
 from collections.abc import Iterator

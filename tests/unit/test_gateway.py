@@ -1,4 +1,4 @@
-"""What the gateway and the client are made of."""
+"""The dependencies of the gateway and the client."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What callers have in hand, as the bytes that are sent: arrays, buffers and tensors of every make."""
+"""Callers' images as the bytes that are sent: arrays, buffers and tensors of every make."""
 
 import array
 import ctypes
@@ -26,7 +26,7 @@ GREY = np.ascontiguousarray(RGB[:, :, 0])
 
 
 class Interface:
-    """What says by NumPy's protocol what it holds."""
+    """An object that describes its content by NumPy's protocol."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self._values = values
@@ -34,7 +34,7 @@ class Interface:
 
 
 class Exchanged:
-    """What says it by DLPack alone."""
+    """An object that describes it by DLPack alone."""
 
     def __init__(self, values: np.ndarray[Any, Any]) -> None:
         self._values = values

@@ -1,4 +1,4 @@
-"""What commands write: never over what the run read or wrote, never half over an older file."""
+"""Files of the commands: never written over what the run read or wrote, never half over an older file."""
 
 import os
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_what_is_not_whole_takes_no_older_file_s_place(tmp_path: Path) -> None:
 
 
 def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    """What is given up leaves the older file, and nothing beside it."""
+    """An abandoned file leaves the older one, and nothing beside it."""
     target = tmp_path / "a.mp4"
     target.write_bytes(b"older")
     part = ClientOutputs().begin(target)
@@ -113,7 +113,7 @@ def test_a_write_protected_file_is_not_replaced(tmp_path: Path, monkeypatch: pyt
 
 
 def test_devices_are_written_directly() -> None:
-    """What is no file has no name to take, and may be written more than once."""
+    """A device has no name to take, and may be written more than once."""
     outputs = ClientOutputs()
     outputs.reads("/dev/null")
     assert outputs.write(Path("/dev/null"), b"x") == Path("/dev/null")

@@ -79,7 +79,7 @@ def oriented(value: int) -> Image.Exif:
 
 
 def as_bytes(data: bytes, orientation: str | None, *, drop_alpha: bool) -> Seen:
-    """What the server makes of a file."""
+    """The server's reading of a file."""
     image = SentImage(EncodedImage(Orientation(orientation or "APPLY"), drop_alpha), data)
     try:
         with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def as_bytes(data: bytes, orientation: str | None, *, drop_alpha: bool) -> Seen:
 
 
 def as_image(image: Image.Image, orientation: str | None, *, drop_alpha: bool) -> Seen:
-    """What the client sends for an image; every warning is an error here."""
+    """The client's message for an image; every warning is an error here."""
     try:
         sent, data = message(image, Beside(orientation=orientation, drop_alpha=drop_alpha))
     except LocalError as error:

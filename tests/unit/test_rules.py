@@ -103,7 +103,7 @@ def test_an_alert_fires_stays_quiet_and_resolves(alert: str, tmp_path: Path) -> 
 
 
 def _kinds(cases: tuple[Case, ...]) -> dict[str, set[str]]:
-    """What the cases show of each alert: a case that fires has it resolve in the end, too."""
+    """Kinds of the cases of each alert: a case in which it fires has it resolve in the end, too."""
     kinds: dict[str, set[str]] = {}
     for case in cases:
         kinds.setdefault(case.alert, set()).update({"fires", "resolves"} if case.fires else {"quiet"})
@@ -134,7 +134,7 @@ def test_a_description_tells_the_numbers_and_the_cause(alert: str, tmp_path: Pat
 
 
 def _replicas(model: str, *shares: float) -> dict[str, str]:
-    """What replicas have counted of the same traffic, each its share; all but the first are restarted on the way."""
+    """Counts of replicas for the same traffic, each its share; all but the first are restarted on the way."""
     found = {}
     for number, share in enumerate(shares):
         rates: dict[str, float] = {"vedette_detection_score_count": 20.0}
@@ -229,7 +229,7 @@ def test_a_runbook_names_only_what_there_is(page: Path) -> None:
 
 
 def _code(text: str) -> str:
-    """What is written as code in a page."""
+    """The code in a page."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
 
 

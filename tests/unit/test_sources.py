@@ -1,4 +1,4 @@
-"""What is remembered of sources, and how much of it."""
+"""The memory of sources, and its bounds."""
 
 import dataclasses
 

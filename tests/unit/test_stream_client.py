@@ -1,4 +1,4 @@
-"""What the client makes of a stream, against a server of the test's own that does what it is told."""
+"""The client's streams, against a server of the test's own that follows a script."""
 
 import asyncio
 import contextlib
@@ -102,7 +102,7 @@ def served(behaviour: Behaviour, **options: int) -> Iterator[str]:
 
 
 def collect(address: str, frames: Any, *, awaited: bool, **options: Any) -> tuple[list[Event], BaseException | None]:
-    """What a stream gives, and what ends it, from either client."""
+    """Collect the events of a stream and its end, from either client."""
     told: list[Event] = []
     error: BaseException | None = None
 
@@ -311,7 +311,7 @@ def test_a_stream_to_nobody_fails_at_once(policy: str, *, awaited: bool) -> None
 
 
 def test_the_caller_may_use_its_buffer_again() -> None:
-    """What is sent again is what was given, not what is in the buffer by then."""
+    """The client resends the original bytes, not what is in the buffer by then."""
     seen: list[list[bytes]] = []
     buffer = bytearray(8)
 

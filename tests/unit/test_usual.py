@@ -1,4 +1,4 @@
-"""What is usual accuses nobody: golden images, baselines, and the rest of the trades' pictures."""
+"""Usual pictures accuse nobody: golden images, baselines, and the rest of the trades' pictures."""
 
 import io
 from collections.abc import Callable

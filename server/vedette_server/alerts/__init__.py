@@ -1,1 +1,1 @@
-"""The alert pack: what rings of a fleet's metrics, as rules for Prometheus with windows of the operator's choice."""
+"""The alert pack: rules for Prometheus over a fleet's metrics, with windows of the operator's choice."""

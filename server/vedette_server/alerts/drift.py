@@ -1,4 +1,4 @@
-"""Statistics of answers and images against their baseline: what rings when they leave its limits."""
+"""Statistics of answers and images against their baseline, and the alerts that fire beyond its limits."""
 
 from vedette_server.alerts import limits
 from vedette_server.alerts.inputs import INPUTS
@@ -167,13 +167,13 @@ def alerts(p: Parameters) -> list[Rule]:
 
 def _inputs(p: Parameters) -> list[Rule]:
     told = {
-        _DARK: ("brightness", "darker", "too little light, a dirty lens, or an exposure that went wrong", p.hold),
-        _BRIGHT: ("brightness", "brighter", "light into the lens, or an exposure that went wrong", p.hold),
+        _DARK: ("brightness", "darker", "too little light, a dirty lens, or a wrong exposure", p.hold),
+        _BRIGHT: ("brightness", "brighter", "light into the lens, or a wrong exposure", p.hold),
         "IMAGE_FLAT": ("contrast", "flatter", "fog, a covered lens, or a lost signal", p.hold),
-        "IMAGE_BLURRED": ("sharpness", "blurred", "a lens out of focus or wet, or more compression", p.hold),
+        "IMAGE_BLURRED": ("sharpness", "more blurred", "a lens out of focus or wet, or more compression", p.hold),
         "IMAGE_ROTATED": (
             "upper",
-            "upside down",
+            "lit from another side",
             "a camera that was turned over, or light that now comes from below",
             p.hold,
         ),
@@ -181,7 +181,7 @@ def _inputs(p: Parameters) -> list[Rule]:
         "COLOUR_CAST": (
             "redness",
             "of another colour",
-            "a white balance gone wrong, or red and blue exchanged",
+            "a wrong white balance, or red and blue swapped",
             p.window,
         ),
     }
@@ -197,7 +197,7 @@ def _inputs(p: Parameters) -> list[Rule]:
             severity="warning",
             role="cause",
             cause=cause,
-            summary=f"{where}: {how}, by the baseline",
+            summary=f"{where}: {how} than in the baseline",
             description=f"""The {INPUTS[name].said} of the last {p.w} is {{{{ $value | humanize }}}} on average; the
             baseline has {told_limit(name, "low")} to {told_limit(name, "high")}. Suspected cause: {why}.""",
             expr=f'{BEYOND}{{cause="{cause}"}}',
@@ -214,7 +214,7 @@ _DISTANCES = (
         "VedetteScoreDrift",
         "SCORES_DRIFTED",
         "score_distance",
-        "scores are no longer distributed as in the baseline",
+        "the distribution of scores differs from the baseline's",
         "Kolmogorov-Smirnov distance of its scores",
         "other images than in the baseline, or other weights",
     ),
@@ -222,9 +222,9 @@ _DISTANCES = (
         "VedetteClassMixDrift",
         "CLASS_MIX_DRIFTED",
         "class_distance",
-        "finds other classes than in the baseline",
+        "the mix of classes differs from the baseline's",
         "total variation distance of its mix of classes",
-        "another scene, class names in another order, or a class that is no longer found",
+        "another scene, class names in another order, or a class that is no longer detected",
     ),
 )
 
@@ -240,8 +240,8 @@ def _distance(p: Parameters, name: str, cause: str, statistic: str, what: str, m
         role="symptom",
         cause=cause,
         summary=f"{WHO}: {what}",
-        description=f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the baseline's own windows had
-        at most {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
+        description=f"""The {measure} over the last {p.l} is {{{{ $value | humanize }}}}; the maximum in the baseline's
+        own windows is {look(query, "model", "version", form="humanize")}. Suspected cause: {why}.""",
         expr=f'{STATISTIC}{{statistic="{statistic}"}} > on ({VERSION}) {limit(statistic, "high", VERSION)}\n'
         f"{unless_explained(p.l)}{lost if statistic == 'class_distance' else ''}",
         # A class that is lost moves the mix long before it has been missed for long enough to be named.
@@ -261,10 +261,10 @@ def _class_silent(p: Parameters) -> Alert:
         severity="warning",
         role="cause",
         cause="CLASS_SILENT",
-        summary=f"{WHO} no longer finds {{{{ $labels.class }}}}",
+        summary=f"{WHO} no longer detects {{{{ $labels.class }}}}",
         description=f"""{{{{ $value | humanize }}}} detections of {{{{ $labels.class }}}} in the last {p.l}, while
-        others go on; it had {share} of the detections in the baseline. Suspected cause: it is gone from the scene, it
-        is no longer asked for, or the model has lost it.""",
+        others continue; its share in the baseline was {share}. Suspected cause: it is gone from the scene, it is no
+        longer requested, or the model has lost it.""",
         expr=f"""
 {seen}
   < {limits.CLASS_LEFT} * (({expected}) >= {limits.LEAST_EXPECTED})

@@ -1,4 +1,4 @@
-"""The way in, and the log: versions and files that a server refuses, certificates that end, lines that are lost."""
+"""Alerts on the way in and the log: refused versions and files, expiring certificates, lost lines."""
 
 from vedette_server.alerts import limits
 from vedette_server.alerts.parts import VERSION, Alert, Parameters, Rule, count, look, renamed
@@ -17,9 +17,9 @@ def versions(_: Parameters) -> list[Rule]:
             role="service",
             cause=None,
             summary=f"{WHO} cannot be served: {{{{ $labels.cause }}}}",
-            description="""Servers that refuse it: {{ $value | humanize }}. It does not pass the check
-            {{ $labels.cause }}; other versions are served on. Suspected cause: a copy that is not complete, a file
-            that was changed, or a model that needs what the server lacks; its log says what was seen.""",
+            description="""Servers that refuse it: {{ $value | humanize }}. It fails the check {{ $labels.cause }};
+            other versions are still served. Suspected cause: an incomplete copy, a changed file, or a model that needs
+            something the server lacks. The server's log says what was seen.""",
             expr=renamed(f"count by ({VERSION}, check) (vedette_version_refused == 1)", "check"),
             dashboard="vedette-serving",
         ),
@@ -37,11 +37,11 @@ def files(p: Parameters) -> list[Rule]:
             severity=severity,
             role="service",
             cause="CERTIFICATE_EXPIRES",
-            summary=f"A certificate of {_ON} ends in {{{{ $value | humanizeDuration }}}}",
-            description="""The first to end of {{ if eq $labels.certificate "client_ca" }}the authority's, by which
-            callers show who they are{{ else }}those that it shows to callers{{ end }} ends in
-            {{ $value | humanizeDuration }}; from then on nobody gets in by it. Suspected cause: its renewal has
-            failed, or its files were not put where the server reads them.""",
+            summary=f"A certificate of {_ON} expires in {{{{ $value | humanizeDuration }}}}",
+            description="""The first to expire of {{ if eq $labels.certificate "client_ca" }}the authority's
+            certificates, which authenticate callers,{{ else }}those presented to callers{{ end }} expires in
+            {{ $value | humanizeDuration }}. From then on, new connections that depend on it fail. Suspected cause: its
+            renewal has failed, or the renewed files are not where the server reads them.""",
             expr=f"{left} < {days * _DAY:g}",
             dashboard="vedette-serving",
         )
@@ -54,11 +54,11 @@ def files(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause="ACCESS_STALE",
-            summary=f"{_ON} goes by an old file of {{{{ $labels.file }}}}",
-            description=f"""What is there now cannot be read, so that who may call is decided by what was there before;
-            tries that failed in the last {p.w}: {look(failed, "instance", "file", form="humanize")}. Suspected cause: a
-            file that is half written or gone, a certificate that does not belong to its key, or an address that does
-            not answer; the log says which.""",
+            summary=f"{_ON} uses old content of {{{{ $labels.file }}}}",
+            description=f"""The present content cannot be read, so the previous content still decides who may call.
+            Failed attempts in the last {p.w}: {look(failed, "instance", "file", form="humanize")}. Suspected cause: a
+            half-written or missing file, a certificate that does not match its key, or an address that does not
+            respond. The log says which.""",
             expr="max by (instance, file) (vedette_access_stale) == 1",
             dashboard="vedette-serving",
         ),
@@ -73,10 +73,10 @@ def strain(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause="INTAKE_FULL",
-            summary=f"{_ON} has no memory for what is sent to it",
-            description=f"""Requests that it gave up before they had come whole, in the last {p.w}:
-            {{{{ $value | humanize }}}}. Suspected cause: callers that begin large requests and do not finish them, or
-            do not read their answers; an attack, or a network that stalls.""",
+            summary=f"{_ON} runs out of memory for incoming requests",
+            description=f"""Incomplete requests that it dropped in the last {p.w}: {{{{ $value | humanize }}}}.
+            Suspected cause: callers that do not finish large requests, or do not read their answers; an attack, or a
+            stalled network.""",
             expr=count('vedette_requests_total{outcome="INTAKE_FULL"}', p.w, "instance") + f" >= {p.refusals}",
             dashboard="vedette-serving",
             hold=0,
@@ -88,8 +88,7 @@ def strain(p: Parameters) -> list[Rule]:
             cause="LOG_DROPPED",
             summary=f"Lines of the log of {_ON} are lost",
             description=f"""Lines that could not be written in the last {p.w}: {{{{ $value | humanize }}}}. Requests are
-            answered all the same. Suspected cause: a disk that is full, or nobody who reads what the server writes to
-            its standard error.""",
+            still answered. Suspected cause: a full disk, or nobody reads the server's standard error.""",
             expr=count("vedette_log_lines_dropped_total", p.w, "instance") + " > 0",
             dashboard="vedette-serving",
         ),

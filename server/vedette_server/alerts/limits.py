@@ -3,7 +3,7 @@
 What belongs to one statistic of images alone stands in its row in `inputs`.
 """
 
-# Times, in seconds: over which answers are judged, distributions are; for which a condition holds before it rings.
+# Times, in seconds: over which answers are judged, distributions are; for which a condition holds before it fires.
 WINDOW, LONG, HOLD, INTERVAL = 300, 3600, 120, 30
 
 # How many it takes to say anything.
@@ -23,7 +23,7 @@ QUIET_SOURCES = 3  # as many are no chance
 PATIENCE = 12  # long windows for which fewer may be quiet: a road is closed for hours
 QUIET_THROUGHOUT = 0.99  # share of these windows' evaluations that must have found it so
 
-# Findings and reasons: shares of a source's answers, beyond which they ring.
+# Findings and reasons: shares of a source's answers, beyond which they fire.
 NON_FINITE = 0.01
 BLACK = 0.9
 UNIT_RANGE = 0.5  # where blackness is one of values, and not of the camera

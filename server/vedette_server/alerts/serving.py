@@ -1,4 +1,4 @@
-"""Servers, workers, versions, requests: what rings when they fail."""
+"""Alerts on the failures of servers, workers, versions and requests."""
 
 from vedette_server.alerts import limits
 from vedette_server.alerts.parts import (
@@ -30,8 +30,8 @@ def outages(p: Parameters) -> list[Rule]:
             summary="{{ with $labels.instance }}Server {{ . }} is down{{ else }}No server is up{{ end }}",
             description=f"""{{{{ with $labels.instance }}}}{{{{ . }}}} has not answered Prometheus for
             {duration(p.hold)}. {{{{ else }}}}No server of the job {p.job} answers Prometheus, or none is
-            configured.{{{{ end }}}} Up are {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the server
-            has ended or hangs, or its machine or network is gone.""",
+            configured.{{{{ end }}}} Servers up: {look(f"count({up} == 1)", form="humanize")}. Suspected cause: the
+            server has exited or hangs, or its machine or network is down.""",
             expr=f"""
 label_replace({up} == 0, "scope", "instance", "", "")
 or
@@ -43,11 +43,11 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             severity="critical",
             role="outage",
             cause="NO_WORKER",
-            summary="{{ $labels.model }} is not answered by any worker",
-            description=f"""No version of {{{{ $labels.model }}}} has been ready on any server for {duration(p.hold)};
-            workers in rotation: {look("sum(vedette_workers_ready{model=%q})", "model", form="humanize")} of
+            summary="{{ $labels.model }} has no ready version",
+            description=f"""No version of {{{{ $labels.model }}}} has been ready on any server for {duration(p.hold)}.
+            Workers in rotation: {look("sum(vedette_workers_ready{model=%q})", "model", form="humanize")} of
             {look("sum(vedette_workers_wanted{model=%q})", "model", form="humanize")}. Suspected cause: workers do not
-            start, or fail their golden images; the server's log says which.""",
+            start, or fail their golden images. The server's log says which.""",
             expr="max by (model) (vedette_model_ready) == 0",
             dashboard="vedette-serving",
             keep=1,
@@ -59,11 +59,11 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             cause="STUCK",
             summary=f"{WHO} answers nothing",
             description=f"""On {{{{ $labels.instance }}}}, nothing has been answered for
-            {{{{ $value | humanizeDuration }}}}, though something waits; in the queue:
+            {{{{ $value | humanizeDuration }}}}, although requests wait. Requests in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}, workers
             in rotation:
             {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. The server
-            is not ready. Suspected cause: workers that stand still and are not replaced, or are replaced in vain.""",
+            is not ready. Suspected cause: workers hang and are not replaced, or their replacements hang too.""",
             expr=f"max by (instance, {VERSION}) (vedette_unanswered_seconds) > {p.stuck:g}",
             dashboard="vedette-serving",
             keep=2,
@@ -73,10 +73,10 @@ label_replace(absent({up} == 1), "scope", "all", "", "")""",
             severity="critical",
             role="cause",
             cause=None,
-            summary=f"{WHO} no longer answers its golden images as it did: {{{{ $labels.cause }}}}",
-            description=f"""Failed in the last {p.w}: {{{{ $value | humanize }}}}, at most one a worker and check; a
-            worker that fails is replaced. Suspected cause: {{{{ $labels.cause }}}}; files or memory that have changed,
-            or another build of the libraries.""",
+            summary=f"{WHO} fails its golden images: {{{{ $labels.cause }}}}",
+            description=f"""Failed golden checks in the last {p.w}: {{{{ $value | humanize }}}}; each worker counts at
+            most once per check. A worker that fails is replaced. Suspected cause: {{{{ $labels.cause }}}}; changed
+            files or memory, or another build of the libraries.""",
             expr=f"""
 (
   {count("vedette_golden_failures_total", p.w, f"{VERSION}, cause")} > 0
@@ -93,8 +93,9 @@ unless on ({VERSION}) {waived}""",
             role="cause",
             cause="WRONG_VERSION",
             summary=f"{WHO} contradicts version {{{{ $labels.predecessor }}}}",
-            description=f"""On the golden images of version {{{{ $labels.predecessor }}}} it gives {SHARE} of the
-            objects another class, or none. Suspected cause: class names in another order, or the wrong checkpoint.""",
+            description=f"""On the golden images of version {{{{ $labels.predecessor }}}} it misses {SHARE} of the
+            objects or gives them another class. Suspected cause: class names in another order, or the wrong
+            checkpoint.""",
             expr=f"max by ({VERSION}, predecessor) (vedette_golden_disagreement_ratio) > {limits.DISAGREEMENT}",
             hold=0,
             keep=3,
@@ -117,11 +118,11 @@ def requests(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause=None,
-            summary=f"{WHO} is sent what its contract does not allow: {{{{ $labels.cause }}}}",
+            summary=f"{WHO} receives requests that contradict its contract: {{{{ $labels.cause }}}}",
             description=f"""{SHARE} of its requests of the last {p.w} were refused because they contradict their
-            declaration or the contract,
+            declaration or the contract:
             {look(f"sum({violations}{{model=%q, version=%q}})", "model", "version", form="humanize")} in all, most of
-            them as {{{{ $labels.cause }}}}. Suspected cause: a caller that was changed, or never worked.""",
+            them as {{{{ $labels.cause }}}}. Suspected cause: a caller changed, or never worked.""",
             expr=of_leading(
                 "vedette:leading_violation:window",
                 f"clamp_max({total} / vedette:requests:window, 1) > {limits.VIOLATIONS} and {total} >= {p.refusals}",
@@ -136,11 +137,11 @@ def requests(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause="OVERLOADED",
-            summary=f"{WHO} is asked more than it can answer",
-            description=f"""{SHARE} of its requests of the last {p.w} were refused as overload, or not answered by their
-            deadline; in the queue:
+            summary=f"{WHO} receives more requests than it can answer",
+            description=f"""{SHARE} of its requests of the last {p.w} were refused as overload, or missed their
+            deadline. Requests in the queue:
             {look("sum(vedette_queued_requests{model=%q, version=%q})", "model", "version", form="humanize")}.
-            Suspected cause: more traffic than workers, or workers that became slower.""",
+            Suspected cause: too much traffic for the workers, or slower workers.""",
             expr=f"clamp_max(vedette:late:window / vedette:requests:window, 1) > {limits.OVERLOADED}"
             f" and vedette:late:window >= {p.refusals}",
             dashboard="vedette-serving",
@@ -150,10 +151,10 @@ def requests(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause="OUT_OF_MEMORY",
-            summary=f"Workers of {WHO} end for want of memory",
-            description=f"""Of its workers, {{{{ $value | humanize }}}} ended so in the last {p.w}; in rotation:
+            summary=f"Workers of {WHO} run out of memory",
+            description=f"""Workers lost this way in the last {p.w}: {{{{ $value | humanize }}}}; in rotation:
             {look("sum(vedette_workers_ready{model=%q, version=%q})", "model", "version", form="humanize")}. Suspected
-            cause: more workers than the machine or its container has memory for, or images that are too large.""",
+            cause: too many workers for the memory of the machine or its container, or too large images.""",
             expr=f"""{count('vedette_workers_lost_total{cause="out_of_memory"}', p.w, VERSION)} > 0""",
             dashboard="vedette-serving",
             hold=0,
@@ -164,7 +165,7 @@ def requests(p: Parameters) -> list[Rule]:
             severity="warning",
             role="service",
             cause="WORKERS_FLAPPING",
-            summary=f"Workers of {WHO} end, or do not come up",
+            summary=f"Workers of {WHO} keep restarting or fail to start",
             description=f"""Restarts in the last {p.w}:
             {
                 look(
@@ -178,7 +179,7 @@ def requests(p: Parameters) -> list[Rule]:
             {
                 look("sum(vedette_workers_wanted{model=%q, version=%q})", "model", "version", form="humanize")
             }. Suspected cause:
-            too little memory, golden images that fail, or a crash; the server's log says which.""",
+            too little memory, failing golden images, or a crash. The server's log says which.""",
             expr=f"""
 {count("vedette_worker_restarts_total", p.w, VERSION)} >= {limits.RESTARTS}
 or
@@ -217,7 +218,7 @@ def latency(p: Parameters) -> list[Rule]:
                 look("vedette:requests:window{model=%q, version=%q}", "model", "version", form="humanize")
             } requests
             {look("vedette:late:window{model=%q, version=%q}", "model", "version", form="humanize")} were refused as
-            overload or late. Suspected cause: overload, workers that restart, or larger images.""",
+            overload or late. Suspected cause: overload, restarting workers, or larger images.""",
             expr="\nor\n".join(burn(*one) for one in burns),
             dashboard="vedette-serving",
             hold=hold,
@@ -254,10 +255,10 @@ def baselines(p: Parameters) -> list[Rule]:
             role="none",
             cause=None,
             summary=f"{WHO} has no baseline: {{{{ $labels.cause }}}}",
-            description="""Drift cannot be seen, and what is usual is not known.
-            {{ if eq $labels.cause "BASELINE_REFUSED" }}There is a
-            baseline.json beside the version that was refused: the server's log says why; mostly it was captured for
-            another contract.{{ else }}None was captured.{{ end }} `vedette-server baseline` captures one.""",
+            description="""Drift cannot be detected, because normal behaviour is unknown.
+            {{ if eq $labels.cause "BASELINE_REFUSED" }}The
+            baseline.json of the version was refused, usually because it was captured for another contract; the
+            server's log says why.{{ else }}None was captured.{{ end }} `vedette-server baseline` captures one.""",
             expr=f"({state('missing')}\nor\n{state('refused')})\nand on ({VERSION}) {ready}",
         ),
         Alert(
@@ -266,8 +267,8 @@ def baselines(p: Parameters) -> list[Rule]:
             role="none",
             cause="BASELINE_STALE",
             summary=f"The baseline of {WHO} is {{{{ $value | humanizeDuration }}}} old",
-            description=f"""It was captured {{{{ $value | humanizeDuration }}}} ago; after {p.stale_days:g} days what
-            was usual may no longer be. `vedette-server baseline` captures another.""",
+            description=f"""It was captured {{{{ $value | humanizeDuration }}}} ago. After {p.stale_days:g} days, normal
+            behaviour may have changed. `vedette-server baseline` captures another.""",
             expr=f"time() - min by ({VERSION}) (vedette_baseline_captured_timestamp_seconds) > "
             f"{p.stale_days * 86400:g}",
         ),
@@ -277,7 +278,7 @@ def baselines(p: Parameters) -> list[Rule]:
             role="none",
             cause="WATCHDOG",
             summary="Alerts are evaluated and delivered",
-            description="Always fires. Whoever receives it should ring when it no longer comes.",
+            description="Always fires. Its receiver should alert somebody when it stops arriving.",
             expr="vector(1)",
             hold=0,
         ),

@@ -1,7 +1,7 @@
-"""Answers and images: what is empty beyond what is usual, why, and what looks otherwise than it did.
+"""Alerts on answers and images: more empty answers than usual, their reasons, and images that look different.
 
-Honest quiet does not ring: an answer that is empty because nothing was there (QUIET_SCENE) counts against nobody but
-in ModelQuiet, where many sources agree or one is patient.
+Legitimate quiet fires nothing: an answer that is empty because nothing was there (QUIET_SCENE) counts against nobody
+but in ModelQuiet, where many sources agree or one is patient.
 """
 
 from vedette_server.alerts import limits
@@ -66,7 +66,7 @@ sum by ({SOURCE}, cause) (
 
 
 def _cause_known() -> str:
-    """A cause that rings and is the whole model's, or that of sources which give a tenth of its answers.
+    """A firing cause of the whole model, or of sources that give a tenth of its answers.
 
     Only what alters scores, classes or the share of honest quiet: NaN and another class order do not.
     """
@@ -126,7 +126,7 @@ def alerts(p: Parameters) -> list[Rule]:
             cause=None,
             summary=f"{WHO} is silenced: {{{{ $labels.cause }}}}",
             description=f"""{SHARE} of its answers of the last {p.w} are empty, most of them because of {{{{
-            $labels.cause }}}}; usual is at most
+            $labels.cause }}}}. The usual maximum is
             {look("vedette:model_empty_limit:baseline{model=%q, version=%q}", "model", "version")}. Suspected cause:
             {{{{ $labels.cause }}}}.""",
             expr=of_leading("vedette:model_leading_cause:window", "vedette:model_silenced:window", VERSION),
@@ -139,7 +139,7 @@ def alerts(p: Parameters) -> list[Rule]:
             cause=None,
             summary=f"{WHERE}: silenced, {{{{ $labels.cause }}}}",
             description=f"""{SHARE} of the answers of the last {p.w} are empty, most of them because of {{{{
-            $labels.cause }}}}; usual is at most {look(own_limit, "model", "version", "stream")}.
+            $labels.cause }}}}. The usual maximum is {look(own_limit, "model", "version", "stream")}.
             Suspected cause: {{{{ $labels.cause }}}}.""",
             expr=of_leading("vedette:leading_cause:window", "vedette:silenced:window", SOURCE),
             dashboard="vedette-stream",
@@ -176,8 +176,8 @@ def alerts(p: Parameters) -> list[Rule]:
             role="cause",
             cause="FEED_FROZEN",
             summary=f"{WHERE}: the feed repeats one picture",
-            description=f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent ten times or more.
-            Suspected cause: a camera or a decoder that hangs.""",
+            description=f"""{SHARE} of the frames of the last {p.w} repeat a picture that was sent at least ten
+            times. Suspected cause: a camera or a decoder hangs.""",
             expr=f"{found('FEED_FROZEN')} > {limits.FROZEN}\nunless\n{found('IMAGE_BLACK')} > {limits.MOSTLY_BLACK}",
             dashboard="vedette-stream",
             keep=2,
@@ -187,10 +187,10 @@ def alerts(p: Parameters) -> list[Rule]:
             severity="warning",
             role="cause",
             cause="BELOW_THRESHOLD",
-            summary=f"{WHERE}: the threshold suppresses what is there",
-            description=f"""In {SHARE} of the answers of the last {p.w} there is nothing but candidates below the
-            threshold which the model holds more likely than not. Suspected cause: a threshold that is too high, in the
-            requests or in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
+            summary=f"{WHERE}: likely detections are below the threshold",
+            description=f"""In {SHARE} of the answers of the last {p.w} all candidates that the model considers
+            more likely than not are below the threshold. Suspected cause: the threshold is too high, in the requests or
+            in model.toml (there: {look(threshold, "model", "version", form="humanize")}).""",
             expr=f"{_share(suppressed, 'vedette:answers:window', p.answers, 'reason')} > {limits.SUPPRESSED}",
             dashboard="vedette-stream",
             hold=2 * p.hold,  # by then it is known whether the whole model is silenced by it
@@ -202,8 +202,8 @@ def alerts(p: Parameters) -> list[Rule]:
             role="cause",
             cause=None,
             summary=f"{WHERE}: {{{{ $labels.cause }}}}",
-            description="""The server has tried this source's own images, and undoing one mistake brings detections back
-            on nearly all of them. Suspected cause: {{ $labels.cause }}.""",
+            description="""The server has tried this source's own images, and undoing one mistake restores detections on
+            nearly all of them. Suspected cause: {{ $labels.cause }}.""",
             expr=f"max by ({SOURCE}, cause) (vedette_suspected_cause) == 1",
             dashboard="vedette-stream",
             hold=0,  # it was on trial for long enough
@@ -247,7 +247,7 @@ count by ({VERSION}) (
             severity="warning",
             role="symptom",
             cause="UNKNOWN",
-            summary=f"{WHO} finds less than it used to, and nothing explains it",
+            summary=f"{WHO} detects less than it used to, and nothing explains it",
             description=f"""{SHARE} of its answers of the last {p.l} are empty, of
             {
                 look("vedette:quiet_sources:long{model=%q, version=%q}", "model", "version", form="humanize")

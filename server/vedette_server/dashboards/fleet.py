@@ -1,10 +1,10 @@
-"""The fleet at a glance: what rings, which model or stream is meant, and why."""
+"""The fleet at a glance: firing alerts, the model or stream concerned, and the cause."""
 
 from grafana_foundation_sdk.models import dashboard as d
 
 from vedette_server.alerts import limits
 from vedette_server.dashboards.board import UIDS, add, board, choice, finished, window
-from vedette_server.dashboards.lights import CHOSEN, OF_MODEL, RINGING, M, lights, share
+from vedette_server.dashboards.lights import CHOSEN, FIRING, OF_MODEL, M, lights, share
 from vedette_server.dashboards.panels import (
     BAD_FROM_ONE,
     COUNT,
@@ -29,7 +29,7 @@ from vedette_server.dashboards.panels import (
 
 
 def _counted(severity: str) -> str:
-    return f'count(ALERTS{{{RINGING}, severity="{severity}"}}) or vector(0)'
+    return f'count(ALERTS{{{FIRING}, severity="{severity}"}}) or vector(0)'
 
 
 def build() -> d.Dashboard:
@@ -42,7 +42,7 @@ def build() -> d.Dashboard:
     made = made.with_variable(choice("model", "Model", "vedette_answers_total", everything=True, many=True))
     made = made.with_variable(window())
     made = add(made, "Is something wrong?", _glance())
-    made = add(made, "What rings", _alerts())
+    made = add(made, "Firing alerts", _alerts())
     made = add(made, "Which model, which stream, and why", lights())
     made = add(made, "Since when", _courses())
     made = add(made, "What is served", _served())
@@ -120,7 +120,7 @@ def _alerts() -> list[Panel]:
             "Alerts that fire",
             "The cause is what the alert itself suspects; the alert's page in deploy/docs/runbooks says what to do. "
             "Empty is good, provided that alerting is alive.",
-            [Ask(f'ALERTS{{{RINGING}, severity=~"critical|warning"}}')],
+            [Ask(f'ALERTS{{{FIRING}, severity=~"critical|warning"}}')],
             [
                 Column(field="severity", title="severity", width=100),
                 *(Column(field=label, title=label, link=OF_MODEL if label == "model" else "") for label in labels),
@@ -132,12 +132,12 @@ def _alerts() -> list[Panel]:
 
 
 def _courses() -> list[Panel]:
-    alerts = f'ALERTS{{{RINGING}, severity="%s", model=~"$model|"}}'
+    alerts = f'ALERTS{{{FIRING}, severity="%s", model=~"$model|"}}'
     by = "alertname, cause, model, stream"
     return [
         course_of_states(
             "Alerts over time",
-            "Which rang first is most often the cause; what rang after it, its consequence.",
+            "The alert that fired first is most often the cause; those that fired after it are its consequences.",
             Ask(
                 f"max by ({by}) (2 * {alerts % 'critical'} or 1 * {alerts % 'warning'} or 0 * {alerts % 'info'})",
                 "{{alertname}} {{cause}} {{model}} {{stream}}",

@@ -17,7 +17,7 @@ from vedette_server.dashboards.panels import (
 
 M, S = "model, version", "model, version, stream"
 CHOSEN = 'model=~"$model"'
-RINGING = 'alertname=~"Vedette.+", alertname!="VedetteWatchdog", alertstate="firing"'
+FIRING = 'alertname=~"Vedette.+", alertname!="VedetteWatchdog", alertstate="firing"'
 STATES = {0: ("well", WELL), 1: ("not reporting", UNKNOWN), 2: ("warning", WARNING), 3: ("CRITICAL", CRITICAL)}
 _VERSION_OF_ROW = "var-model=${__data.fields.model}&var-version=${__data.fields.version}"
 OF_MODEL = f"/d/{UIDS['stream']}?${{datasource:queryparam}}&{_VERSION_OF_ROW}&${{__url_time_range}}"
@@ -31,10 +31,10 @@ OF_STREAM = f"{OF_MODEL}&var-stream=${{__data.fields.stream}}"
 def _state(by: str, alive: str, alerts: str) -> str:
     """0 to 3, as STATES has it; a version stays for an hour after it was last heard of, so that none just vanishes."""
     seen = f"0 * max by ({by}) (last_over_time({alive}[1h]))"
-    ringing = f"ALERTS{{{RINGING}, {CHOSEN}, severity=%s}}"
+    firing = f"ALERTS{{{FIRING}, {CHOSEN}, severity=%s}}"
     # An alert about all versions of a model lights each of them.
-    whole = ringing % '"critical", model!="", version=""'
-    critical, warning = (ringing % f'"{severity}", {alerts}' for severity in ("critical", "warning"))
+    whole = firing % '"critical", model!="", version=""'
+    critical, warning = (firing % f'"{severity}", {alerts}' for severity in ("critical", "warning"))
     return (
         f"max by ({by}) (3 * {critical} or 2 * {warning} "
         f"or {seen} + on (model) group_left () 3 * max by (model) ({whole}) "

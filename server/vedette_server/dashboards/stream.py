@@ -80,7 +80,7 @@ def _glance() -> list[Panel]:
         ),
         number(
             "Suspected cause",
-            "What the server's own probe has shown: undone, it brings detections back on nearly every frame tried.",
+            "The verdict of the server's own probe: undoing this restored detections on nearly every frame tried.",
             Ask(f"topk(1, max by (cause) (vedette_suspected_cause{{{VS}}}) > 0)", "{{cause}}"),
             COUNT,
             name=True,

@@ -56,7 +56,7 @@ def cumulative(
 ) -> Element:
     """Shares at or below each edge, now and when all was well; `gap` is the index of the edge where they differ most.
 
-    The edges stand apart alike; they are what is known, the lines between them are not.
+    Edges are evenly spaced; the lines between them are interpolated.
     """
     width, height, left, top, below = _CHART
     across, down = (width - left - 8) / len(edges), height - top - below
