@@ -70,10 +70,10 @@ class Client(_Caller):
     """A blocking client. Use it as a context manager, from any number of threads.
 
     `address` is HOST:PORT, grpcs://HOST:PORT or unix:PATH; the default port is 8001. `timeout` is in seconds. A server
-    without a sign of life for `keepalive_seconds` is pinged, and considered gone after half as many more; None disables
-    that. With grpcs:// or `tls`, the connection uses TLS. `token` identifies the caller, and is sent over TLS or within
-    this machine only. If either is None, the environment applies: VEDETTE_TOKEN, VEDETTE_TLS_CA,
-    VEDETTE_TLS_CLIENT_CERT and VEDETTE_TLS_CLIENT_KEY. Every method raises `ServerError` for a failed call, and
+    that is silent for `keepalive_seconds` is pinged, and considered gone after half as many more; None disables that.
+    With grpcs:// or `tls`, the connection uses TLS. `token` identifies the caller, and is sent over TLS or within this
+    machine only. If either is None, the environment applies: VEDETTE_TOKEN, VEDETTE_TLS_CA, VEDETTE_TLS_CLIENT_CERT
+    and VEDETTE_TLS_CLIENT_KEY. Every method raises `ServerError` for a failed call, and
     `LocalError` for an invalid one.
     """
 
