@@ -37,12 +37,13 @@ def none() -> None:
 class Remembered:
     """A cache of contracts, each for a minute, because an operator may change the limits."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._contracts: dict[object, tuple[float, Contract]] = {}
 
     def get(self, ask: Mapping[str, Any], fetch: Callable[[], Contract]) -> Contract | None:
         """Return the requested model's contract; None if it is unavailable: the call itself will report the reason."""
-        model, now = (ask.get("model"), ask.get("version")), time.monotonic()
+        model, now = (ask.get("model"), ask.get("version")), self._clock()
         fetched, contract = self._contracts.get(model, (0.0, None))
         if contract is None or now - fetched >= _REMEMBERED_SECONDS:
             try:

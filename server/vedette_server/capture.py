@@ -4,8 +4,6 @@ A program of its own, like the importer. It reads the metrics pages of servers, 
 the model here; what it writes is made of the same counters in both cases.
 """
 
-import datetime as dt
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from vedette_server.alerts.limits import LEAST_ANSWERS, LEAST_WINDOWS
 from vedette_server.baseline import profile, stored
 from vedette_server.baseline.profile import TooLittleError, Window
 from vedette_server.baseline.scrape import Page, fetch
+from vedette_server.clock import SYSTEM, Clock
 from vedette_server.contract.files import declare
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
@@ -33,7 +32,12 @@ class CaptureError(FailedError):
 
 
 def from_servers(
-    model: ModelVersion, servers: Sequence[str], seconds: float, count: int, shown: Shown = NOTHING
+    model: ModelVersion,
+    servers: Sequence[str],
+    seconds: float,
+    count: int,
+    shown: Shown = NOTHING,
+    clock: Clock = SYSTEM,
 ) -> list[Window]:
     """Look at the pages of a model's replicas once a window; returns what was counted in each.
 
@@ -42,10 +46,10 @@ def from_servers(
     of = {"model": model.name, "version": str(model.version)}
     windows = []
     before: list[Page] | None = [_fetch(server, model, shown) for server in servers]
-    begun = time.monotonic()
+    begun = clock.monotonic()
     for number in range(1, count + 1):
-        hour = dt.datetime.now(dt.UTC).hour
-        time.sleep(max(0.0, begun + number * seconds - time.monotonic()))
+        hour = clock.utc().hour
+        clock.sleep(max(0.0, begun + number * seconds - clock.monotonic()))
         after = None
         try:
             after = [_fetch(server, model, shown) for server in servers]
@@ -115,7 +119,7 @@ def _answered(model: ModelVersion, groups: Sequence[Sequence[Path]], device: str
                 )
             )
         after = _page(metrics)
-        yield Window(dt.datetime.now(dt.UTC).hour, after.since(before))
+        yield Window(SYSTEM.utc().hour, after.since(before))
         before = after
         click.echo(f"{number} of {len(groups)} groups", err=True)
 
@@ -124,7 +128,15 @@ def _page(metrics: Metrics) -> Page:
     return Page.parse(metrics.page("")[0].decode())
 
 
-def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source: str, *, by_hour: bool) -> Path:
+def write(
+    model: ModelVersion,
+    windows: Sequence[Window],
+    seconds: float,
+    source: str,
+    *,
+    by_hour: bool,
+    clock: Clock = SYSTEM,
+) -> Path:
     """Make the baseline of what was captured and put it beside the version; returns its path. Raises `CaptureError`."""
     try:
         profiles = profile.profiles(model.name, model.version, windows, by_hour=by_hour)
@@ -135,7 +147,7 @@ def write(model: ModelVersion, windows: Sequence[Window], seconds: float, source
         model=model.name,
         version=model.version,
         fingerprint=model.contract.fingerprint,
-        captured=time.time(),
+        captured=clock.utc().timestamp(),
         source=source,
         window_seconds=seconds,
         edges=profile.edges(windows),

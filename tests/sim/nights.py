@@ -157,10 +157,9 @@ class Play:
         return Report(day, nights.frames, *self._judge(scrapes, 0, range(scrapes.count), hours[0]))
 
     def _play(self, nights: Nights, scrapes: Scrapes, day: Day, seconds: float) -> None:
-        with nights.clock.driving():
-            for _ in range(int(seconds / self._setting.interval)):
-                nights.step(day)
-                scrapes.add(nights.scrape())
+        for _ in range(int(seconds / self._setting.interval)):
+            nights.step(day)
+            scrapes.add(nights.scrape())
 
     def _judge(self, scrapes: Scrapes, number: int, span: range, hour: float = 0) -> tuple[list[Firing], list[Sample]]:
         """Evaluate a span that begins at an hour: the firings, and how often each statistic was beyond its limits."""

@@ -9,7 +9,8 @@ from vedette_server.repository.repository import BASELINE, ModelVersion
 
 from tests.sim.nights_pool import Pool
 from tests.sim.nights_roads import HOUR, Now, Road, Sky
-from tests.sim.nights_server import Clock, Scrape, Server, copy_of
+from tests.sim.nights_server import Scrape, Server, copy_of
+from tests.support.clocks import SetClock
 
 ROADS = ("ring north", "ring south", "bridge", "market")
 NEW_ROAD = "harbour"
@@ -85,7 +86,7 @@ class Nights:
 
         `baseline`: what the file of a version holds that has a baseline.
         """
-        self.clock = Clock(start)
+        self.clock = SetClock(start)
         self.fault: Fault | None = None
         self.frames = 0
         self._interval = interval
@@ -118,7 +119,7 @@ class Nights:
 
     def step(self, day: Day) -> None:
         """Play the time until the next scrape."""
-        start = self.clock.now
+        start = self.clock.seconds
         hour = start % DAY / HOUR
         if start % HOUR == 0:
             self._weather = self._sky.next_hour()
@@ -130,7 +131,7 @@ class Nights:
         busy = _within(hour, day.burst)
         if not self._down:
             self._play(self._frames(day, start), busy=busy)
-        self.clock.now = start + self._interval
+        self.clock.seconds = start + self._interval
         if not self._down:
             self.server.tick(len(self._roads), busy=busy)
 
@@ -151,7 +152,7 @@ class Nights:
 
     def _play(self, frames: Sequence[_Frame], *, busy: bool) -> None:
         for when, source, answer in frames:
-            self.clock.now = when
+            self.clock.seconds = when
             self.server.frame(source, self.fault(source, answer) if self.fault else answer, busy=busy)
         self.frames += len(frames)
 

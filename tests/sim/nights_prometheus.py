@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.sim.nights_server import START, Scrape
+from tests.sim.nights_server import Scrape
+from tests.support.clocks import START
 
 INSTANCE = "a:8002"
 _TARGET = (("instance", INSTANCE), ("job", "vedette"))

@@ -49,15 +49,14 @@ def capture(
     lead = _LEAD if reference.hours[0] else 0
     nights = Nights(version, pool, folder, seed, pace=pace, start=began - lead)
     windows, before = [], None
-    with nights.clock.driving():
-        while nights.clock.now < ended:
-            nights.step(reference.days[int(nights.clock.now // DAY) + len(reference.days)])
-            if nights.clock.now >= began and (nights.clock.now - began) % WINDOW == 0:
-                page = _page(nights.server.scrape())
-                if before is not None:
-                    windows.append(Window(int((nights.clock.now - WINDOW) % DAY // HOUR), page.since(before)))
-                before = page
-        path = write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour)
+    while nights.clock.seconds < ended:
+        nights.step(reference.days[int(nights.clock.seconds // DAY) + len(reference.days)])
+        if nights.clock.seconds >= began and (nights.clock.seconds - began) % WINDOW == 0:
+            page = _page(nights.server.scrape())
+            if before is not None:
+                windows.append(Window(int((nights.clock.seconds - WINDOW) % DAY // HOUR), page.since(before)))
+            before = page
+    path = write(nights.server.version, windows, WINDOW, reference.what, by_hour=reference.by_hour, clock=nights.clock)
     return path.read_bytes(), windows
 
 

@@ -1,28 +1,21 @@
 """A simulated server: the product's own findings and metrics, told of simulated answers at simulated times."""
 
-import contextlib
 import dataclasses
-import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TypeAlias
-from unittest import mock
 
 import numpy as np
-from vedette_server import capture
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.explain import Context, explain
-from vedette_server.monitor import baselines, streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import ModelVersion
-from vedette_server.watch import sources
 from vedette_server.watch.sources import Key, Sources
 
+from tests.support.clocks import SetClock
+
 WORKERS = 2
-START = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)  # a Monday, at midnight
 _BUSY_SECONDS, _SPREAD = 0.09, 0.3  # a frame's time in a worker: median, and sigma of its logarithm
 _GOLDEN_SECONDS = 3600  # between two checks
 
@@ -30,38 +23,10 @@ _GOLDEN_SECONDS = 3600  # between two checks
 Scrape: TypeAlias = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-class Clock:
-    """Simulated time in place of the modules `time` and `datetime`, where the product reads them."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now  # seconds since START
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return START.timestamp() + self.now
-
-    @contextlib.contextmanager
-    def driving(self) -> Iterator[None]:
-        """Drive what the product does at certain times: streams that are idle, baselines by the hour."""
-        calendar = SimpleNamespace(
-            datetime=SimpleNamespace(now=lambda zone: START.astimezone(zone) + dt.timedelta(seconds=self.now)),
-            UTC=dt.UTC,
-        )
-        with (
-            mock.patch.object(sources, "time", self),
-            mock.patch.object(streams, "time", self),
-            mock.patch.object(baselines, "dt", calendar),
-            mock.patch.object(capture, "time", self),
-        ):
-            yield
-
-
 class Server:
     """One replica. `restart` forgets all counts, as a process that starts again does."""
 
-    def __init__(self, clock: Clock, version: ModelVersion, seed: int) -> None:
+    def __init__(self, clock: SetClock, version: ModelVersion, seed: int) -> None:
         self._clock = clock
         self._rng = np.random.default_rng([seed, 4])
         self.version = version  # to which frames go
@@ -70,15 +35,15 @@ class Server:
         self.restart(0)
 
     def restart(self, seconds: float) -> None:
-        self.metrics = Metrics()
-        self._sources = Sources()
+        self.metrics = Metrics(clock=self._clock)
+        self._sources = Sources(self._clock.monotonic)
         self._served.clear()
         self.load(self.version, seconds)
 
     def load(self, version: ModelVersion, seconds: float) -> None:
         """Load a version, whose workers are ready after so many seconds."""
         self.metrics.loaded(version)
-        self._served[version.version] = version, self._clock.now + seconds
+        self._served[version.version] = version, self._clock.seconds + seconds
         self._golden_due = 0.0
 
     def unload(self, version: ModelVersion) -> None:
@@ -94,22 +59,22 @@ class Server:
         """Tell the state, as the engine does when it changes."""
         self.metrics.streams(open_streams)
         for version, ready in self._served.values():
-            workers = WORKERS if self._clock.now >= ready else 0
+            workers = WORKERS if self._clock.seconds >= ready else 0
             waiting = int(self._rng.integers(20, 60)) if busy and version is self.version else 0
             running = min(workers, int(self._rng.integers(0, WORKERS + 1)))
             self.metrics.state(version, workers=workers, wanted=WORKERS, queued=waiting, running=running, restarts=0)
-            if workers and self._clock.now >= self._golden_due:
+            if workers and self._clock.seconds >= self._golden_due:
                 for _ in range(WORKERS):
                     self.metrics.golden(version, None)
-        if self._clock.now >= self._golden_due:
-            self._golden_due = self._clock.now + _GOLDEN_SECONDS
+        if self._clock.seconds >= self._golden_due:
+            self._golden_due = self._clock.seconds + _GOLDEN_SECONDS
         self.metrics.tidy()
 
     def frame(self, source: str, answer: Answer, *, busy: bool) -> None:
         """A frame of a stream, or an image by itself (""): answered, refused, or dropped for a newer one."""
         name = self.version.name, str(self.version.version)
         chance = self._rng.random() if busy else 1.0
-        if self._clock.now < self._served[self.version.version][1]:
+        if self._clock.seconds < self._served[self.version.version][1]:
             self.metrics.refused(*name, Reason.MODEL_NOT_READY)
         elif chance < 0.05:
             self.metrics.refused(*name, Reason.OVERLOADED)

@@ -21,6 +21,7 @@ from vedette_server.monitor.baselines import in_force
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.repository.repository import BASELINE, ModelVersion, folders
 
+from tests.support.clocks import SetClock
 from tests.support.outcomes import MODEL, outcome, page
 
 
@@ -282,7 +283,10 @@ def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(capture, "_fetch", fetch)
-    seen = capture.from_servers(MODEL, ["http://one"], 0.0, 4)
+    clock = SetClock(seconds=22.9 * 3600)
+    seen = capture.from_servers(MODEL, ["http://one"], 300.0, 4, clock=clock)
+    assert clock.seconds == 22.9 * 3600 + 4 * 300.0
+    assert [window.hour for window in seen] == [22, 23], "the first, and the last, after the restart"
     assert [window.page.value("vedette_answers_total") for window in seen] == [20, 20]
 
 

@@ -375,22 +375,21 @@ def contract(**changed: Any) -> results.Contract:
     )
 
 
-def test_limits_are_asked_for_once_a_minute_and_about_what_is_large_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_asked_for_once_a_minute_and_about_what_is_large_alone() -> None:
     asked: list[str] = []
 
     def fetch() -> results.Contract:
         asked.append("")
         return contract()
 
-    now = [1000.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    remembered = limits.Remembered()
+    now = 1000.0
+    remembered = limits.Remembered(lambda: now)
     for size, expected in ((900, 0), (1200, 1), (1200, 1)):
         message(np.zeros((size, 300, 3), np.uint8), Beside("RGB8"), lambda: remembered.get({}, fetch))
         assert len(asked) == expected
     message(np.zeros((1200, 300, 3), np.uint8), Beside("RGB8"), lambda: remembered.get({"model": "x"}, fetch))
     assert len(asked) == 2
-    now[0] += 61
+    now += 61
     remembered.get({}, fetch)
     assert len(asked) == 3
 

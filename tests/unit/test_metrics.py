@@ -2,7 +2,6 @@
 
 import dataclasses
 import subprocess
-import time
 
 import pytest
 from vedette_server.contract.refusal import VIOLATIONS, Reason
@@ -11,6 +10,7 @@ from vedette_server.monitor import answers, streams
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.rpc.errors import TABLE
 
+from tests.support.clocks import SetClock
 from tests.support.outcomes import MODEL, outcome, page
 from tests.support.watching import needs
 
@@ -118,11 +118,17 @@ def test_classes_beyond_the_cap_are_folded_and_counted() -> None:
     assert seen.value("vedette_labels_folded_total", label="class") == 1
 
 
-def test_an_idle_stream_gives_its_place_to_another(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_stream_gives_its_place_to_another() -> None:
+    clock = SetClock()
+    metrics = Metrics(clock=clock)
+    metrics.loaded(MODEL)
     metrics.answered(outcome(source="gone"))
     metrics.suspected(MODEL, "gone", "CHANNELS_SWAPPED")
     metrics.dropped("test", "1", "gone", "EXPIRED")
-    monkeypatch.setattr(time, "monotonic", lambda: streams.IDLE_SECONDS * 1e6)
+    clock.seconds = streams.IDLE_SECONDS
+    metrics.tidy()
+    assert 'stream="gone"' in metrics.page("")[0].decode(), "it has not been idle for longer"
+    clock.seconds += 1.0
     metrics.tidy()
     assert 'stream="gone"' not in metrics.page("")[0].decode()
     metrics.answered(outcome(source="gone"))

@@ -1,6 +1,7 @@
 """Each caller's use of its limits: open streams, and requests in the last second."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vedette_server.access.policy import Rule
@@ -21,15 +22,16 @@ class _Account:
 class Quotas:
     """Counters by caller and rule."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._accounts: dict[tuple[str, Rule], _Account] = {}
-        self._swept = time.monotonic()
+        self._swept = clock()
 
     def request(self, who: str, key: str, rule: Rule) -> None:
         """Count a request. Raises `Refused`: RATE_EXCEEDED."""
         if rule.rate is None:
             return
-        account, now, most = self._account(key, rule), time.monotonic(), max(rule.rate, 1.0)
+        account, now, most = self._account(key, rule), self._clock(), max(rule.rate, 1.0)
         account.left = min(most, account.left + (now - account.since) * rule.rate)
         account.since = now
         if account.left < 1.0:
@@ -49,13 +51,16 @@ class Quotas:
         self._account(key, rule).streams -= 1
 
     def _account(self, key: str, rule: Rule) -> _Account:
-        if len(self._accounts) > _MOST_IDLE and (now := time.monotonic()) > self._swept + 1.0:
+        now = self._clock()
+        if len(self._accounts) > _MOST_IDLE and now > self._swept + 1.0:
             self._swept = now
-            self._accounts = {of: one for of, one in self._accounts.items() if one.streams or not _full(one, of[1])}
-        return self._accounts.setdefault((key, rule), _Account(max(rule.rate or 1.0, 1.0), time.monotonic()))
+            self._accounts = {
+                of: one for of, one in self._accounts.items() if one.streams or not _full(one, of[1], now)
+            }
+        return self._accounts.setdefault((key, rule), _Account(max(rule.rate or 1.0, 1.0), now))
 
 
-def _full(account: _Account, rule: Rule) -> bool:
+def _full(account: _Account, rule: Rule, now: float) -> bool:
     """Return whether an account equals a new one."""
     rate = rule.rate or 1.0
-    return account.left + (time.monotonic() - account.since) * rate >= max(rate, 1.0)
+    return account.left + (now - account.since) * rate >= max(rate, 1.0)

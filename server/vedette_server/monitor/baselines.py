@@ -1,6 +1,5 @@
 """The baselines of what is served, read from beside each version and shown as gauges."""
 
-import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from vedette_server.baseline.stored import Baseline, BaselineRefusedError, Profile, read
+from vedette_server.clock import SYSTEM, Clock
 from vedette_server.monitor.families import SOURCE, VERSION
 from vedette_server.repository.repository import BASELINE, ModelVersion
 
@@ -54,7 +54,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 class Baselines(Collector):
     """Shows the baselines; what a version's file says is noticed at the next scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
         self._entries: dict[tuple[str, int], _Entry] = {}
 
     def loaded(self, model: ModelVersion) -> None:
@@ -67,10 +68,10 @@ class Baselines(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
-        page = _Page()
+        page, hour = _Page(), self._clock.utc().hour
         for entry in list(self._entries.values()):
             entry.refresh()
-            page.add(entry.model, entry.state, entry.baseline)
+            page.add(entry.model, entry.state, entry.baseline, hour)
         yield from page.families
 
 
@@ -111,7 +112,7 @@ class _Page:
     def families(self) -> list[GaugeMetricFamily]:
         return list(vars(self).values())
 
-    def add(self, model: ModelVersion, state: str, baseline: Baseline | None) -> None:
+    def add(self, model: ModelVersion, state: str, baseline: Baseline | None, hour: int) -> None:
         labels = (model.name, str(model.version))
         for one in STATES:
             self._state.add_metric((*labels, one), one == state)
@@ -119,7 +120,7 @@ class _Page:
             return
         self._captured.add_metric(labels, baseline.captured)
         self._window.add_metric(labels, baseline.window_seconds)
-        for profile in in_force(baseline, dt.datetime.now(dt.UTC).hour):
+        for profile in in_force(baseline, hour):
             self._add_profile(labels, profile, baseline.edges)
 
     def _add_profile(self, labels: tuple[str, str], profile: Profile, edges: list[str]) -> None:

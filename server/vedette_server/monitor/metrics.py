@@ -6,6 +6,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from vedette_server.clock import SYSTEM, Clock
 from vedette_server.contract.loading import Check
 from vedette_server.contract.refusal import Reason
 from vedette_server.engine.query import Outcome
@@ -25,15 +26,15 @@ from vedette_server.repository.shelf import RefusedVersion
 class Metrics:
     """Counts what the engine tells of: its `Monitor`."""
 
-    def __init__(self, *, triton: bool = False) -> None:
+    def __init__(self, *, triton: bool = False, clock: Clock = SYSTEM) -> None:
         """With `triton`, the page has Triton's names too."""
         self._families = Families()
         self._entry = Entry(self._families)
-        self._serving = Serving(self._families)
+        self._serving = Serving(self._families, clock.monotonic)
         self._answers = Answers(self._families)
         self._versions = Versions(self._families)
-        self._baselines = Baselines()
-        self._streams = Streams(self._answers.folded_stream, self._forget)
+        self._baselines = Baselines(clock)
+        self._streams = Streams(self._answers.folded_stream, self._forget, clock.monotonic)
         self._refused: Mapping[tuple[str, str], Check] = {}
         self._loaded: set[tuple[str, str]] = set()
         collectors: Iterable[Collector] = (self._baselines, Log(), *([Triton(self._serving)] if triton else []))

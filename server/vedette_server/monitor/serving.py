@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from vedette_server.contract.refusal import VIOLATIONS, Reason
 from vedette_server.engine.query import Outcome
@@ -22,7 +22,8 @@ _OLDEST = 3600.0  # seconds; frames that are older come from a camera whose cloc
 class Serving:
     """Counts requests and what became of them."""
 
-    def __init__(self, families: Families) -> None:
+    def __init__(self, families: Families, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # that on which the engine tells since when something is
         self.requests = families.counter(
             "vedette_requests", "Requests by outcome: OK, or the reason of the refusal.", (*VERSION, "outcome")
         )
@@ -88,7 +89,7 @@ class Serving:
     def _unanswered_seconds(self, labels: tuple[str, str]) -> float:
         """It grows by itself: what is read is what is so now."""
         since = self._owes_since.get(labels)
-        return 0.0 if since is None else time.monotonic() - since
+        return 0.0 if since is None else self._clock() - since
 
     def unloaded(self, model: ModelVersion) -> None:
         """A version is served no more."""

@@ -17,11 +17,14 @@ Key = tuple[str, str, str]  # model, version, stream
 class Streams:
     """Gives each source of images its `stream` label."""
 
-    def __init__(self, folded: Callable[[], None], forget: Callable[[Key], None]) -> None:
+    def __init__(
+        self, folded: Callable[[], None], forget: Callable[[Key], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`folded` is told of each frame that is counted under `_other`, `forget` of a label whose series can go."""
         self._folded = folded
         self._forget = forget
-        self._seen: dict[Key, float] = {}  # when, on the monotonic clock
+        self._clock = clock
+        self._seen: dict[Key, float] = {}  # when, on that clock
 
     def label(self, model: str, version: str, name: str) -> str:
         """The label of a stream that has just been seen, by the name that its caller or the engine gave it."""
@@ -32,12 +35,12 @@ class Streams:
         if key not in self._seen and len(self._seen) >= MOST:
             self._folded()
             return OTHER
-        self._seen[key] = time.monotonic()
+        self._seen[key] = self._clock()
         return label
 
     def forget_idle(self) -> None:
         """Let go of what has not been seen for long."""
-        before = time.monotonic() - IDLE_SECONDS
+        before = self._clock() - IDLE_SECONDS
         for key, seen in list(self._seen.items()):
             if seen < before:
                 del self._seen[key]

@@ -6,6 +6,7 @@ follow, empty or not, until it is convicted or cleared. Traffic goes first, alwa
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -55,14 +56,15 @@ class _Frame:
 class Probe:
     """Sees every answer, explains it, and looks into sources that have gone empty, one at a time."""
 
-    def __init__(self, monitor: Monitor, share: float = 0.0) -> None:
+    def __init__(self, monitor: Monitor, share: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         """`share` of the workers' time is for diagnoses beside traffic.
 
         0 switches them off: it explains from what the answers themselves tell.
         """
         self._monitor = unfailing(monitor)
         self._diagnostician = Diagnostician(share) if share else None
-        self._sources = Sources()
+        self._clock = clock
+        self._sources = Sources(clock)
         self._suspects: dict[SourceRecord, ModelVersion] = {}
         self._task: asyncio.Task[None] | None = None
         self._on_trial: SourceRecord | None = None
@@ -84,7 +86,7 @@ class Probe:
             stream=item.source,
         )
         findings = explain(answer, served.model.contract, context)
-        frame = _Frame(AskedImage(item.image, item.options), answer, time.monotonic())
+        frame = _Frame(AskedImage(item.image, item.options), answer, self._clock())
         self._look_into(served, source, frame, findings)
         self._forget_gone(frame.seen)
         return findings
@@ -151,12 +153,12 @@ class Probe:
             suspicion = await self._investigate(doctor, served, source, frame)
         except (Refused, TimeoutError) as error:  # the version has gone, or the source has
             log.info("probe_ended_early", **_names(source.key), why=str(error))
-            source.quiet_until = time.monotonic() + _PAUSE_SECONDS
+            source.quiet_until = self._clock() + _PAUSE_SECONDS
             return
         self._conclude(served, source, suspicion)
 
     def _conclude(self, served: ServedVersion, source: SourceRecord, suspicion: Finding | None) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if suspicion:
             source.fruitless, source.quiet_until = 0, now + _HOLD_SECONDS
             log.warning("cause_suspected", **_names(source.key), cause=suspicion.code, evidence=suspicion.evidence)

@@ -2,6 +2,7 @@
 
 import collections
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, PixelStatistics
@@ -27,13 +28,14 @@ class Key:
 class SourceRecord:
     """One source of images, as its frames have shown it."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, clock: Callable[[], float] = time.monotonic) -> None:
         self.key = key
-        self.seen = 0.0  # when, on the monotonic clock
+        self._clock = clock
+        self.seen = 0.0  # when, on that clock
         self.identical = 0  # frames in a row with the same pixels
         self.values: Code | None = None  # what they have been made of
         self.suspicion: Finding | None = None
-        self.quiet_until = 0.0  # on the monotonic clock; until then nothing more is tried
+        self.quiet_until = 0.0  # on that clock; until then nothing more is tried
         self.fruitless = 0  # diagnoses in a row that nothing came of
         self._checksum: int | None = None
         self._recent = 0.0  # shares of empty answers
@@ -41,7 +43,7 @@ class SourceRecord:
 
     def see(self, answer: Answer) -> None:
         """Take one more answer into account."""
-        self.seen = time.monotonic()
+        self.seen = self._clock()
         self._see_pixels(answer.pixels)
         empty = answer.empty
         self._recent += _RECENT * (empty - self._recent)
@@ -70,7 +72,7 @@ class SourceRecord:
     @property
     def due(self) -> bool:
         """True if the cause is due to be investigated."""
-        return self.restless and time.monotonic() >= self.quiet_until
+        return self.restless and self._clock() >= self.quiet_until
 
     def accept(self) -> None:
         """Take its emptiness for what is usual with it, from now on: nothing was found to be wrong."""
@@ -80,13 +82,14 @@ class SourceRecord:
 class Sources:
     """All sources, the longest unseen forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._sources: collections.OrderedDict[Key, SourceRecord] = collections.OrderedDict()
         self._samples: dict[Key, AskedImage] = {}
 
     def of(self, key: Key) -> SourceRecord:
         """The source of that key."""
-        source = self._sources.setdefault(key, SourceRecord(key))
+        source = self._sources.setdefault(key, SourceRecord(key, self._clock))
         self._sources.move_to_end(key)
         if len(self._sources) > _MOST_SOURCES:
             self._sources.popitem(last=False)
