@@ -233,7 +233,7 @@ class TestUnixSockets:
             assert stat.S_IMODE(mode) == 0o660
             with Client(server.address) as client:
                 assert client.healthy()
-                assert client.detect(pictures[0]).detections is not None
+                assert client.detect(pictures[0]).detections
                 assert len(list(client.stream(pictures[:3], policy="LOSSLESS"))) == 3
             with grpc.insecure_channel(f"unix:{path}") as channel:
                 health = health_pb2_grpc.HealthStub(channel)
