@@ -51,7 +51,7 @@ lint: $(INSTALLED) $(PROSE)/installed ## ruff, the import linter, Buf's lint of 
 	$(PROSE)/node_modules/.bin/textlint --config deploy/prose/textlint.json \
 	  --rules-base-directory $(CURDIR)/$(PROSE)/node_modules $$(git ls-files '*.md')
 
-type: $(INSTALLED) ## mypy, strict
+type: $(INSTALLED) ## mypy, strict, over the code, its tests and the scripts
 	$(BIN)/mypy
 
 fmt: $(INSTALLED) ## format the code

@@ -21,8 +21,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         image = Path(scratch) / "image.binpb"
         flags = ["--include_imports", "--include_source_info", f"--descriptor_set_out={image}"]
-        if status := protoc.main(["protoc", *includes(), *flags, *sources()]):
-            return status
+        if failed := int(protoc.main(["protoc", *includes(), *flags, *sources()])):
+            return failed
         buf = Path(sys.executable).parent / "buf"
         command = [str(buf), "lint", str(image), "--config", json.dumps(CONFIG)]
         return subprocess.run(command, check=False).returncode  # noqa: S603  our own command

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
-from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.access import tokens
 
@@ -229,7 +229,7 @@ def inflating(server: running.Server, calls: int = 400) -> Counter[str]:
 def tiny_fields(server: running.Server, calls: int = 30) -> None:
     """Messages of millions of tiny fields that no method has, and of as many as a message may have bytes for."""
     with grpc.insecure_channel(server.address, options=[("grpc.max_send_message_length", -1)]) as channel:
-        call = channel.unary_unary(raw_http2.DETECT)
+        call = channel.unary_unary(raw_http2.DETECT, bytes, bytes)
         for number in range(calls):
             body = b"\xf8\x3f\x01" * (10_000_000 if number % 10 == 0 else 80_000)
             with contextlib.suppress(grpc.RpcError):
@@ -241,7 +241,7 @@ def long_lists(server: running.Server, calls: int = 20) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = DetectionServiceStub(channel)
         request = load.request(load.picture())
-        request.options.outputs.extend([1] * 60_000)
+        request.options.outputs.extend([answer_pb2.OUTPUT_KIND_BOXES] * 60_000)
         for _ in range(calls):
             with contextlib.suppress(grpc.RpcError):
                 stub.Detect(request, timeout=60)

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from vedette_client import Answered, Client
+from vedette_client import Answered, Client, ImageLike
 
 from tests.sim import faults, labelled
 from tests.sim.faults import FAULTS, MISTAKES, Fault
@@ -55,7 +55,7 @@ class Feed:
         """Yield what was sent, as long as it grows."""
         return (self._sent[index] for index in itertools.count())
 
-    def _frames(self, most: int) -> Iterator[object]:
+    def _frames(self, most: int) -> Iterator[ImageLike]:
         counted = 0
         for index, picture in enumerate(self._pictures):
             lead = index < LEAD or (index < MOST_LEAD and self._looked_into())

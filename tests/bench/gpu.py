@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -43,6 +43,9 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests.support import running
 from tests.support.families import ZOO, model
+
+if TYPE_CHECKING:  # it is in the stubs alone
+    from vedette.v1.detection_service_pb2_grpc import DetectionServiceAsyncStub
 
 HEIGHT, WIDTH, OBJECTS = 1080, 1920, 15
 CALLERS = 32  # at once, where a server is to be saturated
@@ -183,7 +186,7 @@ async def measured(address: str, asked: pb.DetectRequest) -> tuple[float, float,
             ]
             stubs = itertools.cycle([DetectionServiceStub(channel) for channel in channels])
 
-            async def call(stub: DetectionServiceStub) -> None:
+            async def call(stub: "DetectionServiceAsyncStub") -> None:
                 while (started := time.monotonic()) < until:
                     await stub.Detect(asked)
                     times.append(time.monotonic() - started)

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
-from vedette_client import Answered, Client, Finding, VedetteError
+from vedette_client import Answered, Client, Finding, ImageLike, VedetteError
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests import honest
@@ -72,7 +72,7 @@ class Count:
 def stream(client: Client, model: str, name: str, frames: int, tell: Tell) -> int:
     """Count the accused frames of a feed, after a lead in which the server examines it."""
 
-    def slowly() -> Iterator[object]:
+    def slowly() -> Iterator[ImageLike]:
         for one in honest.feed(name, frames):
             yield honest.ENCODINGS["PNG"](one)
             time.sleep(PAUSE)

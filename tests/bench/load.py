@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -32,6 +32,9 @@ from vedette_server.demo.publish import jpeg
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests.support import running
+
+if TYPE_CHECKING:  # it is in the stubs alone
+    from vedette.v1.detection_service_pb2_grpc import DetectionServiceAsyncStub
 
 WORKERS = 2
 RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -67,7 +70,9 @@ def memory(started: running.Server) -> int:
     return total
 
 
-async def capacity(stub: DetectionServiceStub, seconds: float, concurrency: int = 2 * WORKERS) -> tuple[float, float]:
+async def capacity(
+    stub: "DetectionServiceAsyncStub", seconds: float, concurrency: int = 2 * WORKERS
+) -> tuple[float, float]:
     """Answers a second at saturation, and the median seconds that one takes a worker."""
     data, times, until = picture(), [], time.monotonic() + seconds
 
@@ -99,7 +104,7 @@ async def kill(started: running.Server, requests: int, kills: int, seed: int = 1
     moments = set(rng.sample(range(requests // 20, requests), kills))
     seen, numbers, data = Killed(), itertools.count(), picture()
 
-    async def call(stub: DetectionServiceStub) -> None:
+    async def call(stub: "DetectionServiceAsyncStub") -> None:
         while (number := next(numbers)) < requests:
             if number in moments:
                 while not (pids := started.worker_pids()):
@@ -281,14 +286,14 @@ async def swap(root: Path, swaps: int) -> Swapped:  # noqa: C901  one scenario, 
     with server("--repository", str(root), "--poll-seconds", "0.2", workers=1) as started:
         done = asyncio.Event()
 
-        async def call(stub: DetectionServiceStub) -> None:
+        async def call(stub: "DetectionServiceAsyncStub") -> None:
             while not done.is_set():
                 try:
                     seen.answered[(await stub.Detect(request(data), timeout=60)).answer.model_version] += 1
                 except grpc.aio.AioRpcError as error:
                     seen.failed[f"{error.code().name} {error.details()}"] += 1
 
-        async def stream(stub: DetectionServiceStub) -> None:
+        async def stream(stub: "DetectionServiceAsyncStub") -> None:
             async def frames() -> AsyncIterator[pb.StreamDetectRequest]:
                 yield pb.StreamDetectRequest(config=pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS))
                 for number in itertools.count():
@@ -303,7 +308,7 @@ async def swap(root: Path, swaps: int) -> Swapped:  # noqa: C901  one scenario, 
                 else:
                     seen.failed[str(response)] += 1
 
-        async def versions(stub: DetectionServiceStub) -> dict[str, int]:
+        async def versions(stub: "DetectionServiceAsyncStub") -> dict[str, int]:
             listed = await stub.ListModels(pb.ListModelsRequest())
             return {item.version: item.state for item in listed.models}
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -25,6 +25,9 @@ from vedette_server.demo.publish import jpeg
 
 from tests.bench import load
 from tests.support import running
+
+if TYPE_CHECKING:  # it is in the stubs alone
+    from vedette.v1.detection_service_pb2_grpc import DetectionServiceAsyncStub
 
 DEADLINE = 10.0  # seconds
 HANG_SECONDS = 4.0
@@ -104,7 +107,7 @@ async def lose(count: int) -> Losses:
     return seen
 
 
-async def _call(stub: DetectionServiceStub, data: bytes, seen: Losses, done: asyncio.Event) -> None:
+async def _call(stub: "DetectionServiceAsyncStub", data: bytes, seen: Losses, done: asyncio.Event) -> None:
     while not done.is_set():
         try:
             await stub.Detect(load.request(data), timeout=DEADLINE)
@@ -113,7 +116,7 @@ async def _call(stub: DetectionServiceStub, data: bytes, seen: Losses, done: asy
             seen.failed[f"{error.code().name}: {error.details()}"] += 1
 
 
-async def _lose(started: running.Server, log: _Log, stub: DetectionServiceStub, number: int) -> None:
+async def _lose(started: running.Server, log: _Log, stub: "DetectionServiceAsyncStub", number: int) -> None:
     """Lose one worker, or all of them, and wait until they are replaced."""
     log.read()
     workers, before = started.worker_pids(), len(log.lost)

@@ -123,7 +123,7 @@ def reason(status: status_pb2.Status) -> str:
     found.Unpack(info)
     if info.reason not in TABLE:
         raise ValueError(info.reason)
-    return info.reason
+    return str(info.reason)
 
 
 @dataclass

@@ -206,7 +206,7 @@ def _reason(status: status_pb2.Status | None) -> str:
     for detail in status.details if status else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
-            return info.reason
+            return str(info.reason)
     return ""
 
 

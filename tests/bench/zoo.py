@@ -164,9 +164,12 @@ def _file(path: str, folder: Path) -> str:
 
 def _model(file: str) -> nn.Module:
     """A config's model, with random weights."""
+    model: nn.Module
     if file.endswith(".py"):
-        return instantiate(LazyConfig.load(file).model)
-    return build_model(model_zoo.get_config(file) if not Path(file).exists() else _load(file))
+        model = instantiate(LazyConfig.load(file).model)
+    else:
+        model = build_model(model_zoo.get_config(file) if not Path(file).exists() else _load(file))
+    return model
 
 
 def _load(file: str) -> CfgNode:
@@ -298,7 +301,7 @@ def compare(answer: Answer, output: Mapping[str, Any]) -> Iterator[str]:
     if "panoptic_seg" in output:
         labels, segments = output["panoptic_seg"]
         given = answer.panoptic
-        yield from _unequal("segment map", _grey(given and given.segment_map_png), labels.numpy())
+        yield from _unequal("segment map", _grey(given.segment_map_png if given else None), labels.numpy())
         told = [(one.id, one.is_thing, one.class_id) for one in given.segments] if given else []
         if told != [(one["id"], one["isthing"], one["category_id"]) for one in segments]:
             yield "segments differ"

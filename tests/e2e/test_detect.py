@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -48,7 +49,7 @@ def images(ran: subprocess.CompletedProcess[bytes]) -> list[str]:
     return [json.loads(line)["image"] for line in ran.stdout.splitlines()]
 
 
-def detect(*arguments: str | os.PathLike[str] | bytes, **options: object) -> subprocess.CompletedProcess[bytes]:
+def detect(*arguments: str | os.PathLike[str] | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
     return commands.run(commands.CLIENT, "detect", *arguments, **options)
 
 

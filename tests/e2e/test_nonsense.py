@@ -18,8 +18,10 @@ from click.testing import CliRunner
 from PIL import Image
 from vedette_client.cli import main as vedette
 from vedette_server import cli as server_cli
+from vedette_server import logs
 from vedette_server.cli import main as vedette_server
 from vedette_server.demo import clips, scenes
+from vedette_server.pool import memory
 
 from tests.support import commands, running
 
@@ -129,8 +131,8 @@ def here(
     monkeypatch.setenv("VEDETTE_SERVER", bundled.address)
     monkeypatch.setattr(server_cli, "_run", served)
     monkeypatch.delenv("VEDETTE_CONFIG", raising=False)
-    monkeypatch.setattr(server_cli.logs, "configure", lambda _format: None)
-    monkeypatch.setattr(server_cli.memory, "keep_freed", lambda: None)
+    monkeypatch.setattr(logs, "configure", lambda _format: None)
+    monkeypatch.setattr(memory, "keep_freed", lambda: None)
     return {**files, "folder": str(tmp_path / "folder")}
 
 

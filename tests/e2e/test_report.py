@@ -197,10 +197,10 @@ def test_its_figures_are_those_of_the_scrape(dom: Dom, traffic: Traffic) -> None
     assert dom.tables[""][1][3:] == [f"{answers:.0f}", empty]
     for stream in (DARK, GATE, HOSTILE):
         total = page.value("vedette_answers_total", **V, stream=stream)
-        share = page.value("vedette_empty_answers_total", **V, stream=stream) / total
+        empties = page.value("vedette_empty_answers_total", **V, stream=stream) / total
         brightness = page.value("vedette_input_brightness_levels_sum", **V, stream=stream) / total
         shown = dom.row("Streams and single images", stream)
-        assert shown[1:3] == [f"{total:.0f}", f"{100 * share:.1f} %"]
+        assert shown[1:3] == [f"{total:.0f}", f"{100 * empties:.1f} %"]
         assert shown[5] == f"{brightness:.0f}"
 
 

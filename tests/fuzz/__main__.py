@@ -74,7 +74,8 @@ def _once(reader: str, folder: Path, corpus: Path, seconds: int, log: Path) -> t
 
 
 def _last(pattern: str, text: str) -> str:
-    return (re.findall(pattern, text) or ["0"])[-1]
+    found: list[str] = re.findall(pattern, text)
+    return found[-1] if found else "0"
 
 
 def write_seeds(reader: str, corpus: Path) -> None:

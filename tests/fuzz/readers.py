@@ -397,8 +397,8 @@ def _access(data: bytes) -> None:
         case 0:
             read = policy.read(path)
             for verb in policy.Verb:
-                read.rule("token:gate", verb, "signs")
-                read.rule(policy.ANONYMOUS, verb)
+                read.rule(("token:gate",), verb, "signs")
+                read.rule((policy.ANONYMOUS,), verb)
         case 1:
             tokens.read(path)
         case 2:

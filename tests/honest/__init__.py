@@ -95,12 +95,16 @@ def _palette(one: Honest) -> Image.Image:
     return Image.fromarray(one.rgb).quantize(256)
 
 
+def png(one: Honest) -> bytes:
+    return _file(Image.fromarray(one.rgb), "PNG", compress_level=1)
+
+
 # How each is sent. What an encoding would spoil is not sent so: see `encodings`.
 ENCODINGS: dict[str, Callable[[Honest], ImageLike]] = {
     "JPEG 30": _jpeg(30),
     "JPEG 60": _jpeg(60),
     "JPEG 95": _jpeg(95),
-    "PNG": lambda one: _file(Image.fromarray(one.rgb), "PNG", compress_level=1),
+    "PNG": png,
     "grey PNG": lambda one: _file(_grey(one), "PNG", compress_level=1),
     "grey JPEG 75": lambda one: _file(_grey(one), "JPEG", quality=75),
     "palette PNG": lambda one: _file(_palette(one), "PNG", compress_level=1),

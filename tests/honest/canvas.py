@@ -4,6 +4,7 @@ import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,8 +49,8 @@ def shipped(package: str, path: str, *, grey: bool = False) -> Picture:
     return np.asarray(image.convert("L" if grey else "RGB"))
 
 
-def bits(values: Field | NDArray[np.float64]) -> Picture:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def bits(values: NDArray[Any]) -> Picture:
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def clouds(chance: np.random.Generator, height: int, width: int, scale: float, octaves: int = 4) -> Field:
@@ -67,11 +68,16 @@ def ramp(height: int, width: int, top: float, bottom: float) -> Field:
     return np.repeat(np.linspace(top, bottom, height, dtype=np.float32)[:, None], width, axis=1)
 
 
-def sensor(chance: np.random.Generator, picture: Picture | Field, noise: float = 2.0, blur: float = 0.0) -> Picture:
+def blurred(picture: NDArray[Any], width: float) -> NDArray[Any]:
+    """The same out of focus; `width` is the standard deviation, in pixels."""
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), width))
+
+
+def sensor(chance: np.random.Generator, picture: NDArray[Any], noise: float = 2.0, blur: float = 0.0) -> Picture:
     """Add the effects of a lens and a sensor."""
-    values = np.asarray(picture, np.float32)
+    values: Field = np.asarray(picture, np.float32)
     if blur:
-        values = cv2.GaussianBlur(values, (0, 0), blur)
+        values = blurred(values, blur)
     return bits(values + chance.normal(0, noise, values.shape))
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tests.honest.canvas import Picture, bits, clouds, colour, font, ramp, rng, shipped, words
+from tests.honest.canvas import Picture, bits, blurred, clouds, colour, font, ramp, rng, shipped, words
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
@@ -39,7 +39,7 @@ def flat_art(number: int) -> Picture:
             draw.ellipse((370, 270, 430, 330), outline=BLACK, width=3)
         case _:  # a test chart
             for index in range(8):
-                tint = tuple(255 * (index >> bit & 1) for bit in (1, 2, 0))
+                tint = (255 * (index >> 1 & 1), 255 * (index >> 2 & 1), 255 * (index & 1))
                 draw.rectangle((100 * index, 0, 100 * index + 100, 600), tint)
     return np.asarray(art)
 
@@ -97,7 +97,7 @@ def maps(number: int) -> Picture:
         case 4:  # contours, thin
             land = (clouds(chance, 700, 1000, 0.5) * 12).astype(np.uint8)
             edges = cv2.Laplacian(land, cv2.CV_16S) > 0
-            return np.where(edges[:, :, None], np.uint8([150, 100, 60]), np.uint8(255)).astype(np.uint8)
+            return np.where(edges[:, :, None], np.array([150, 100, 60], np.uint8), np.uint8(255)).astype(np.uint8)
         case _:  # a network
             for tint in ((220, 40, 40), (40, 120, 220), (60, 160, 70)):
                 points = [(int(x), int(chance.integers(80, 620))) for x in range(50, 1000, 130)]
@@ -129,7 +129,7 @@ def silhouettes(number: int) -> Picture:
             room = np.full((600, 800), 9, np.float32)
             room[80:480, 150:650] = 255
             room[80:480, 395:405], room[275:285, 150:650] = 9, 9
-            return bits(cv2.GaussianBlur(room, (0, 0), 2))
+            return bits(blurred(room, 2))
         case 3:  # branches before a white sky
             view = np.full((600, 800), 255, np.float32)
             for _ in range(40):
@@ -146,7 +146,7 @@ def silhouettes(number: int) -> Picture:
             cv2.circle(stage, (400, 280), 210, 255.0, -1)
             cv2.rectangle(stage, (370, 240), (430, 600), 0.0, -1)
             cv2.circle(stage, (400, 200), 36, 0.0, -1)
-            return bits(cv2.GaussianBlur(stage, (0, 0), 2))
+            return bits(blurred(stage, 2))
 
 
 TRADES = {"flat art": (flat_art, 8), "charts": (charts, 5), "maps": (maps, 6), "silhouettes": (silhouettes, 5)}

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from tests.honest.canvas import Field, Picture, bits, blob, clouds, ramp, rng, sensor, shipped, spots
+from tests.honest.canvas import Field, Picture, bits, blob, blurred, clouds, ramp, rng, sensor, shipped, spots
 
 SIZE = (700, 620)
 
@@ -20,7 +20,7 @@ def x_ray(number: int) -> Picture:
             for row in range(120, 580, 50):
                 cv2.ellipse(film, (310, row), (230, 50), 0, 180, 360, 190, 7)
             film[:, 295:325] += 40
-            film = cv2.GaussianBlur(film, (0, 0), 3)
+            film = blurred(film, 3)
             return sensor(chance, 255 - film if number else film, 3)
         case 2:  # a hand on black
             blob(film, (480, 310), (150, 110), 0, 130)
@@ -64,7 +64,7 @@ def chest(number: int) -> Picture:
         blob(film, (240, axis + side * wide), (0.65 * tall, 0.34 * wide), 0, -90)
     for row in range(90, 430, int(chance.integers(32, 44))):
         cv2.ellipse(film, (int(axis), row), (int(0.8 * wide), 36), 0, 180, 360, float(chance.uniform(120, 200)), 5)
-    return sensor(chance, cv2.GaussianBlur(film, (0, 0), 2), float(chance.uniform(1, 4)))
+    return sensor(chance, blurred(film, 2), float(chance.uniform(1, 4)))
 
 
 def tomography(number: int) -> Picture:
@@ -79,7 +79,7 @@ def tomography(number: int) -> Picture:
             if number == 1:
                 return sensor(chance, slice_ + clouds(chance, 512, 512, 0.1) * 40 * (slice_ > 80), 4)
             bone = cv2.ellipse(np.zeros_like(slice_), (256, 256), (168, 208), 0, 0, 360, 235.0, 7)
-            return bits(cv2.GaussianBlur(bone, (0, 0), 2))
+            return bits(blurred(bone, 2))
         case 3:  # magnetic resonance, whose noise is positive
             blob(slice_, (260, 250), (200, 160), 0.1, 90)
             for _ in range(30):
@@ -96,7 +96,7 @@ def tomography(number: int) -> Picture:
             rows, columns = np.mgrid[:512, :512].astype(np.float32)
             fan = (np.abs(np.arctan2(columns - 256, rows + 30)) < 0.6) & (np.hypot(columns - 256, rows + 30) < 500)
             speckle = chance.exponential(1.0, (512, 512)) * 60 * clouds(chance, 512, 512, 0.2)
-            return bits(cv2.GaussianBlur(speckle, (0, 0), 1.2) * fan * 1.6)
+            return bits(blurred(speckle, 1.2) * fan * 1.6)
         case 5:  # the last slice, where little is left of the body
             blob(slice_, (250, 262), (14, 18), 0, 60)
             return sensor(chance, slice_, 1)

@@ -5,7 +5,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tests.honest.canvas import Field, Picture, bits, blob, clouds, colour, font, ramp, rng, sensor, shipped, spots
+from tests.honest.canvas import (
+    Field,
+    Picture,
+    bits,
+    blob,
+    blurred,
+    clouds,
+    colour,
+    font,
+    ramp,
+    rng,
+    sensor,
+    shipped,
+    spots,
+)
 
 SIZE = (540, 960)
 
@@ -24,7 +38,7 @@ def night_street(number: int) -> Picture:
         case 1:  # all but black: two lamps far away
             for x in (430, 470):
                 blob(lamps, (250, x), (4, 4), 0, 240)
-            view = 3 + lamps[:, :, None] * np.float32([1, 0.85, 0.6])
+            view = 3 + lamps[:, :, None] * np.array([1, 0.85, 0.6], np.float32)
         case 2:  # headlights on a wet road
             for x in (400, 480):
                 blob(lamps, (270, x), (16, 16), 0, 255)
@@ -35,7 +49,7 @@ def night_street(number: int) -> Picture:
                 x, y = int(chance.integers(0, 850)), int(chance.integers(0, 380))
                 tint = tuple(chance.choice([40, 255], 3).tolist())
                 cv2.rectangle(view, (x, y), (x + int(chance.integers(30, 110)), y + 30), tint, -1)
-            view = cv2.GaussianBlur(view, (0, 0), 3)
+            view = blurred(view, 3)
         case _:  # without lamps: walls that can just be told
             view = 7 + 9 * clouds(chance, height, width, 0.3)[:, :, None] * np.ones(3, np.float32)
             view[:200, 300:500] += 6
@@ -85,7 +99,7 @@ def industry(number: int) -> Picture:
             shadow = np.full(SIZE, 255, np.float32)
             cv2.circle(shadow, (480, 270), 120, 6.0, -1)
             cv2.circle(shadow, (480, 270), 40, 255.0, -1)
-            return bits(cv2.GaussianBlur(shadow, (0, 0), 1))
+            return bits(blurred(shadow, 1))
         case 4:  # a part under low light: only its scratches shine
             dark: Field = np.full(SIZE, 3.0, np.float32)
             for _ in range(8):
@@ -113,11 +127,11 @@ def under_water(number: int) -> Picture:
         case 2:  # a diver's lamp in the deep
             deep: Field = np.full(SIZE, 2, np.float32)
             blob(deep, (280, 500), (110, 130), 0, 60)
-            return sensor(chance, deep[:, :, None] * np.float32([0.3, 0.8, 1.0]), 1.5, 3)
+            return sensor(chance, deep[:, :, None] * np.array([0.3, 0.8, 1.0], np.float32), 1.5, 3)
         case _:  # marine snow
             deep = np.full(SIZE, 9, np.float32)
             spots(chance, deep, 200, 1.5, 120)
-            return sensor(chance, deep[:, :, None] * np.float32([0.5, 0.9, 1.0]), 1)
+            return sensor(chance, deep[:, :, None] * np.array([0.5, 0.9, 1.0], np.float32), 1)
 
 
 def sports(number: int) -> Picture:
@@ -152,7 +166,7 @@ def goods(number: int) -> Picture:
         case 1:  # white on white
             cv2.circle(shop, (400, 400), 200, (246, 246, 244), -1)
             cv2.ellipse(shop, (400, 620), (220, 30), 0, 0, 360, (240, 240, 240), -1)
-            shop = cv2.GaussianBlur(shop, (0, 0), 5)
+            shop = blurred(shop, 5)
         case 2:  # a ring
             cv2.circle(shop, (400, 400), 70, (190, 160, 70), 8)
         case 3:  # black

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from tests.honest.canvas import Field, Picture, bits, blob, clouds, colour, ramp, rng, sensor, shipped, spots
+from tests.honest.canvas import Field, Picture, bits, blob, blurred, clouds, colour, ramp, rng, sensor, shipped, spots
 
 SIZE = (600, 800)
 
@@ -41,7 +41,7 @@ def lights(number: int) -> Picture:
             for at in range(60, 780, 24):
                 cv2.line(night, (at, 100), (at, 500), 120.0, 1)
                 cv2.line(night, (60, at % 500), (760, at % 500), 150.0, 1)
-            return bits(colour(np.clip(cv2.GaussianBlur(night, (0, 0), 2) / 160, 0, 1), (2, 2, 5), (255, 210, 140)))
+            return bits(colour(np.clip(blurred(night, 2) / 160, 0, 1), (2, 2, 5), (255, 210, 140)))
         case 1:  # villages
             spots(chance, night, 90, 2.0, 200)
             return sensor(chance, night, 1)
@@ -71,7 +71,7 @@ def stars(number: int) -> Picture:
         case 3:  # a crescent
             cv2.circle(sky, (400, 400), 120, 220.0, -1)
             cv2.circle(sky, (350, 380), 130, 0.0, -1)
-            return bits(cv2.GaussianBlur(sky, (0, 0), 1.5))
+            return bits(blurred(sky, 1.5))
         case 4:  # a galaxy
             blob(sky, (400, 400), (60, 220), 0.4, 60)
             blob(sky, (400, 400), (15, 30), 0.4, 150)

@@ -17,6 +17,7 @@ import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Client, LocalError, NotPermitted, Overloaded, Tls, Unauthenticated
 from vedette_server.access.access import AccessSources
 from vedette_server.access.policy import Verb
@@ -174,7 +175,7 @@ def test_a_listing_shows_what_its_reader_may_see(decided: dict[str, Caller]) -> 
 
 def test_every_method_that_is_served_has_a_verb() -> None:
     """One that has none can be called by nobody; that is for one who adds it to notice here."""
-    service = guard.pb.DESCRIPTOR.services_by_name["DetectionService"]
+    service = pb.DESCRIPTOR.services_by_name["DetectionService"]
     assert {guard.verb(f"/{service.full_name}/{method.name}") for method in service.methods} < set(Verb)
     with pytest.raises(KeyError):
         guard.verb(f"/{service.full_name}/LoadModel")
@@ -318,7 +319,7 @@ def test_jwts_that_are_not_taken(models: Models, office: Office, tmp_path: Path)
 
 def unsigned(good: str) -> str:
     claims = jwt.decode(good, options={"verify_signature": False})
-    return jwt.encode(claims, None, "none", {"kid": "first"})
+    return jwt.encode(claims, "", "none", {"kid": "first"})
 
 
 def signed_with_public_key(jwks: Path) -> str:
@@ -351,9 +352,9 @@ def test_a_header_that_is_no_bearer_token(models: Models, tmp_path: Path) -> Non
     ]
     with models.behind(AccessSources(tokens=tokens.path)) as at, Caller(at, None, Shown()) as caller:
         for metadata in odd:
-            caller._metadata = metadata
+            caller._metadata = tuple(metadata)
             assert caller.call("detect", "cars") == REFUSED, metadata
-        caller._metadata = [("authorization", f"bearer {good}")]
+        caller._metadata = (("authorization", f"bearer {good}"),)
         assert caller.call("detect", "cars") == OK, "the scheme's case says nothing"
 
 
@@ -367,7 +368,7 @@ def test_nothing_of_a_request_is_waited_for_before_its_caller_is_known(models: M
 
     with models.behind(AccessSources(tokens=tokens.path)) as at, grpc.insecure_channel(at.address) as channel:
         for method in ("Detect", "Diagnose", "ListModels", "GetModel"):
-            call = channel.stream_unary(f"/{guard.SERVICE}/{method}")
+            call = channel.stream_unary(f"/{guard.SERVICE}/{method}", bytes, bytes)
             with pytest.raises(grpc.RpcError) as caught:
                 call(nothing(), timeout=30)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED

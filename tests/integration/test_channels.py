@@ -176,10 +176,11 @@ def test_an_empty_answer_is_explained_and_never_by_colours(name: str, client: Cl
         np.zeros((60, 80, count), np.uint8),
         np.full((60, 80, count), 255, np.uint8),
     ):
-        answer = client.detect(raw(pixels), model=name, threshold=1.0)
-        assert answer.empty is not None
-        assert not {finding.code for finding in answer.findings} & {"GREY_FOR_COLOUR", "CHANNELS_SWAPPED"}
-    assert answer.empty.reason == "IMAGE_SATURATED"
+        empty = client.detect(raw(pixels), model=name, threshold=1.0)
+        assert empty.empty is not None
+        reason = empty.empty.reason
+        assert not {finding.code for finding in empty.findings} & {"GREY_FOR_COLOUR", "CHANNELS_SWAPPED"}
+    assert reason == "IMAGE_SATURATED"
 
 
 def test_a_source_that_goes_empty_is_looked_into(client: Client, server: running.Server) -> None:

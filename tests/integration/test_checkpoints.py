@@ -11,7 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -146,7 +146,8 @@ def loaded(state: State) -> nn.Module:
     return built
 
 
-Make, Save = Callable[[State], Any], Callable[[Any, Path], object]
+Make: TypeAlias = Callable[[State], Any]
+Save: TypeAlias = Callable[[Any, Path], object]
 
 FOUND: dict[str, tuple[Make, Save, str]] = {
     "its tensors alone": (same, torch.save, "m.pth"),
@@ -357,6 +358,14 @@ def binary(content: bytes) -> Callable[[Path], object]:
     return lambda path: path.write_bytes(content)
 
 
+def folder_with(file: str) -> Callable[[Path], object]:
+    def make(path: Path) -> None:
+        path.mkdir()
+        (path / file).touch()
+
+    return make
+
+
 NOT_ONE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a Git LFS pointer": (
         text("version https://git-lfs.github.com/spec/v1\noid sha256:0d71\nsize 178000000\n"),
@@ -388,8 +397,8 @@ NOT_ONE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half of safetensors": (binary((2000).to_bytes(8, "little") + b'{"a":' + bytes(3000)), "cannot be read"),
     "other bytes": (binary(b"\x13\xff" * 50), "it begins with the bytes 13 ff"),
     "a list": (lambda path: torch.save([1, 2, 3], path), "holds no tensors"),
-    "a folder": (lambda path: (path.mkdir(), (path / "model_final.pth").touch()), "folder with model_final.pth"),
-    "a distributed checkpoint": (lambda path: (path.mkdir(), (path / ".metadata").touch()), "dcp_to_torch"),
+    "a folder": (folder_with("model_final.pth"), "folder with model_final.pth"),
+    "a distributed checkpoint": (folder_with(".metadata"), "dcp_to_torch"),
     "not there": (lambda _path: None, "missing"),
 }
 
@@ -454,13 +463,13 @@ def test_what_a_checkpoint_would_call_is_not_called(small: nn.Module, state: Sta
 
 
 def rebuilt(*, offset: Any = 0, size: Any = (2, 2), strides: Any = (2, 1)) -> Calls:
-    storage = torch.storage.TypedStorage(
+    storage = torch.storage.TypedStorage(  # type: ignore[no-untyped-call]
         wrap_storage=torch.ones(4).untyped_storage(), dtype=torch.float32, _internal=True
     )
     return Calls(torch._utils._rebuild_tensor_v2, storage, offset, size, strides, 0, {})
 
 
-LIES = {
+LIES: dict[str, dict[str, Any]] = {
     "larger than what is stored": {"size": (10**6, 10**6), "strides": (10**6, 1)},
     "repeated without end": {"size": (10**9, 10**9), "strides": (0, 0)},
     "before the beginning": {"offset": -4},

@@ -192,13 +192,13 @@ async def test_a_client_that_vanishes_frees_its_stream() -> None:
             raise
 
     server = grpc.aio.server(options=Keepalive(every=0.5, patience=0.5).options())
-    handler = grpc.stream_stream_rpc_method_handler(behaviour)
+    handler = grpc.stream_stream_rpc_method_handler(behaviour, bytes, bytes)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a", {"b": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     with Relay(f"127.0.0.1:{port}") as relay:
         async with grpc.aio.insecure_channel(relay.address) as client:
-            call = client.stream_stream("/a/b")()
+            call = client.stream_stream("/a/b", bytes, bytes)()
             await call.read()
             await asyncio.sleep(1.5)
             assert not cancelled.is_set(), "one that answers is kept, though it says nothing else"
@@ -280,13 +280,13 @@ class TestUnixSockets:
 
 def _refused(listen: str) -> str:
     """The one line of a server that cannot start."""
-    command = [running.BIN / "vedette-server", "serve", "--http", "127.0.0.1:0", "--listen", listen]
+    command = [str(running.BIN / "vedette-server"), "serve", "--http", "127.0.0.1:0", "--listen", listen]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VEDETTE_")}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
     assert ran.returncode in (1, 2)
     lines = [line for line in ran.stderr.splitlines() if line.startswith("vedette-server: ")]
     assert len(lines) == 1, ran.stderr
-    return lines[0].removeprefix("vedette-server: ")
+    return str(lines[0]).removeprefix("vedette-server: ")
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--http"])
@@ -294,7 +294,7 @@ def test_a_port_that_is_taken_is_named(flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         other = "--http" if flag == "--listen" else "--listen"
-        command = [running.BIN / "vedette-server", "serve", flag, address, other, "127.0.0.1:0"]
+        command = [str(running.BIN / "vedette-server"), "serve", flag, address, other, "127.0.0.1:0"]
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 1
     assert f"cannot listen on {address}" in ran.stderr

@@ -114,11 +114,14 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     ):
         watched = Watch(Scene(server, traffic, root, authority, policy), prometheus)
         prometheus.wait_until_scraped(1)
-        seen = "count_over_time(up[10m])"
-        running.wait_for(lambda: (prometheus.value(seen) or 0) > HEALTH_SCRAPES, "health to be seen")
+
+        def more_than(count: int) -> Callable[[], bool]:
+            return lambda: (prometheus.value("count_over_time(up[10m])") or 0) > count
+
+        running.wait_for(more_than(HEALTH_SCRAPES), "health to be seen")
         for number in range(6):
             due = HEALTH_SCRAPES + 2 * number
-            running.wait_for(lambda due=due: (prometheus.value(seen) or 0) > due, "two scrapes more")
+            running.wait_for(more_than(due), "two scrapes more")
             for query in QUERIES:
                 watched.healthy.setdefault(query, []).append(watched.ask(query))
         yield watched

@@ -43,12 +43,13 @@ def client(server: running.Server) -> Iterator[Client]:
 def feed(server: running.Server) -> list[UInt8Array]:
     """Pictures, BGR, that give a sure detection each, and nothing with red and blue exchanged."""
 
-    def silenced(bgr: UInt8Array) -> bool:
-        swapped = np.ascontiguousarray(bgr[:, :, ::-1])
-        sound = client.detect(bgr, pixel_format="BGR8")
-        return len(sound) > 0 and sound.scores[0] > 0.9 and not len(client.detect(swapped, pixel_format="BGR8"))
+    with Client(server.address) as asked:
 
-    with Client(server.address) as client:
+        def silenced(bgr: UInt8Array) -> bool:
+            swapped = np.ascontiguousarray(bgr[:, :, ::-1])
+            sound = asked.detect(bgr, pixel_format="BGR8")
+            return len(sound) > 0 and sound.scores[0] > 0.9 and not len(asked.detect(swapped, pixel_format="BGR8"))
+
         pictures = (picture.bgr for picture in labelled.drawn(SWAPPED, quiet=False))
         return list(itertools.islice(filter(silenced, pictures), 4))
 
@@ -119,7 +120,8 @@ def test_the_command_prints_the_likeliest_cause_first(
 ) -> None:
     picture = tmp_path / "street.png"
     Image.fromarray(silenced).save(picture)  # written as if it were RGB
-    command = [running.BIN / "vedette", "diagnose", picture, "--server", server.address, "--save", tmp_path / "out"]
+    command = [str(running.BIN / "vedette"), "diagnose", str(picture), "--server", server.address]
+    command += ["--save", str(tmp_path / "out")]
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(told.stdout)
     assert list(found)[:3] == ["image", "summary", "cause"]

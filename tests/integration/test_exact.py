@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vedette_client import Client, Raw, Result, Tensor
+from vedette_client import Client, ImageLike, Raw, Result, Tensor
 from vedette_server.demo import scenes
 from vedette_server.settings import BUNDLED_REPOSITORY
 
@@ -149,7 +149,7 @@ def test_a_pinned_contract_is_answered(bundled: running.Server, scene: scenes.Pi
     assert result.contract_fingerprint == fingerprint
 
 
-SENT = {
+SENT: dict[str, Callable[[Any], ImageLike]] = {
     "BGR8": lambda rgb: Raw(rgb[:, :, ::-1].tobytes(), pixel_format="BGR8", height=rgb.shape[0], width=rgb.shape[1]),
     "RGB8": lambda rgb: Raw(rgb.tobytes(), pixel_format="RGB8", height=rgb.shape[0], width=rgb.shape[1]),
     "BGRA8": lambda rgb: Raw(

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def import_(repository: Path, name: str = "signs", **given: object) -> subproces
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
 
 
-def one_class(folder: Path, temperature: float | None) -> dict[str, Path]:
+def one_class(folder: Path, temperature: float | None) -> dict[str, Any]:
     """A model that finds stop signs alone, its scores flattened; without a temperature, its head is random."""
     state, config = load_file(BUNDLED / "model.safetensors"), yaml.safe_load((BUNDLED / "config.yaml").read_text())
     generator = torch.Generator().manual_seed(0)

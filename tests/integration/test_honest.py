@@ -42,7 +42,7 @@ def trades(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     for name, feed in {**GOLDEN, "none": ""}.items():
         (root / name).mkdir()
         (root / name / "model.toml").write_text('threshold = 0.999\nwaivers = ["SCORES_FLAT"]\n')
-        files = {f"{one.number}.png": honest.ENCODINGS["PNG"](one) for one in honest.feed(feed, 2)} if feed else {}
+        files = {f"{one.number}.png": honest.png(one) for one in honest.feed(feed, 2)} if feed else {}
         write_version(root / name, 1, config, model, names=Names(CLASSES), pictures=files)
     with running.server("--repository", str(root), "--threads", "1") as server, Client(server.address) as client:
         yield client
@@ -50,7 +50,7 @@ def trades(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 def others(feed: str) -> Iterator[bytes]:
     """Pictures of a feed, other than those that are golden."""
-    return (honest.ENCODINGS["PNG"](one) for one in list(honest.feed(feed, 7))[2:])
+    return (honest.png(one) for one in list(honest.feed(feed, 7))[2:])
 
 
 @pytest.mark.parametrize("model", GOLDEN)
@@ -75,7 +75,7 @@ def test_no_feed_is_convicted(feed: str, tmp_path: Path) -> None:
     config = tmp_path / "vedette.toml"
     config.write_text("diagnose_share = 1.0\n")
     with running.server("--threads", "1", "--config", str(config)) as server, Client(server.address) as client:
-        sent = (honest.ENCODINGS["PNG"](one) for one in honest.feed(feed, 25))
+        sent = (honest.png(one) for one in honest.feed(feed, 25))
         for event in client.stream(sent, policy="LOSSLESS", stream_id=feed, max_in_flight=1):
             assert isinstance(event, Answered)
             assert not accusations(event.result.findings)

@@ -65,7 +65,8 @@ def raw(draw: st.DrawFn) -> tuple[ImageSpec, bytes]:
 def tensor(draw: st.DrawFn) -> tuple[ImageSpec, bytes]:
     height, width = draw(SIZES), draw(SIZES)
     kinds = (st.sampled_from(kind) for kind in (ChannelOrder, TensorLayout, ValueRange))
-    spec = TensorImage(*(draw(kind) for kind in kinds), height, width)
+    order, layout, value_range = (draw(kind) for kind in kinds)
+    spec = TensorImage(order, layout, value_range, height, width)
     count = max(0, min(height * width * 3, 5_000)) + draw(st.sampled_from([0, 0, 0, 1]))
     values = np.random.default_rng(draw(st.integers(0, 9))).random(count, np.float32) * draw(FLOATS)
     return spec, values.astype("<f4").tobytes()

@@ -233,6 +233,7 @@ def test_golden_images_hold_every_kind(repo: Path) -> None:
         assert difference(golden, answer, allowed) is None
         if name == "rotated":
             assert all(item.rotated_box for item in golden.objects)
+            assert answer.detections.rotated is not None
             turned = answer.detections.rotated.copy()
             turned[:, 4] += 3
             changed: Detections = dataclasses.replace(answer.detections, rotated=turned)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -249,6 +249,10 @@ def test_a_server_whose_workers_stand_still_is_not_ready_until_they_go_on(tmp_pa
         assert client.detect(data).width > 0
 
 
+def logged(server: running.Server, text: str) -> Callable[[], bool]:
+    return lambda: text in server.log_path.read_text()
+
+
 def test_signals_that_end_nothing(tmp_path: Path) -> None:
     """SIGQUIT shows where every process is; SIGHUP has the repository read again."""
     root = tmp_path / "models"
@@ -256,7 +260,7 @@ def test_signals_that_end_nothing(tmp_path: Path) -> None:
     with running.server("--repository", str(root), "--threads", "1") as server, Client(server.address) as client:
         server.process.send_signal(signal.SIGQUIT)
         for file in ("vedette_server/app.py", "vedette_server/pool/worker.py"):
-            running.wait_for(lambda file=file: file in server.log_path.read_text(), "both processes' stacks")
+            running.wait_for(logged(server, file), "both processes' stacks")
         shutil.copytree(root / "roadsigns" / "1", root / "roadsigns" / "2")
         server.process.send_signal(signal.SIGHUP)
         running.wait_for(lambda: len(client.models()) == 2, "the new version")

@@ -21,7 +21,7 @@ QUESTIONS = 600  # each refused, and logged in a line of some 300 bytes: more th
 def serving(stderr: int) -> Iterator[tuple[str, str]]:
     """A server with that standard error; its addresses."""
     address, http = (f"127.0.0.1:{running.free_port()}" for _ in range(2))
-    command = [running.BIN / "vedette-server", "serve", "--listen", address, "--http", http, "--threads", "1"]
+    command = [str(running.BIN / "vedette-server"), "serve", "--listen", address, "--http", http, "--threads", "1"]
     process = subprocess.Popen(command, stderr=stderr)
     try:
         with Client(address) as client:

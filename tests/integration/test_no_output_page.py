@@ -1,7 +1,7 @@
 """The page on models without output: its figures are measured again, its code runs, what it says is answered is."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def row(name: str) -> str:
     return line
 
 
-def assert_told(name: str, measured: dict[str, Sequence[float]]) -> None:
+def assert_told(name: str, measured: Mapping[str, Sequence[float]]) -> None:
     told = table(name)
     assert set(told) == set(measured), measured
     for first, figures in measured.items():

@@ -79,7 +79,8 @@ def plain_run(network: Any, inferred: Inferred) -> tuple[recount.Seen, recount.S
 
 def fates(scored: recount.Scored, inferred: Inferred, floor: float = 0.05) -> dict[str, int]:
     prepared = inferred.prepared
-    sizes = (prepared.tensor.shape[1:], (prepared.height, prepared.width))
+    height, width = prepared.tensor.shape[1:]
+    sizes = ((height, width), (prepared.height, prepared.width))
     return recount.fates(scored, prepared.options, floor, sizes)
 
 
@@ -283,7 +284,7 @@ def test_boxes_without_an_area_in_the_image_are_counted(family: str, stage: str,
 def test_a_random_retinanet_is_uncertain() -> None:
     torch.manual_seed(3)
     fresh = build_model(config("retinanet")).eval()
-    fresh.backbone.load_state_dict(built("retinanet").backbone.state_dict())
+    fresh.backbone.load_state_dict(built("retinanet").get_submodule("backbone").state_dict())
     (inferred,) = infer(predictor("retinanet", fresh), Asked())
     assert inferred.evidence.certainty < 0.1
     assert inferred.evidence.best_score == pytest.approx(0.01, abs=0.005)

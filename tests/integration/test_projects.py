@@ -45,7 +45,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
             config=str(root / f"{family}.yaml"), weights=root / f"{family}.pth", classes=classes, plugins=(plugin,)
         )
         import_model(root / "repository", family, source)
-    built = lazy.build(lazy.read(str(LAZY)), ())
+    built: Any = lazy.build(lazy.read(str(LAZY)), ())
     torch.manual_seed(2)
     torch.nn.init.normal_(built.roi_heads.box_predictor.cls_score.weight, std=0.3)
     torch.save(built.state_dict(), root / "lazy.pth")

@@ -62,7 +62,7 @@ WRONG: dict[str, Any] = {
     "no bytes": b"",
     "bytes with NUL": b"\0\0",
     "a buffer": bytearray(b"\1\2"),
-    "a view of numbers": memoryview(np.zeros((2, 2))),
+    "a view of numbers": np.zeros((2, 2)).data,
     "an empty list": [],
     "a list": ["x", 1.0],
     "a nested list": [[[0.0]]],
@@ -280,8 +280,8 @@ def test_a_wrong_field_is_named(call: Sync | Async, kind: str, name: str) -> Non
             errors = call("stream", frames=[made, PNG] if kind == "Reconfigure" else [made], policy="LOSSLESS")
         else:
             errors = call("detect", image=made)
-        for error in errors:
-            check(error, name)
+        for told in errors:
+            check(told, name)
 
 
 @pytest.mark.parametrize("name", vedette_client.Options.__annotations__)
@@ -292,8 +292,8 @@ def test_what_is_asked_anew_is_named(call: Sync | Async, name: str) -> None:
         except (LocalError, TypeError, ValueError) as error:
             check(error, name)
         else:
-            for error in call("stream", frames=[made, PNG], policy="LOSSLESS"):
-                check(error, name)
+            for told in call("stream", frames=[made, PNG], policy="LOSSLESS"):
+                check(told, name)
 
 
 @pytest.mark.parametrize("kind", classes())
@@ -392,10 +392,11 @@ async def test_a_client_that_was_closed_says_so(bundled: running.Server) -> None
             continue
         with pytest.raises(LocalError, match="closed"):
             getattr(client, method)(**called(method, function))
-        for one in (awaited, unused):
+        for other in (awaited, unused):
             with pytest.raises(LocalError, match="closed"):
-                await getattr(one, method)(**called(method, function))
-    for one in (client, awaited, unused):
+                await getattr(other, method)(**called(method, function))
+    closed: tuple[Any, ...] = (client, awaited, unused)
+    for one in closed:
         with pytest.raises(LocalError, match="closed"):
             one.stream(FRAMES, policy="LOSSLESS")
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -27,6 +28,9 @@ from vedette_server.watch.probe import Probe
 from tests.support import bad_requests
 from tests.support.scripted import EXHAUST, KILL, MODEL, RAISE, SETTINGS, SLEEP, Silent
 
+if TYPE_CHECKING:  # it is in the stubs alone
+    from vedette.v1.detection_service_pb2_grpc import DetectionServiceAsyncStub
+
 OTHER = dataclasses.replace(MODEL, name="other")
 SLOW = dataclasses.replace(SETTINGS, workers=1)
 BROKEN = dataclasses.replace(SETTINGS, factory="tests.support.scripted:unloadable")
@@ -37,7 +41,7 @@ class Running:
     """An engine behind gRPC."""
 
     engine: Engine
-    stub: DetectionServiceStub
+    stub: "DetectionServiceAsyncStub"
 
     async def detect(self, first: int, model: str = "test") -> pb.DetectResponse:
         raw = image_pb2.RawImage(
@@ -159,7 +163,9 @@ async def too_many(serve: Serve) -> Awaitable[object]:
     first = stub.StreamDetect(timeout=60)
     await first.write(config())
     await first.write(pb.StreamDetectRequest(frame=pb.Frame(frame_id=1)))
-    assert (await first.read()).error.frame_id == 1, "it is open"
+    told = await first.read()
+    assert isinstance(told, pb.StreamDetectResponse)
+    assert told.error.frame_id == 1, "it is open"
     return anext(aiter(stub.StreamDetect(iter([config()]), timeout=60)))
 
 

@@ -9,7 +9,7 @@ import gc
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import msgspec
@@ -20,11 +20,11 @@ from vedette.v1 import answer_pb2, image_pb2
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.addresses import Tcp
+from vedette_server.contract import convert as contract_convert
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
-from vedette_server.engine import engine as engine_module
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Item
@@ -39,6 +39,9 @@ from vedette_server.watch.probe import Probe
 
 from tests.support import invariants
 from tests.support.scripted import MODEL, Scripted, Silent, query
+
+if TYPE_CHECKING:  # it is in the stubs alone
+    from vedette.v1.detection_service_pb2_grpc import DetectionServiceAsyncStub
 
 GOOD, MARKED = 0, 100
 PREPARE, INFER, ENCODE, UNSENDABLE, UNREADABLE = 101, 102, 103, 104, 105  # marks that the worker itself heeds
@@ -148,7 +151,7 @@ def after_marked(
 
 
 PLACES = [
-    Place("check", raising(lambda _served: engine_module.convert, "check")),
+    Place("check", raising(lambda _served: contract_convert, "check")),
     Place("room", raising(lambda served: served.scheduler, "put")),
     Place("admission", raising(lambda served: served._ledger, "admit")),
     Place("queue", raising(lambda served: served._ledger.queue, "push")),
@@ -175,7 +178,7 @@ class Running:
     """An engine behind gRPC."""
 
     engine: Engine
-    stub: DetectionServiceStub
+    stub: "DetectionServiceAsyncStub"
 
     @property
     def served(self) -> ServedVersion:
@@ -240,7 +243,7 @@ async def test_a_fault_settles_its_image_and_harms_no_other(
 
 
 async def stream(
-    running: Running, policy: pb.DropPolicy, marks: Sequence[int]
+    running: Running, policy: pb.DropPolicy.ValueType, marks: Sequence[int]
 ) -> AsyncIterator[pb.StreamDetectResponse]:
     """Send one frame after the other, each when the one before is told, so that none is superseded."""
     told = asyncio.Semaphore(1)
@@ -261,7 +264,7 @@ async def stream(
 
 
 @pytest.mark.parametrize("policy", [pb.DROP_POLICY_LOSSLESS, pb.DROP_POLICY_LATEST])
-async def test_a_stream_that_rests_holds_no_frame(running: Running, policy: pb.DropPolicy) -> None:
+async def test_a_stream_that_rests_holds_no_frame(running: Running, policy: pb.DropPolicy.ValueType) -> None:
     """Sixty such streams once held more memory than all of them may, and nothing was read any more."""
     edge, over = 499, asyncio.Event()
     pixels = bytes([GOOD]) * (3 * edge * edge)
@@ -274,7 +277,9 @@ async def test_a_stream_that_rests_holds_no_frame(running: Running, policy: pb.D
 
     async with asyncio.timeout(20):
         call = running.stub.StreamDetect(requests())
-        assert (await call.read()).HasField("answer")
+        told = await call.read()
+        assert isinstance(told, pb.StreamDetectResponse)
+        assert told.HasField("answer")
         # By its type alone: asking others for their class has some of them warn.
         while any(type(one) is memoryview and len(one) == len(pixels) for one in gc.get_objects()):
             await asyncio.sleep(0.01)

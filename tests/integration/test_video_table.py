@@ -17,7 +17,7 @@ def read(path: Path) -> tuple[list[VideoFrame], list[int], str]:
     """The frames that are sent, the numbers of those that are not, and what is said of it in the end."""
     skipped: list[int] = []
     said: list[str] = []
-    frames = []
+    frames: list[VideoFrame] = []
     video = Video(str(path), skipped=lambda skip: skipped.append(skip.frame_id), notice=said.append)
     try:
         frames.extend(video)

@@ -1,5 +1,6 @@
 """A model that returns what its config tells it to: mostly what cannot be served."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def _instances(size: tuple[int, int], **changes: Any) -> Instances:
     return Instances(size, **{key: value for key, value in {**fields, **changes}.items() if value is not None})
 
 
-RETURNS = {
+RETURNS: dict[str, Callable[[tuple[int, int]], Any]] = {
     "objects": lambda size: [{"instances": _instances(size)}],
     "no number": lambda size: [{"instances": _instances(size, scores=torch.tensor([0.3, 0.9, float("nan")]))}],
     "a dictionary": lambda size: {"instances": _instances(size)},

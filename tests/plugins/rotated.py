@@ -21,7 +21,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return torch.tensor(kept, dtype=torch.int64, device=boxes.device)
 
 
-def _iou(one: tuple, other: tuple) -> float:
+def _iou(one: cv2.typing.RotatedRect, other: cv2.typing.RotatedRect) -> float:
     (ax, ay), (bx, by) = one[0], other[0]
     if np.hypot(ax - bx, ay - by) > (sum(one[1]) + sum(other[1])) / 2:
         return 0.0
@@ -44,7 +44,7 @@ def align(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float, _
     grid = torch.stack(((u * cosine + v * sine + x) * 2 / width - 1, (v * cosine - u * sine + y) * 2 / height - 1), -1)
     images = rois[:, 0].long()
     out = features.new_zeros(len(rois), features.shape[1], rows, columns)
-    for image in images.unique().tolist():
+    for image in torch.unique(images).tolist():
         of_it = images == image
         flat = grid[of_it].reshape(1, -1, columns, 2)
         sampled = functional.grid_sample(features[image : image + 1], flat, align_corners=False)
@@ -52,5 +52,5 @@ def align(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float, _
     return out
 
 
-importlib.import_module("detectron2.layers.nms").nms_rotated = nms_rotated
-importlib.import_module("detectron2.layers.roi_align_rotated").roi_align_rotated = align
+vars(importlib.import_module("detectron2.layers.nms"))["nms_rotated"] = nms_rotated
+vars(importlib.import_module("detectron2.layers.roi_align_rotated"))["roi_align_rotated"] = align

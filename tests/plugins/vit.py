@@ -1,5 +1,7 @@
 """ViTDet, small: a plain vision transformer, and a feature pyramid made of its last map alone (Li et al., 2022)."""
 
+import functools
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -27,10 +29,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = self.mlp(self.norm2(x))
+        return x + out
 
 
-class SimplePyramid(Backbone):
+class SimplePyramid(Backbone):  # type: ignore[misc]  # detectron2 is untyped
     """Maps of strides 4 to 32, each by (de)convolution from the transformer's last, and one more for the RPN."""
 
     def __init__(self, config: CfgNode) -> None:
@@ -40,8 +43,8 @@ class SimplePyramid(Backbone):
         self.patches = nn.Conv2d(3, width, PATCH, PATCH)
         self.positions = nn.Parameter(torch.randn(1, width, keys.POSITIONS, keys.POSITIONS) * 0.02)
         self.blocks = nn.ModuleList(Block(width, keys.HEADS) for _ in range(keys.DEPTH))
-        up = [nn.ConvTranspose2d(width, width, 2, 2), nn.GELU(), nn.ConvTranspose2d(width, width, 2, 2)]
-        scales = [up, [nn.ConvTranspose2d(width, width, 2, 2)], [], [nn.MaxPool2d(2)]]
+        double = functools.partial(nn.ConvTranspose2d, width, width, 2, 2)
+        scales: list[list[nn.Module]] = [[double(), nn.GELU(), double()], [double()], [], [nn.MaxPool2d(2)]]
         self.stages = nn.ModuleList(nn.Sequential(*scale, nn.Conv2d(width, out, 1)) for scale in scales)
         self._out = out
 
@@ -65,7 +68,7 @@ class SimplePyramid(Backbone):
         return {f"p{level}": ShapeSpec(channels=self._out, stride=2**level) for level in range(2, 7)}
 
 
-@BACKBONE_REGISTRY.register()
+@BACKBONE_REGISTRY.register()  # type: ignore[untyped-decorator]  # the same
 def build_simple_pyramid(config: CfgNode, _shape: ShapeSpec) -> SimplePyramid:
     """The backbone, by its name in a config."""
     return SimplePyramid(config)

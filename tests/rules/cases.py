@@ -25,7 +25,7 @@ def answers(rate: Phases = (10,), stream: str = "north", **empty: Phases) -> dic
     return found | {f'vedette_empty_answers_total{{{of(stream)}, reason="{why}"}}': many for why, many in empty.items()}
 
 
-def findings(stream: str = "north", **rates: Phases) -> dict[str, Phases]:
+def findings(stream: str = "north", /, **rates: Phases) -> dict[str, Phases]:
     return {f'vedette_findings_total{{{of(stream)}, finding="{name}"}}': rate for name, rate in rates.items()}
 
 
@@ -204,11 +204,11 @@ def _baselines() -> Iterator[Case]:
 
 def _silenced() -> Iterator[Case]:
     model, stream = "VedetteModelSilenced", "VedetteStreamSilenced"
-    quiet = {"QUIET_SCENE": (2, 0, 2)}
-    swapped = answers(CHANNELS_SWAPPED=(0, 9, 0), **quiet)
+    quiet: Phases = (2, 0, 2)
+    swapped = answers(CHANNELS_SWAPPED=(0, 9, 0), QUIET_SCENE=quiet)
     yield Case(model, {**EMPTY, **swapped}, (cause("CHANNELS_SWAPPED", None),))
     yield Case(stream, {**EMPTY, **swapped}, (cause("CHANNELS_SWAPPED"),))
-    single = answers(stream="", CHANNELS_SWAPPED=(0, 9, 0), **quiet)
+    single = answers(stream="", CHANNELS_SWAPPED=(0, 9, 0), QUIET_SCENE=quiet)
     yield Case(stream, {**EMPTY, **single}, (cause("CHANNELS_SWAPPED", None),), note="single images")
     yield Case(model, swapped, (cause("CHANNELS_SWAPPED", None),), note="without a baseline")
     yield Case(stream, swapped, (cause("CHANNELS_SWAPPED"),), note="without a baseline")
@@ -360,7 +360,7 @@ USUAL = {
 }
 
 
-def images(stream: str = "north", baseline: str = "north", **means: tuple[float, float, float]) -> Series:
+def images(stream: str = "north", baseline: str = "north", /, **means: tuple[float, float, float]) -> Series:
     """Ten images a step whose statistics are those of the baseline, but for `means`."""
     found: dict[str, Phases] = {**answers(stream=stream)}
     for name, one in INPUTS.items():
@@ -387,7 +387,7 @@ def _inputs() -> Iterator[Case]:
     ):
         yield Case(alert, images(**change), (cause(name, statistic=statistic),), note="one cause alone")
     whole = cause("IMAGE_TOO_DARK", None, statistic="brightness")
-    yield Case(alert, images(baseline="", **dark), (whole,), note="no baseline of its own: the whole model's")
+    yield Case(alert, images("north", "", **dark), (whole,), note="no baseline of its own: the whole model's")
     yield Case(alert, images("", "", **dark), (whole,), note="single images")
     yield Case(alert, images(brightness=(110, 75, 110)), note="within the margin")
     yield Case(alert, images(upper=(0.54, 0.7, 0.54)), note="more light from above is upright still")

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from tests.rules.cases import V, answers, bounds, classes, findings, images, of, scores, usual_classes, usual_scores
-from tests.rules.timeline import STEP, Labels, Series, values
+from tests.rules.timeline import STEP, Labels, Phases, Series, values
 
 ROUTES = Path(__file__).parents[2] / "deploy/alertmanager/alertmanager.yml"
 STREAMS = ("north", "south", "east")
@@ -116,7 +116,7 @@ def _broken() -> Iterator[Story]:
     few = {**_empty("BELOW_THRESHOLD", *STREAMS), **findings("east", NON_FINITE_VALUES=(0, 1, 0))}
     silenced = _rings("VedetteModelSilenced", "BELOW_THRESHOLD")
     yield Story("a few answers with NaN, and another cause", few, (nonfinite, silenced))
-    order: Series = {f'vedette_golden_disagreement_ratio{{{V}, predecessor="0"}}': (0.9,)}
+    order: dict[str, Phases] = {f'vedette_golden_disagreement_ratio{{{V}, predecessor="0"}}': (0.9,)}
     for stream in STREAMS:
         order |= answers(stream=stream, QUIET_SCENE=(1, 10, 1))
     both = (_rings("VedetteVersionDisagrees", "WRONG_VERSION"), _rings("VedetteModelQuiet", "UNKNOWN"))

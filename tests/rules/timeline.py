@@ -25,7 +25,8 @@ class Case:
 
 def values(name: str, phases: Phases, steps: Iterable[int]) -> str:
     """The samples as promtool reads them: explicit numbers, counters added up."""
-    adds, at, written = _is_counter(name), 0.0, []
+    adds, at = _is_counter(name), 0.0
+    written: list[str] = []
     for index, length in enumerate(steps):
         now = phases[min(index, len(phases) - 1)]
         for _ in range(length):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 from vedette_client import ImageLike
-from vedette_client.asking import Ask
+from vedette_client.asking import StreamAsk
 from vedette_server.contract.contract import Names
 from vedette_server.contract.types import Float32Array, UInt8Array
 from vedette_server.demo.signs import CLASSES
@@ -72,7 +72,7 @@ def _defocused(bgr: UInt8Array) -> UInt8Array:
     return cv2.GaussianBlur(bgr, (0, 0), _BLUR_PIXELS).astype(np.uint8)
 
 
-def _asked(ask: Ask) -> Callable[[Post], None]:
+def _asked(ask: StreamAsk) -> Callable[[Post], None]:
     def begin(post: Post) -> None:
         post.feed.ask = ask
 
@@ -123,7 +123,7 @@ def _reordered(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if "box_predictor.cls_score" in name:
         return torch.cat([tensor[:-1][order], tensor[-1:]])
     if "box_predictor.bbox_pred" in name:
-        return tensor.unflatten(0, (len(CLASSES), 4))[order].flatten(0, 1)
+        return tensor.reshape(len(CLASSES), 4, *tensor.shape[1:])[order].flatten(0, 1)
     return tensor[order] if "mask_head.predictor" in name else tensor
 
 

@@ -17,7 +17,7 @@ from typing import Self, TypeAlias
 
 import numpy as np
 from vedette_client import Answered, Client, ImageLike, Reconfigure, VedetteError
-from vedette_client.asking import Ask
+from vedette_client.asking import StreamAsk
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo import scenes
 
@@ -75,7 +75,7 @@ class Feed:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.pictures = pictures
         self.send: Send = plainly
-        self.ask = Ask()
+        self.ask = StreamAsk()
         self.became: Counter[str] = Counter()  # of the frames: what each event was called
 
     def __enter__(self) -> Self:

@@ -136,7 +136,7 @@ class Range:
             return
         with self.serving(self.repository) as post:
             running.wait_for(lambda: post.feed.became["Answered"], "the first answer")
-            command = [running.BIN / "vedette-server", "baseline", MODEL, "--repository", self.repository]
+            command = [str(running.BIN / "vedette-server"), "baseline", MODEL, "--repository", str(self.repository)]
             period = ["--window", f"{pace.baseline_window}s", "--windows", str(pace.baseline_windows)]
             subprocess.run([*command, "--from", post.server.http, *period], check=True)
         if kept:

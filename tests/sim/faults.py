@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from vedette_client import ImageLike, Raw
-from vedette_client.asking import Ask
+from vedette_client.asking import StreamAsk
 from vedette_server.contract.contract import Names
 from vedette_server.contract.types import UInt8Array
 from vedette_server.demo.signs import CLASSES
@@ -38,7 +38,7 @@ def _through(change: Callable[[UInt8Array], UInt8Array]) -> Send:
 
 def _rounded(values: Any) -> UInt8Array:
     """As OpenCV writes floats into an 8-bit file."""
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def _normalised(bgr: UInt8Array, seed: int) -> ImageLike:
@@ -58,11 +58,11 @@ def _flat(bgr: UInt8Array, seed: int) -> ImageLike:
 
 
 def _grey(bgr: UInt8Array) -> UInt8Array:
-    return cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR), np.uint8)
 
 
 def _small(bgr: UInt8Array) -> UInt8Array:
-    return cv2.resize(bgr, (48, 36), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(bgr, (48, 36), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _large(bgr: UInt8Array, seed: int) -> ImageLike:
@@ -83,7 +83,7 @@ class Fault:
 
     codes: tuple[str, ...]
     send: Send = raw
-    ask: Ask = field(default_factory=Ask)
+    ask: StreamAsk = field(default_factory=StreamAsk)
     model: str = "roadsigns"
     quiet: bool = False  # whether the pictures show nothing
     frozen: bool = False  # whether one picture comes again and again

@@ -24,10 +24,11 @@ from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests.sim import nights_others, nights_page
-from tests.sim.nights_days import CLOSED, DAY, DAYS, HOUR, Day, Fault, Nights
+from tests.sim.nights_days import CLOSED, DAY, DAYS, Day, Fault, Nights
 from tests.sim.nights_pool import Pool, Size, pool
 from tests.sim.nights_prometheus import FIRING, Sample, Scrapes
 from tests.sim.nights_reference import REFERENCES, capture
+from tests.sim.nights_roads import HOUR
 
 RULES = Path(__file__).parents[2] / "deploy/prometheus/vedette.rules.yml"
 SEED, REFERENCE_SEED = 1, 1001

@@ -54,8 +54,8 @@ def _binomial(windows: Sequence[Window]) -> Iterator[bool]:
                 counts[key[0], window.hour].append((int(empty.get(key, 0)), int(answers)))
     for seen in counts.values():
         usual = sum(empty for empty, _ in seen) / sum(answers for _, answers in seen)
-        for empty, answers in seen:
-            tails = binom.cdf(empty, answers, usual), binom.sf(empty - 1, answers, usual)
+        for none, all_ in seen:
+            tails = binom.cdf(none, all_, usual), binom.sf(none - 1, all_, usual)
             yield bool(2 * min(tails) < LEVEL)
 
 

@@ -9,8 +9,9 @@ from vedette_server.baseline.scrape import Page
 from vedette_server.capture import write
 from vedette_server.repository.repository import ModelVersion
 
-from tests.sim.nights_days import DAY, HOUR, Day, Nights
+from tests.sim.nights_days import DAY, Day, Nights
 from tests.sim.nights_pool import Pool
+from tests.sim.nights_roads import HOUR
 from tests.sim.nights_server import Scrape
 
 WINDOW = 300  # seconds

@@ -45,7 +45,7 @@ def config(name: str) -> CfgNode:
 def model(cfg: CfgNode) -> torch.nn.Module:
     """Random, its activations as spread out as a trained one's, its head nearly as sure."""
     torch.manual_seed(23)
-    built: torch.nn.Module = build_model(cfg)
+    built: Any = build_model(cfg)
     count = len(cfg.MODEL.PIXEL_MEAN)
     with torch.no_grad():
         sample = pixels(1 if cfg.INPUT.FORMAT == "L" else count).astype(np.float32).transpose(2, 0, 1)
@@ -55,7 +55,8 @@ def model(cfg: CfgNode) -> torch.nn.Module:
                 parameter.mul_(8)
             if key.endswith("cls_score.weight"):
                 parameter.mul_(16)
-    return built
+    model: torch.nn.Module = built
+    return model
 
 
 def write(root: Path, names: Sequence[str] = (*COUNTS, QUIET)) -> Path:

@@ -32,7 +32,7 @@ def lying(rng: random.Random, data: bytes) -> bytes:
     at = rng.randrange(max(1, min(len(data), 200) - width))
     value = rng.choice([0, 1, 2, 255, 256, 999, 3_000, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)])
     told = (value % 256**width).to_bytes(width, "little" if order == "little" else "big")
-    return data[:at] + told + data[at + width :]
+    return bytes(data[:at] + told + data[at + width :])
 
 
 def spliced(rng: random.Random, one: bytes, other: bytes) -> bytes:

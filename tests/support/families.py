@@ -116,7 +116,9 @@ def model(family: str, cfg: CfgNode | None = None) -> torch.nn.Module:
     built: torch.nn.Module = build_model(cfg or config(family))
     pixels = torch.as_tensor(scenes.draw(scenes.describe(1)).pixels.astype(np.float32).transpose(2, 0, 1))
     with torch.no_grad():
-        built.backbone(((pixels - 110) / 58)[None])  # in training mode: sets the running statistics of BatchNorm
+        built.get_submodule("backbone")(
+            ((pixels - 110) / 58)[None]
+        )  # in training mode: sets the running statistics of BatchNorm
         for name, parameter in built.named_parameters():
             if name.endswith(("cls_score.weight", "bbox_pred.weight")):
                 parameter.mul_(2000 if family == "retinanet" else 8)

@@ -159,7 +159,9 @@ class Caller:
 
     def __init__(self, at: Guarded, authority: Authority | None, shown: Shown) -> None:
         self._at = at
-        self._metadata = [("authorization", f"Bearer {shown.token}")] if shown.token else []
+        self._metadata: tuple[tuple[str, str], ...] = (
+            (("authorization", f"Bearer {shown.token}"),) if shown.token else ()
+        )
         self._context = authority.context(shown.own) if authority else None
         target = at.address.removeprefix("grpcs://")
         options = [("grpc.enable_retries", 0)]
@@ -263,4 +265,4 @@ def reason_of(error: Any) -> str:
     info = error_details_pb2.ErrorInfo()
     if status is None or not any(detail.Unpack(info) for detail in status.details):
         return str(error.code().name)
-    return info.reason
+    return str(info.reason)

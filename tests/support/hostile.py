@@ -66,6 +66,16 @@ def fifo(file: str) -> Change:
     return change
 
 
+def a_folder(file: str) -> Change:
+    """A folder in its place."""
+
+    def change(folder: Path) -> None:
+        (folder / file).unlink()
+        (folder / file).mkdir()
+
+    return change
+
+
 def sparse(file: str, size: int) -> Change:
     """A file of so many zeros, which take no space."""
     return lambda folder: os.truncate(folder / file, size)
@@ -112,7 +122,7 @@ CASES = {
     "config-is-the-terminal": Case(link("config.yaml", "/dev/stdin"), OUT, sealed=False),
     "config-of-another": Case(link("config.yaml", str(SOUND / "1" / "config.yaml")), OUT, sealed=False),
     "config-fifo": Case(fifo("config.yaml"), OUT, sealed=False),
-    "config-folder": Case(lambda folder: [(folder / "config.yaml").unlink(), (folder / "config.yaml").mkdir()], OUT),
+    "config-folder": Case(a_folder("config.yaml"), OUT),
     "config-loop": Case(link("config.yaml", "config.yaml"), OUT),
     "config-of-50-gb": Case(sparse("config.yaml", 50 * 10**9), OUT, sealed=False),
     "manifest-is-zeros-without-end": Case(link("manifest.json", "/dev/zero"), OUT, sealed=False),

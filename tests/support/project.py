@@ -10,10 +10,10 @@ def add_project_config(cfg: CfgNode) -> None:
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
-class ScaledHead(FastRCNNConvFCHead):
+class ScaledHead(FastRCNNConvFCHead):  # type: ignore[misc]  # detectron2 is untyped
     """Detectron2's own head, its features scaled."""
 
-    @configurable
+    @configurable  # type: ignore[untyped-decorator]  # the same
     def __init__(self, *args: object, scale: float, **rest: object) -> None:
         super().__init__(*args, **rest)
         self.scale = scale
@@ -23,4 +23,5 @@ class ScaledHead(FastRCNNConvFCHead):
         return {**super().from_config(cfg, input_shape), "scale": cfg.MODEL.SCALED_HEAD.SCALE}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x) * self.scale
+        features: torch.Tensor = super().forward(x)
+        return features * self.scale

@@ -4,7 +4,8 @@ import contextlib
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -14,6 +15,11 @@ import h2.exceptions
 DETECT = "/vedette.v1.DetectionService/Detect"
 STREAM = "/vedette.v1.DetectionService/StreamDetect"
 _CHUNK = 16_384  # bytes; HTTP/2's smallest limit of a frame
+
+
+def _named(headers: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """Headers by name; they are text, because the connection is told an encoding."""
+    return dict(headers)
 
 
 class Connection:
@@ -67,11 +73,11 @@ class Connection:
         for event in events:
             match event:
                 case h2.events.TrailersReceived(stream_id=int(number), headers=headers):
-                    self.ended[number] = dict(headers)  # type: ignore[arg-type]
-                case h2.events.ResponseReceived(stream_id=int(number), headers=headers) if "grpc-status" in dict(
+                    self.ended[number] = _named(headers)
+                case h2.events.ResponseReceived(stream_id=int(number), headers=headers) if "grpc-status" in _named(
                     headers
                 ):
-                    self.ended[number] = dict(headers)  # type: ignore[arg-type]
+                    self.ended[number] = _named(headers)
                 case h2.events.StreamReset(stream_id=int(number)):
                     self.ended.setdefault(number, {"reset": "yes"})
                 case h2.events.ConnectionTerminated():

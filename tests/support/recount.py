@@ -134,7 +134,7 @@ def regions(seen: Seen, model: Any) -> Scored:
     """The regions of an R-CNN, of one stage or of several."""
     (proposals,) = seen.inputs["roi_heads"][0][2]
     predictors = getattr(model.roi_heads, "box_predictor", None)
-    stages = {"roi_heads.box_predictor": predictors}
+    stages: dict[str, Any] = {"roi_heads.box_predictor": predictors}
     if isinstance(predictors, nn.ModuleList):
         stages = {f"roi_heads.box_predictor.{index}": item for index, item in enumerate(predictors)}
     shares, boxes = [], proposals.proposal_boxes.tensor.numpy()[:, None]
@@ -144,7 +144,7 @@ def regions(seen: Seen, model: Any) -> Scored:
         shares.append(powers / powers.sum(axis=1, keepdims=True))
         start = clip(boxes[:, 0], proposals.image_size)  # of the first stage they are within already
         boxes = decode(deltas, start, layers.box2box_transform.weights)
-    mean = np.mean(shares, axis=0, dtype=np.float32)
+    mean: Array = np.asarray(np.mean(shares, axis=0, dtype=np.float32))
     finite = np.isfinite(mean).all(axis=1) & np.isfinite(boxes).all(axis=(1, 2))
     dropped = {"roi_heads.box_predictor": int((~finite).sum())}
     mean, boxes = mean[finite], clip(boxes[finite], proposals.image_size)

@@ -74,9 +74,9 @@ def channel(server: "Server") -> grpc.Channel:
     return grpc.secure_channel(server.address.removeprefix("grpcs://"), trusted)
 
 
-def shown(server: "Server") -> list[tuple[str, str]]:
+def shown(server: "Server") -> tuple[tuple[str, str], ...]:
     """The credentials of such a client."""
-    return [("authorization", f"Bearer {server.token}")] if server.token else []
+    return (("authorization", f"Bearer {server.token}"),) if server.token else ()
 
 
 def detect_unchecked(server: "Server", request: pb.DetectRequest) -> None:

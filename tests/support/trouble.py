@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -226,7 +226,7 @@ def crowd(at: Scene) -> contextlib.AbstractContextManager[None]:
             yield faults.raw(at.traffic.pictures[number])
 
     def stream(client: Client, number: int) -> None:
-        policy = ("LATEST", "LOSSLESS")[number % 2]
+        policy: Literal["LATEST", "LOSSLESS"] = "LOSSLESS" if number % 2 else "LATEST"
         for _ in client.stream(frames(number), policy=policy, stream_id=f"crowd-{number}"):
             pass
 
@@ -343,7 +343,7 @@ def stalled(at: Scene) -> Iterator[None]:
         yield from ()
 
     with running.channel(at.server) as channel:
-        detect = channel.stream_unary("/vedette.v1.DetectionService/Detect")
+        detect = channel.stream_unary("/vedette.v1.DetectionService/Detect", bytes, bytes)
         call = detect.future(nothing(), metadata=running.shown(at.server))
         try:
             yield

@@ -5,8 +5,10 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
@@ -17,7 +19,7 @@ _INTS = (0, 1, 2, 3, 4, 16, 255, -1, -5, 120, 2**31 - 1, -(2**31), 2**32, 2**63 
 _FLOATS = (0.0, 0.05, 0.5, 1.0, 1.5, -1.0, 1e-45, 3.4e38, float("nan"), float("inf"))
 _TEXTS = (b"", b"roadsigns", b"1", b"stop", b"other", b"a\nb", b"\xff\xfe", b"x" * 200, "é\u202e".encode(), b"%s{0}")
 _LARGE = 40_000  # bytes, from which on the server itself looks for the image
-MESSAGES = {
+MESSAGES: dict[str, type[Message]] = {
     "Detect": pb.DetectRequest,
     "StreamDetect": pb.StreamDetectRequest,
     "Diagnose": pb.DiagnoseRequest,
@@ -41,15 +43,27 @@ def _images(large: bytes) -> list[image_pb2.Image]:
     """One of each kind that is taken, small, and as large as where the server reads otherwise."""
     encoded = [image_pb2.Image(encoded=image_pb2.EncodedImage(data=data)) for data in files()[:6]]
     raw = [
-        image_pb2.RawImage(data=bytes(16 * 24 * 3), pixel_format=1, height=16, width=24),
-        image_pb2.RawImage(data=bytes(100 * 140 * 3), pixel_format=2, height=100, width=140),
-        image_pb2.RawImage(data=bytes(80 * 3 * 16), pixel_format=1, height=16, width=24, row_stride=240),
+        image_pb2.RawImage(data=bytes(16 * 24 * 3), pixel_format=image_pb2.PIXEL_FORMAT_BGR8, height=16, width=24),
+        image_pb2.RawImage(data=bytes(100 * 140 * 3), pixel_format=image_pb2.PIXEL_FORMAT_RGB8, height=100, width=140),
         image_pb2.RawImage(
-            data=bytes(16 * 24 * 3 // 2), pixel_format=6, height=16, width=24, yuv_matrix=1, yuv_range=2
+            data=bytes(80 * 3 * 16), pixel_format=image_pb2.PIXEL_FORMAT_BGR8, height=16, width=24, row_stride=240
+        ),
+        image_pb2.RawImage(
+            data=bytes(16 * 24 * 3 // 2),
+            pixel_format=image_pb2.PIXEL_FORMAT_NV12,
+            height=16,
+            width=24,
+            yuv_matrix=image_pb2.YUV_MATRIX_BT601,
+            yuv_range=image_pb2.YUV_RANGE_FULL,
         ),
     ]
     tensor = image_pb2.TensorImage(
-        data=bytes(16 * 24 * 12), channel_order=1, layout=1, value_range=1, height=16, width=24
+        data=bytes(16 * 24 * 12),
+        channel_order=image_pb2.CHANNEL_ORDER_BGR,
+        layout=image_pb2.TENSOR_LAYOUT_HWC,
+        value_range=image_pb2.VALUE_RANGE_0_255,
+        height=16,
+        width=24,
     )
     return [
         *encoded,
@@ -105,11 +119,11 @@ class Writer:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
-    def fields(self, of: Descriptor, most: int = 6, depth: int = 0) -> bytes:
-        """Up to so many fields of a message."""
+    def fields(self, of: Any, most: int = 6, depth: int = 0) -> bytes:
+        """Up to so many fields of a message, which its descriptor names."""
         return b"".join(self._field(of, depth) for _ in range(self._rng.randrange(most + 1)))
 
-    def _field(self, of: Descriptor, depth: int) -> bytes:
+    def _field(self, of: Any, depth: int) -> bytes:
         rng = self._rng
         if not of.fields or rng.random() < 0.03:
             return self._stranger()

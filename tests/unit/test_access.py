@@ -127,9 +127,9 @@ def test_a_pair_that_is_none(tmp_path: Path) -> None:
     authority, other = Authority(tmp_path / "a"), Authority(tmp_path / "b")
     good, wrong = authority.server(), other.server()
     encrypted = tmp_path / "encrypted.key"
-    key = ec.generate_private_key(ec.SECP256R1())
+    private = ec.generate_private_key(ec.SECP256R1())
     encrypted.write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"of nobody here"))
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"of nobody here"))
     )
     for cert, key, said in (
         (good.cert, wrong.key, "KEY_VALUES_MISMATCH"),

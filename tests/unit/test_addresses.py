@@ -286,5 +286,5 @@ def test_nothing_that_is_sent_to_grpc_can_be_turned_into_another_port() -> None:
     options: Any = channel.Endpoint.of("127.0.0.1:8001").options()
     assert dict(options)["grpc.enable_http_proxy"] == 0
     with grpc.insecure_channel("127.0.0.1:99999") as raw, pytest.raises(grpc.RpcError) as caught:
-        raw.unary_unary("/a/b")(b"", timeout=5)
+        raw.unary_unary("/a/b", bytes, bytes)(b"", timeout=5)
     assert "34463" in str(caught.value), "if gRPC has mended this, the check may go"

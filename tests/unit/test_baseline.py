@@ -152,7 +152,8 @@ def version(tmp_path: Path) -> ModelVersion:
 
 def test_a_write_that_fails_leaves_nothing_behind(version: ModelVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first file written is not one of the version, whose checksums a server may check meanwhile."""
-    root, there = version.folder.parents[1], []
+    root = version.folder.parents[1]
+    there: list[Path] = []
 
     def full(_fresh: Path, _path: Path) -> None:
         there.extend(path for path in root.rglob("*") if path.is_file())
@@ -274,7 +275,7 @@ def test_two_replicas_drift_as_one_that_saw_it_all() -> None:
 def test_a_capture_outlives_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (window.page for window in windows(2, each=20))
     away = capture.CaptureError("nobody answers")
-    pages = iter([first, first + second, away, first, first + second])
+    pages: Iterator[Page | Exception] = iter([first, first + second, away, first, first + second])
 
     def fetch(*_of: object) -> Page:
         found = next(pages)

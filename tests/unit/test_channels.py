@@ -112,7 +112,7 @@ def test_mistakes_are_undone_whatever_the_channels(channels: int) -> None:
 def test_a_grey_model_of_three_means_is_normalised_by_their_average() -> None:
     terms = contract(3, "L")
     pixels = RNG.integers(0, 256, (24, 40, 1), np.uint8)
-    normalised = (pixels.astype(np.float32) - np.float32(110)) / 50
+    normalised = (pixels.astype(np.float32) - np.float32(110)) / np.float32(50)
     np.testing.assert_array_equal(undo(Mistake.NORMALISED, normalised, terms), pixels)
 
 

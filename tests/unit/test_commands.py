@@ -38,7 +38,7 @@ def test_a_table_takes_text_for_text_and_cuts_nothing_off(capsys: pytest.Capture
     *((kinds.Listed(), word) for word in ("", ",", "a,,b")),
     (kinds.Listed(("a", "b")), "a,c"),
 ])  # fmt: skip
-def test_what_an_option_does_not_take_is_refused(kind: click.ParamType, given: str) -> None:
+def test_what_an_option_does_not_take_is_refused(kind: click.ParamType, given: str) -> None:  # type: ignore[type-arg]  # generic in some versions of click
     with pytest.raises(click.BadParameter):
         kind.convert(given, None, None)
 

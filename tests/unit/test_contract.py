@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from vedette_server.contract.contract import ImageLimits, Input, InputContract, Names, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
-from vedette_server.contract.declared import Count, declared
+from vedette_server.contract.declaration import Count
+from vedette_server.contract.declared import declared
 from vedette_server.contract.derive import derive
 from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage, SentImage
 from vedette_server.contract.loading import Check, LoadRefusedError

@@ -50,7 +50,7 @@ def test_without_the_sdk_the_command_says_what_to_install(tmp_path: Path) -> Non
     entry = (
         "import sys; sys.modules['grafana_foundation_sdk'] = None; from vedette_commands import start; start.server()"
     )
-    command = [sys.executable, "-c", entry, "dashboards", "--out", tmp_path / "dashboards"]
+    command = [sys.executable, "-c", entry, "dashboards", "--out", str(tmp_path / "dashboards")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     told = "vedette-server: Grafana's SDK is not installed: python -m pip install 'vedette[dashboards]'\n"
     assert (ran.returncode, ran.stderr) == (1, told)
@@ -234,7 +234,7 @@ def test_grafanas_own_types_accept_the_dashboards() -> None:
     (folder / "check.ts").write_text(source())
     flags = ["--noEmit", "--strict", "--skipLibCheck", "--target", "es2022"]
     modules = ["--module", "esnext", "--moduleResolution", "bundler"]
-    command = [folder / "node_modules" / ".bin" / "tsc", *flags, *modules, "check.ts"]
+    command = [str(folder / "node_modules" / ".bin" / "tsc"), *flags, *modules, "check.ts"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[:4000]
 

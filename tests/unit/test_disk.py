@@ -15,6 +15,11 @@ def listening(path: Path) -> None:
         sock.bind(str(path))
 
 
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 50 * 10**9)
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a FIFO": (os.mkfifo, "is a FIFO"),
     "a folder": (Path.mkdir, "is a folder"),
@@ -24,7 +29,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file above": (lambda path: path.symlink_to("../above"), "leads out of"),
     "a link to itself": (lambda path: path.symlink_to(path.name), "is a link that leads to itself"),
     "a sparse file": (
-        lambda path: [path.touch(), os.truncate(path, 50 * 10**9)],
+        sparse,
         "has 50000000000 bytes, but the limit",
     ),
     "one byte too many": (

@@ -120,7 +120,7 @@ def test_yuv_is_converted_by_the_published_equations(
 def test_a_tensor_comes_out_to_the_last_bit(order: ChannelOrder, layout: TensorLayout, value_range: ValueRange) -> None:
     pixels = (BGR if order is ChannelOrder.BGR else RGB).astype(np.float32)
     if value_range is ValueRange.TO_1:
-        pixels = pixels / 255
+        pixels = pixels / np.float32(255)
     if layout is TensorLayout.CHW:
         pixels = pixels.transpose(2, 0, 1)
     spec = TensorImage(order, layout, value_range, HEIGHT, WIDTH)

@@ -89,7 +89,7 @@ def test_only_what_can_have_happened_is_tried() -> None:
     )
     values = {Mistake.UNIT_RANGE, Mistake.SCALED_UP, Mistake.NORMALISED, Mistake.NORMALISED_IMAGENET}
     always = set(Mistake) - {Mistake.NONE} - values
-    tiny, bright, large = PICTURE // 80, PICTURE | 253, (2_000, 2_000)
+    tiny, bright, large = PICTURE // 80, PICTURE | np.uint8(253), (2_000, 2_000)
 
     def tried(pixels: UInt8Array, size: tuple[int, int] = large, threshold: float = 0.5) -> set[Mistake]:
         return set(applicable(look(pixels, pixels), size, CONTRACT, threshold))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_an_installed_detectron2_is_left_alone() -> None:
     assert "left alone" in ran.stdout
 
 
-def test_unknown_sources_are_not_mended(tmp_path: object) -> None:
+def test_unknown_sources_are_not_mended(tmp_path: Path) -> None:
     import build
 
     with pytest.raises(SystemExit, match="not the known sources"):

@@ -220,7 +220,7 @@ def test_a_model_of_one_channel_sees_the_same_grey(name: str) -> None:
     except (OSError, SyntaxError, Refused):
         return  # as the test above has it
     if isinstance(seen, tuple) and not LOST.match(name):
-        spec = RawImage(PixelFormat.RGB8, *seen[1][:2])
+        spec = RawImage(PixelFormat.RGB8, seen[1][0], seen[1][1])
         assert np.array_equal(convert.decode(SentImage(spec, seen[2]), 1), file)
 
 

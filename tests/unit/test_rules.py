@@ -138,7 +138,7 @@ def _replicas(model: str, *shares: float) -> dict[str, str]:
     found = {}
     for number, share in enumerate(shares):
         rates: dict[str, float] = {"vedette_detection_score_count": 20.0}
-        for edge, rate in zip(("0.5", "0.8", "0.9", "0.95", "+Inf"), (4, 8, 12, 16, 20), strict=True):
+        for edge, rate in zip(("0.5", "0.8", "0.9", "0.95", "+Inf"), (4.0, 8.0, 12.0, 16.0, 20.0), strict=True):
             rates[f'vedette_detection_score_bucket{{le="{edge}"'] = rate
         rates |= {f'vedette_detections_total{{class="{name}"': rate for name, rate in (("stop", 14), ("give", 6))}
         for stream in ("north", "south"):
@@ -152,7 +152,7 @@ def _replicas(model: str, *shares: float) -> dict[str, str]:
             numbers = [rate * share * step for step in range(40)]
             if number:
                 numbers[35:] = [rate * share * (step + 1) for step in range(5)]
-            found[selector] = " ".join(f"{number:.12g}" for number in numbers)
+            found[selector] = " ".join(f"{one:.12g}" for one in numbers)
     return found
 
 
@@ -164,7 +164,7 @@ def test_replicas_add_up_to_one_that_saw_it_all(tmp_path: Path) -> None:
         series |= {name.replace('"m"', f'"{model}"'): f"{rates[0]}x40" for name, rates in known.items()}
     statistics = 'vedette:statistic:window{model="%s"}'
     one, two = statistics % "one", statistics % "two"
-    asks = [
+    asks: list[dict[str, Any]] = [
         # Eight of the model, six of each of the two streams.
         {"expr": f"count({one})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 20}]},
         {"expr": f"count({two})", "eval_time": "380s", "exp_samples": [{"labels": "{}", "value": 20}]},

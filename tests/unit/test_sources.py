@@ -34,8 +34,7 @@ def test_a_new_source_that_gives_nothing_is_restless_and_a_usual_one_is_not() ->
     source.accept()
     for _ in range(50):
         source.see(answer())
-    assert not source.restless, "it is empty as usual"
-    assert source.calm
+    assert (source.restless, source.calm) == (False, True), "it is empty as usual"
 
 
 def test_what_was_usual_once_is_accepted_again() -> None:

@@ -35,7 +35,7 @@ def said(pixels: UInt8Array, known: Usual | None = None, stream: str = "", **see
 
 
 def of_golden(*pictures: UInt8Array, scores: tuple[float, ...] = (), **context: Any) -> Usual:
-    context = {"sees": True, "limits": {}} | context
+    context = {"sees": True, "limits": {}, **context}
     return usual([answer(pixels, scores=scores) for pixels in pictures], CONTRACT, **context)
 
 
@@ -187,7 +187,7 @@ def test_a_frame_in_which_nothing_is_left_is_found_all_the_same() -> None:
 
 
 def test_a_model_that_sees_has_no_random_head() -> None:
-    flat = {"certainty": SOUND.certainty / 4}
+    flat: dict[str, Any] = {"certainty": SOUND.certainty / 4}
     assert Code.SCORES_FLAT in said(PICTURE, **flat)
     assert Code.SCORES_FLAT not in said(PICTURE, of_golden(PICTURE, scores=(0.9,)), **flat)
     assert Code.SCORES_FLAT in said(PICTURE, of_golden(PICTURE), **flat), "nothing was to be found in it"

@@ -31,7 +31,7 @@ IMAGES: dict[str, ImageLike] = {
 }
 
 
-def requests(image: ImageLike) -> list[tuple[Outgoing, type, str]]:
+def requests(image: ImageLike) -> list[tuple[Outgoing, type[pb.DetectRequest | pb.StreamDetectRequest], str]]:
     declared, data = client_images.message(image, Beside())
     detect = pb.DetectRequest(model_name="signs", image=declared, request_id="7")
     frame = pb.StreamDetectRequest(frame=pb.Frame(frame_id=3, image=declared))
