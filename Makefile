@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 PROSE := build/prose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
+.PHONY: help demo test test-unit serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fmt: $(INSTALLED) ## format the code
 
 proto: $(INSTALLED) ## generate Python from the protos
 	$(BIN)/python protos/generate.py
+
+dist: $(INSTALLED) ## build the wheel and the sdist; the version is the git tag's
+	$(BIN)/python -m hatchling build
 
 docs: $(INSTALLED) ## write the pages that are generated: reference, statistics, videos
 	$(BIN)/python -m vedette_server.settings_page > deploy/docs/settings.md
