@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
@@ -67,6 +67,9 @@ def main() -> None:
     "--poll-seconds", type=kinds.Number(), help="Interval of scans for new and removed versions.  [default: never]"
 )
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="Format of the log.  [default: console]")
+@click.option(
+    "--log-level", type=click.Choice(get_args(logs.Level)), help="Least severe lines of the log.  [default: info]"
+)
 @click.option("--tls-cert", type=_FILE, help="The server's certificate chain, PEM; enables TLS for gRPC and HTTP.")
 @click.option("--tls-key", type=_FILE, help="Its key, PEM.")
 @click.option("--tls-client-ca", type=_FILE, help="Authority that verifies client certificates, PEM.")
@@ -87,7 +90,7 @@ def serve(config: Path | None, **flags: Any) -> None:  # noqa: ANN401  click pas
         fail(error, USAGE)
     if exposed and not chosen.insecure:
         fail(exposed, USAGE)
-    logs.configure(chosen.log_format)
+    logs.configure(chosen.log_format, chosen.log_level)
     memory.keep_freed()
     try:
         asyncio.run(_run(chosen))

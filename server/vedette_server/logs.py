@@ -14,11 +14,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+_LEVELS: dict[Level, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 _MOST_LINES = 1_000  # waiting to be written
 _FLUSH_SECONDS = 1.0  # for waiting lines when the process ends
 MOST_OF_A_KIND = 200  # lines per second
@@ -129,8 +137,9 @@ def suppressed() -> int:
     return sum(writer.kinds.suppressed for writer in _writers)
 
 
-def configure(log_format: Literal["console", "json"]) -> None:
-    """Configure the process's logging, once."""
+def configure(log_format: Literal["console", "json"], log_level: Level = "info") -> None:
+    """Configure the process's logging, once. Libraries log from `warning` on, unless the level is `debug`."""
+    level = _LEVELS[log_level]
     writer = LineWriter(sys.stderr.fileno())
     shared: list[Processor] = [
         writer.kinds,
@@ -147,10 +156,10 @@ def configure(log_format: Literal["console", "json"]) -> None:
         )  # others print local variables: images
         shared.append(structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=0, exception_formatter=plain))
     _writers.append(writer)
-    logging.basicConfig(handlers=[writer], level=logging.WARNING)
+    logging.basicConfig(handlers=[writer], level=level if log_level == "debug" else max(level, logging.WARNING))
     structlog.configure(
         processors=shared,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_name: writer,
         cache_logger_on_first_use=True,
     )

@@ -13,6 +13,7 @@ from vedette_server import addresses, environment
 from vedette_server.access import fetched
 from vedette_server.access.access import AccessSources
 from vedette_server.environment import PREFIX
+from vedette_server.logs import Level
 
 BUNDLED_REPOSITORY = Path(__file__).parent / "demo" / "repository"
 _LARGEST_FILE = 2**20  # bytes
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
     """Check admission after each step, and log violations. For tests."""
     log_format: Literal["console", "json"] = "console"
     """Format of the log."""
+    log_level: Level = "info"
+    """Least severe lines of the log. `debug` includes those of libraries, which are otherwise logged from `warning`."""
 
     @field_validator("listen")
     @classmethod

@@ -131,7 +131,7 @@ def here(
     monkeypatch.setenv("VEDETTE_SERVER", bundled.address)
     monkeypatch.setattr(server_cli, "_run", served)
     monkeypatch.delenv("VEDETTE_CONFIG", raising=False)
-    monkeypatch.setattr(logs, "configure", lambda _format: None)
+    monkeypatch.setattr(logs, "configure", lambda *_chosen: None)
     monkeypatch.setattr(memory, "keep_freed", lambda: None)
     return {**files, "folder": str(tmp_path / "folder")}
 

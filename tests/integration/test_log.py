@@ -72,3 +72,8 @@ def lost(http: str) -> float:
         lines = response.read().decode().splitlines()
     families = ("vedette_log_lines_dropped_total ", "vedette_log_lines_suppressed_total ")
     return sum(float(line.split()[-1]) for line in lines if line.startswith(families))
+
+
+def test_the_flag_sets_the_level() -> None:
+    with running.server("--log-level", "debug", "--threads", "1") as server:
+        assert "DEBUG:asyncio:" in server.log_path.read_text()

@@ -59,3 +59,26 @@ def test_events_and_libraries_are_held_to_it_in_a_process() -> None:
     written = len(lines) - 1
     assert written + end["suppressed_in_all"] == 6 * MOST_OF_A_KIND
     assert 2 * MOST_OF_A_KIND <= written < 6 * MOST_OF_A_KIND
+
+
+LEVELS = """
+import logging, sys, structlog
+from vedette_server import logs
+logs.configure("json", sys.argv[1])
+for level in ("debug", "info", "warning", "error"):
+    getattr(structlog.get_logger(), level)("ours", level=level)
+    getattr(logging.getLogger("library"), level)("library's %s", level)
+"""
+
+
+@pytest.mark.parametrize(("level", "ours", "libraries"), [
+    ("debug", "debug info warning error", "debug info warning error"),
+    ("info", "info warning error", "warning error"),
+    ("warning", "warning error", "warning error"),
+    ("error", "error", "error"),
+])  # fmt: skip
+def test_lines_below_the_level_are_not_written(level: str, ours: str, libraries: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LEVELS, level], stderr=subprocess.PIPE, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert [json.loads(line)["level"] for line in lines if line.startswith("{")] == ours.split()
+    assert [line.split()[-1] for line in lines if "library's" in line] == libraries.split()

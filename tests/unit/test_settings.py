@@ -73,3 +73,13 @@ def test_cores_are_shared_out_and_never_oversubscribed(monkeypatch: pytest.Monke
     assert settings.load({"workers": 2}).threads_per_worker(versions=2) == 2
     assert settings.load({"workers": 9}).threads_per_worker(versions=1) == 1
     assert settings.load({"threads": 3}).threads_per_worker(versions=1) == 3
+
+
+def test_the_log_level_is_one_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load({}).log_level == "info"
+    monkeypatch.setenv("VEDETTE_LOG_LEVEL", "warning")
+    assert settings.load({}).log_level == "warning"
+    assert settings.load({"log_level": "debug"}).log_level == "debug"
+    monkeypatch.setenv("VEDETTE_LOG_LEVEL", "verbose")
+    with pytest.raises(ValueError, match="log_level"):
+        settings.load({})
