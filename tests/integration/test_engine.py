@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import re
 import signal
 import struct
 import time
@@ -86,8 +87,11 @@ async def test_an_image_is_not_to_blame_for_memory_that_older_workers_have_fille
     assert outcome.answer.evidence.best_score == sum(data)
 
 
-@pytest.mark.parametrize("stage", [HANG_EARLY, HANG, HANG_LATE])
-async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(stage: int) -> None:
+@pytest.mark.parametrize(("stage", "method"), [(HANG_EARLY, "prepare"), (HANG, "infer"), (HANG_LATE, "encode")])
+async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(
+    stage: int, method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It dumps its stacks before it is killed, so that the log says where it hung."""
     engine = await started(dataclasses.replace(SETTINGS, hang_seconds=2.0))
     before = set(engine.served[0].pids)
     with pytest.raises(Refused) as caught:
@@ -96,6 +100,7 @@ async def test_a_worker_that_hangs_is_replaced_and_its_image_refused(stage: int)
     assert (await engine.detect(query(0))).answer.evidence.best_score == 7 * 299
     assert not before & set(engine.served[0].pids)
     await engine.stop()
+    assert re.search(rf'scripted\.py", line \d+ in {method}\n', capfd.readouterr().err)
 
 
 def is_ready(engine: Engine) -> bool:
