@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 PROSE := build/prose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
+.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: $(INSTALLED) ## run the whole test suite, or a part: make test T=tests/uni
 
 test-unit: $(INSTALLED) ## run the unit tests, which start no server
 	$(BIN)/python -m pytest tests/unit
+
+coverage: $(INSTALLED) ## show which lines the unit tests reach, or another part: make coverage T=tests/integration
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(or $(T),tests/unit); status=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 # textlint, installed once from its committed lock.
 $(PROSE)/installed: deploy/prose/package.json deploy/prose/package-lock.json
