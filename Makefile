@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 PROSE := build/prose
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu lock clean
+.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -131,6 +131,12 @@ train-demo: $(INSTALLED) ## train the bundled model again, in about an hour; res
 
 gpu: $(INSTALLED) ## measure serving on a GPU beside Detectron2 on the same card; three minutes
 	$(BIN)/python -m tests.bench.gpu
+
+mutants: $(INSTALLED) ## change the code in small ways, which tests must notice; a night. A part: make mutants M=GLOB
+	rm -rf build/mutants && mkdir -p build/mutants/src
+	cp -r server/vedette_server client/vedette_client client/vedette_commands protos/vedette build/mutants/src
+	cp -r tests deploy pyproject.toml build/mutants
+	cd build/mutants && $(CURDIR)/$(BIN)/mutmut run $(M) && $(CURDIR)/$(BIN)/mutmut results
 
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv

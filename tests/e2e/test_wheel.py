@@ -137,9 +137,9 @@ def test_the_version_comes_from_the_tag_and_none_is_needed(unpacked: Path) -> No
 
 @pytest.fixture
 def installed(wheel: Path, tmp_path: Path) -> Path:
-    """The programs of an environment with the wheel alone, which finds what it depends on in that of the tests.
+    """The programs of an environment with the wheel alone, which finds its dependencies in that of the tests.
 
-    A .pth file leads there, and Python reads none that lies behind another: the editable checkout is not found.
+    A .pth file leads there. Python reads no .pth file behind another, so the editable checkout is not found.
     """
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
@@ -179,7 +179,7 @@ def serving(installed: Path, elsewhere: Path) -> Iterator[running.Server]:
 def test_the_wheel_serves_and_detects_without_the_checkout(
     installed: Path, serving: running.Server, wheel: Path, scene: Picture, elsewhere: Path
 ) -> None:
-    """What it depends on is that of the tests: that its requirements can be installed is not shown here."""
+    """Its dependencies are those of the tests' environment: it is not shown that they can be installed."""
 
     def run(*words: str) -> str:
         command = [str(installed / words[0]), *words[1:]]

@@ -44,6 +44,7 @@ def test_limits_lie_a_sigma_outside_of_what_was_seen() -> None:
     found = limits([10, 12, 11, 13])
     sigma = (2 + 1 + 2) / 3 / 1.128
     assert (found.low, found.mean, found.high) == pytest.approx((10 - sigma, 11.5, 13 + sigma))
+    assert limits([0.5, 0.5]).low == 0.5, "not bounded unless told"
     assert limits([0.1, 0.9], 0, 1).low == 0
     assert limits([0.1, 0.9], 0, 1).high == 1
 
@@ -59,7 +60,12 @@ def test_distances() -> None:
     assert ks(cumulative([0, 5, 10]), cumulative([10, 10, 10])) == 1
     assert ks(cumulative([1, 2, 4]), cumulative([10, 20, 40])) == 0
     assert total_variation(shares({"a": 1, "b": 1}), shares({"a": 1, "c": 1})) == 0.5
+    assert total_variation(shares({"a": 3, "b": 1}), shares({"a": 3, "c": 1})) == 0.25
+    assert cumulative([1, 2, 4]) == [0.25, 0.5, 1]
+    assert cumulative([0, 4]) == [0, 1]
     assert cumulative([0, 0]) == []
+    with pytest.raises(ValueError, match="shorter"):
+        ks([0.5, 1.0], [1.0])
     assert shares({"a": 0}) == {}
 
 
