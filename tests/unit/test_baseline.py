@@ -307,9 +307,9 @@ class _Dying(http.server.BaseHTTPRequestHandler):
         body = f"vedette_model_info{{{of}}} 1\n".encode()
         self.send_response(200 if self.path == "/metrics" else 404)
         self.send_header("Content-Length", str(len(body) + 100 * (_Dying.given > 0)))
+        _Dying.given += 1  # before the page is there: whoever has it may ask for the next at once
         self.end_headers()
         self.wfile.write(body)
-        _Dying.given += 1
 
     def log_message(self, *_of: object) -> None:
         """Say nothing."""
