@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PROSE := build/prose
+# A file's tests share a server, and long files come first: those of the units fill what is left at the end.
+SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants lock clean
@@ -30,10 +32,10 @@ serve: $(INSTALLED) ## serve the bundled model in the foreground
 	@exec $(BIN)/vedette-server serve
 
 test: $(INSTALLED) ## run the whole test suite, or a part: make test T=tests/unit/test_queue.py
-	$(BIN)/python -m pytest $(T)
+	$(BIN)/python -m pytest $(or $(T),$(SIDE_BY_SIDE))
 
 test-unit: $(INSTALLED) ## run the unit tests, which start no server
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist worksteal
 
 coverage: $(INSTALLED) ## show which lines the unit tests reach, or another part: make coverage T=tests/integration
 	$(BIN)/coverage erase
