@@ -44,10 +44,10 @@ def test_the_site_has_every_page(site: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "words"),
     [
-        ("architecture", "Which way does one frame go?"),
+        ("architecture", "The path of one frame"),
         ("changelog", "Unreleased"),
         ("contributing", "What a change brings with it"),
-        ("weaknesses", "Report a weakness to the maintainers in private"),
+        ("weaknesses", "Report a vulnerability to the maintainers in private"),
     ],
 )
 def test_the_site_has_the_pages_of_the_root_whole(site: Path, page: str, words: str) -> None:
