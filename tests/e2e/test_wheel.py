@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -61,10 +60,8 @@ def wheel(dist: Path) -> Path:
 def unpacked(dist: Path, tmp_path: Path) -> Path:
     """The sdist's tree."""
     (built,) = dist.glob("*.tar.gz")
-    with tarfile.open(built) as archive:
-        archive.extractall(tmp_path / "sdist", filter="data")
-    (tree,) = (tmp_path / "sdist").iterdir()
-    return tree
+    subprocess.run(["tar", "--extract", "--file", built, "--directory", tmp_path], check=True)
+    return tmp_path / built.name.removesuffix(".tar.gz")
 
 
 def version_of(wheel: Path) -> str:
