@@ -41,6 +41,7 @@ from vedette_server.monitor.metrics import Metrics
 from vedette_server.pool.process import Worker
 from vedette_server.repository import repository
 from vedette_server.rpc import guard, wire
+from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.server import _handlers
@@ -160,7 +161,7 @@ class Service:
         with mock.patch.object(ServedVersion, "run"):  # no process is started
             served = self._engine.load(dataclasses.replace(version, contract=contract))
         served._pool.workers.append(cast("Worker", _Inline()))
-        self._handlers: Any = _handlers(DetectionService(self._engine, max_streams=64))
+        self._handlers: Any = _handlers(DetectionService(self._engine, Calls(self._engine), max_streams=64))
         self._access = Access()
         self.bugs: list[str] = []
         structlog.configure(processors=[self._note])

@@ -6,13 +6,10 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Iterator
 
-import grpc
 import structlog
 from vedette.v1 import detection_service_pb2 as pb
-from vedette.v1.answer_pb2 import Answer
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceServicer
 
 from vedette_server.contract.image import NO_IMAGE
@@ -22,25 +19,23 @@ from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream, Told
-from vedette_server.rpc import convert, errors, guard
+from vedette_server.rpc import calls, convert, errors, guard
+from vedette_server.rpc.calls import Calls, Context
 from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
 
 CONFIGURE_SECONDS = 10  # limit for a stream's configuration; until then the stream does not count as open
-_MOST_FLOWS = 2_000  # most flows remembered
-Response = TypeVar("Response")
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class DetectionService(DetectionServiceServicer):
     """Serves the engine over gRPC."""
 
-    def __init__(self, engine: Engine, max_streams: int) -> None:
+    def __init__(self, engine: Engine, shared: Calls, max_streams: int) -> None:
         self._engine = engine
+        self._calls = shared
         self._max_streams = max_streams
         self._streams = 0
-        self._flows: collections.OrderedDict[str, Flow] = collections.OrderedDict()
 
     async def Detect(self, request: Sent[Received[pb.DetectRequest]], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Detect objects in one image."""
@@ -49,48 +44,24 @@ class DetectionService(DetectionServiceServicer):
         async def detect() -> pb.DetectResponse:
             received = request.read()
             message = received.message
-            if message.request_id not in ("", request_id):
-                raise Refused(Reason.REQUEST_ID_INVALID, length=len(message.request_id), most=convert.LONGEST_ID)
-            name = self._named(message.model_name)
+            calls.check_id(message.request_id)
+            name = self._calls.named(message.model_name)
             query = Query(
                 model=name,
                 version=message.model_version,
                 image=convert.image(message.image, received.data),
                 asked=convert.asked(message.options),
                 seconds=context.time_remaining(),
-                flow=self._flow(context),
+                flow=self._calls.flow(context),
                 priority=convert.priority(message.options),
                 request_id=request_id,
             )
             outcome = await self._engine.detect(query)
             given = convert.answer(outcome)
-            _log_answer(request_id, given)
+            calls.log_answer(request_id, outcome)
             return pb.DetectResponse(answer=given, request_id=request_id)
 
-        return await _guarded(context, request_id, detect)
-
-    def _flow(self, context: Context) -> Flow:
-        """Return the flow of a connection, owned by its caller's flow: that of its address if it is anonymous."""
-        caller = guard.current().caller.key
-        owner = self._remembered(caller, Flow())
-        return self._remembered(f"{caller} {context.peer()}", Flow(owner=owner))
-
-    def _remembered(self, name: str, new: Flow) -> Flow:
-        """Return the flow of this name, or `new` if it was forgotten."""
-        flow = self._flows.setdefault(name, new)
-        self._flows.move_to_end(name)
-        if len(self._flows) > _MOST_FLOWS:
-            self._flows.popitem(last=False)
-        return flow
-
-    def _named(self, name: str) -> str:
-        """Return the model that a caller means and may use. Raises `Refused`."""
-        served = sorted({one.model.name for one in self._engine.served})
-        try:
-            return guard.current().choose(name, served, [one.name for one in self._engine.refused])
-        except Refused as refusal:
-            self._engine.monitor.refused("", "", refusal.reason)
-            raise
+        return await calls.guarded(context, request_id, detect)
 
     async def ListModels(self, request: Sent[pb.ListModelsRequest], context: Context) -> pb.ListModelsResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """List every version of every model."""
@@ -103,18 +74,18 @@ class DetectionService(DetectionServiceServicer):
             listed = (one for one in versions if call.may(one.name))
             return pb.ListModelsResponse(models=sorted(listed, key=lambda one: (one.name, int(one.version))))
 
-        return await _guarded(context, uuid.uuid4().hex, list_models)
+        return await calls.guarded(context, uuid.uuid4().hex, list_models)
 
     async def GetModel(self, request: Sent[pb.GetModelRequest], context: Context) -> pb.GetModelResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Describe one version of a model."""
 
         async def get() -> pb.GetModelResponse:
             message = request.read()
-            found = self._engine.look_up(self._named(message.model_name), message.model_version)
+            found = self._engine.look_up(self._calls.named(message.model_name), message.model_version)
             given = convert.model(found) if isinstance(found, ServedVersion) else convert.refused(found)
             return pb.GetModelResponse(model=given)
 
-        return await _guarded(context, uuid.uuid4().hex, get)
+        return await calls.guarded(context, uuid.uuid4().hex, get)
 
     async def StreamDetect(  # noqa: N802  gRPC's name
         self,
@@ -124,7 +95,7 @@ class DetectionService(DetectionServiceServicer):
         """Detect objects in the frames of a video."""
         request_id = uuid.uuid4().hex
         try:
-            async for response in self._stream(request_iterator, request_id, self._flow(context).owner):
+            async for response in self._stream(request_iterator, request_id, self._calls.flow(context).owner):
                 yield response
         except Refused as refusal:
             log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
@@ -151,7 +122,7 @@ class DetectionService(DetectionServiceServicer):
         self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str, owner: Flow | None
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         config = await _configuration(requests)
-        config.model_name = self._named(config.model_name)
+        config.model_name = self._calls.named(config.model_name)
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
@@ -186,7 +157,7 @@ class DetectionService(DetectionServiceServicer):
 
         async def diagnose() -> pb.DiagnoseResponse:
             message = request.read()
-            name = self._named(message.model_name)
+            name = self._calls.named(message.model_name)
             sampled = not message.HasField("image")
             image = NO_IMAGE if sampled else convert.image(message.image, None)
             asked, source = convert.asked(message.options), message.stream_id
@@ -203,7 +174,7 @@ class DetectionService(DetectionServiceServicer):
             log.info("diagnosed", request_id=request_id, model=model.name, version=model.version, cause=cause)
             return await asyncio.to_thread(convert.diagnosis, given, model, request_id)
 
-        return await _guarded(context, request_id, diagnose)
+        return await calls.guarded(context, request_id, diagnose)
 
 
 async def _configuration(requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]]) -> pb.StreamConfig:
@@ -224,9 +195,7 @@ async def _configuration(requests: AsyncIterator[Sent[Received[pb.StreamDetectRe
 def _request_id(request: Sent[Received[pb.DetectRequest]]) -> str:
     """Return the caller's request id if it is safe to log as it is; otherwise a new one."""
     with contextlib.suppress(Refused):
-        sent = request.read().message.request_id
-        if sent and len(sent) <= convert.LONGEST_ID and sent.isprintable():
-            return sent
+        return calls.loggable(request.read().message.request_id)
     return uuid.uuid4().hex
 
 
@@ -276,33 +245,3 @@ def _check_unchanged(config: pb.StreamConfig, again: pb.StreamConfig) -> None:
     for field in ("model_name", "model_version", "stream_id", "drop_policy", "max_in_flight"):
         if getattr(again, field) not in (getattr(config, field), type(getattr(config, field))()):
             raise Refused(Reason.STREAM_CHANGED, field=field)
-
-
-def _log_answer(request_id: str, given: Answer) -> None:
-    log.info(
-        "detect",
-        request_id=request_id,
-        model=given.model_name,
-        version=given.model_version,
-        detections=len(given.detections),
-        seconds=round(given.timings.total_seconds, 4),
-    )
-
-
-async def _guarded(context: Context, request_id: str, call: Callable[[], Awaitable[Response]]) -> Response:
-    """Run a call; turn a refusal into its status, and a bug into INTERNAL with nothing but an opaque id."""
-    started = time.monotonic()
-    try:
-        return await call()
-    except Refused as refusal:
-        log.info(
-            "refused",
-            request_id=request_id,
-            reason=refusal.reason,
-            facts=refusal.facts,
-            seconds=round(time.monotonic() - started, 4),
-        )
-        await errors.refuse(context, refusal, request_id)
-    except Exception:
-        log.exception("bug", request_id=request_id)
-        await errors.refuse(context, Refused(Reason.INTERNAL), request_id)

@@ -18,6 +18,7 @@ from vedette_server.access.files import Kept
 from vedette_server.addresses import Tcp, Unix
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
+from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.guard import SERVICE, Guard
 from vedette_server.rpc.intake import Intake
@@ -145,7 +146,7 @@ class RpcServer:
         )
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
-        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, max_streams)),))
+        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, Calls(engine), max_streams)),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
