@@ -143,7 +143,7 @@ mutants: $(INSTALLED) ## change the code in small ways, which tests must notice;
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv
 	$(BIN)/python -m uv pip compile pyproject.toml deploy/detectron2/pyproject.toml --extra server --extra supervision --extra video \
-	  --extra dashboards --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --extra dashboards --extra triton --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --constraint deploy/detectron2/torch.txt --custom-compile-command "make lock" --output-file requirements.lock
 
 clean: ## remove what was built, but not the environment

@@ -98,7 +98,7 @@ class App:
         for model in self._shelf.versions:
             self._engine.load(model)
         http = await self._http.start(addresses.tcp(self._settings.http))
-        log.info("listening", grpc=listening, http=http)
+        log.info("listening", grpc=listening, http=http, services=list(self._rpc.services))
 
     async def _until_told_to_stop(self) -> None:
         """Follow the engine and the repository until stopped.

@@ -177,8 +177,9 @@ def test_every_method_that_is_served_has_a_verb() -> None:
     """One that has none can be called by nobody; that is for one who adds it to notice here."""
     service = pb.DESCRIPTOR.services_by_name["DetectionService"]
     assert {guard.verb(f"/{service.full_name}/{method.name}") for method in service.methods} < set(Verb)
-    with pytest.raises(KeyError):
-        guard.verb(f"/{service.full_name}/LoadModel")
+    for name in (service.full_name, guard.INFERENCE):
+        with pytest.raises(KeyError):
+            guard.verb(f"/{name}/LoadModel")
 
 
 # What a policy says, evaluated once more as plainly as it can be said.

@@ -37,7 +37,11 @@ def reason(error: grpc.RpcError) -> str:
 
 @pytest.mark.parametrize(
     "method",
-    [*(SERVICE + name for name in ("Detect", "ListModels", "GetModel", "Diagnose")), "/grpc.health.v1.Health/Check"],
+    [
+        *(SERVICE + name for name in ("Detect", "ListModels", "GetModel", "Diagnose")),
+        *(f"/inference.GRPCInferenceService/{name}" for name in ("ModelInfer", "ModelMetadata", "ServerLive")),
+        "/grpc.health.v1.Health/Check",
+    ],
 )
 def test_what_no_reader_reads_is_refused_with_a_reason(channel: grpc.Channel, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:

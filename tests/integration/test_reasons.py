@@ -243,4 +243,5 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     elsewhere |= {Reason.REQUEST_STALLED, Reason.INTAKE_FULL}  # tests/integration/test_intake.py
     elsewhere |= {Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_REFUSED, Reason.NOT_PERMITTED}  # test_access.py
     elsewhere |= {Reason.RATE_EXCEEDED, Reason.STREAMS_EXCEEDED}  # the same
+    elsewhere |= {Reason.INPUT_TENSOR_INVALID, Reason.PARAMETER_INVALID}  # tests/integration/test_inference.py
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)

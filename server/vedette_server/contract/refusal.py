@@ -47,6 +47,8 @@ class Reason(StrEnum):
     MAX_DETECTIONS_INVALID = auto()
     THRESHOLD_OUT_OF_RANGE = auto()
     THRESHOLD_BELOW_FLOOR = auto()
+    INPUT_TENSOR_INVALID = auto()
+    PARAMETER_INVALID = auto()
     REQUEST_ID_INVALID = auto()
     REQUEST_UNREADABLE = auto()
     REQUEST_TOO_LARGE = auto()
@@ -105,6 +107,7 @@ VIOLATIONS = (
     Reason.VALUES_OUT_OF_RANGE,
     Reason.LAYOUT_CONTRADICTED,
     Reason.CONTRACT_CHANGED,
+    Reason.INPUT_TENSOR_INVALID,
 )
 
 

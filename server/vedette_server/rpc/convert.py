@@ -131,18 +131,18 @@ def asked(options: detection_service_pb2.DetectOptions) -> Asked:
             raise Refused(Reason.OUTPUT_NOT_PRODUCED, output=kind, produced="what GetModel lists", key="its family")
     mask_format = _named(MaskFormat, options, "mask_format")
     return Asked(
-        threshold=_decimal(options.threshold) if options.HasField("threshold") else None,
+        threshold=decimal(options.threshold) if options.HasField("threshold") else None,
         outputs=tuple(_OUTPUT_OF[kind] for kind in options.outputs),
         mask_format=mask_format or MaskFormat.COCO_RLE,
         class_names=tuple(options.class_names),
         class_ids=tuple(options.class_ids),
         max_detections=options.max_detections if options.HasField("max_detections") else None,
-        panoptic_threshold=_decimal(options.panoptic_threshold) if options.HasField("panoptic_threshold") else None,
+        panoptic_threshold=decimal(options.panoptic_threshold) if options.HasField("panoptic_threshold") else None,
         contract_fingerprint=options.contract_fingerprint,
     )
 
 
-def _decimal(value: float) -> float:
+def decimal(value: float) -> float:
     """Return a 32-bit float as the decimal that the caller wrote: 0.3, not 0.30000001192092896."""
     return float(f"{value:.7g}")
 

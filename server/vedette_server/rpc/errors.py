@@ -40,7 +40,8 @@ TABLE: dict[Reason, ErrorRow] = {
         code=_INVALID,
         field="image",
         message="The request has no image, or an empty one.",
-        remedy="Set image.encoded.data to a file's bytes, or image.raw.data to pixels with their format.",
+        remedy="Set image.encoded.data to a file's bytes, or image.raw.data to pixels with their format. In the Open "
+        "Inference Protocol, send one of the inputs ENCODED and IMAGE.",
     ),
     Reason.IMAGE_TOO_MANY_BYTES: ErrorRow(
         code=_INVALID,
@@ -233,6 +234,18 @@ TABLE: dict[Reason, ErrorRow] = {
         field="options.threshold",
         message="The threshold is {threshold}; this model computes no candidates below its floor of {floor}.",
         remedy="Send at least the floor.",
+    ),
+    Reason.INPUT_TENSOR_INVALID: ErrorRow(
+        code=_INVALID,
+        field="inputs",
+        message="The input tensors do not fit: {seen}.",
+        remedy="Send {expected}; ModelMetadata lists the inputs.",
+    ),
+    Reason.PARAMETER_INVALID: ErrorRow(
+        code=_INVALID,
+        field="parameters",
+        message="The parameter {parameter} is {seen}.",
+        remedy="Send {expected}.",
     ),
     Reason.REQUEST_ID_INVALID: ErrorRow(
         code=_INVALID,

@@ -26,12 +26,26 @@ from vedette_server.rpc import errors
 log = structlog.get_logger()
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
+INFERENCE = "inference.GRPCInferenceService"
 _METHODS = {
-    "Detect": Verb.DETECT,
-    "StreamDetect": Verb.STREAM,
-    "Diagnose": Verb.DIAGNOSE,
-    "ListModels": Verb.DESCRIBE,
-    "GetModel": Verb.DESCRIBE,
+    SERVICE: {
+        "Detect": Verb.DETECT,
+        "StreamDetect": Verb.STREAM,
+        "Diagnose": Verb.DIAGNOSE,
+        "ListModels": Verb.DESCRIBE,
+        "GetModel": Verb.DESCRIBE,
+    },
+    INFERENCE: {
+        "ServerLive": Verb.HEALTH,
+        "ServerReady": Verb.HEALTH,
+        "ServerMetadata": Verb.DESCRIBE,
+        "ModelReady": Verb.DESCRIBE,
+        "ModelMetadata": Verb.DESCRIBE,
+        "ModelConfig": Verb.DESCRIBE,
+        "ModelStatistics": Verb.DESCRIBE,
+        "RepositoryIndex": Verb.DESCRIBE,
+        "ModelInfer": Verb.DETECT,
+    },
 }
 _LOOK_SECONDS = 1.0  # between checks that a stream's caller has not been revoked
 _SERVICES = {health.SERVICE_NAME: Verb.HEALTH, reflection.SERVICE_NAME: Verb.REFLECTION}
@@ -50,7 +64,7 @@ def current() -> Call:
 def verb(method: str) -> Verb:
     """Return the verb of a method. Raises `KeyError` for a method without one, which nobody may call."""
     service, _, name = method.removeprefix("/").partition("/")
-    return _METHODS[name] if service == SERVICE else _SERVICES[service]
+    return _METHODS[service][name] if service in _METHODS else _SERVICES[service]
 
 
 class Guard(grpc.aio.ServerInterceptor):

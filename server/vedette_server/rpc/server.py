@@ -1,7 +1,8 @@
-"""The gRPC server: our service, health and reflection, with its connections and certificates."""
+"""The gRPC server: our service, the Open Inference Protocol, health and reflection; connections and certificates."""
 
 import asyncio
 import functools
+import importlib.util
 import resource
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
 from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
-from vedette_server.rpc.guard import SERVICE, Guard
+from vedette_server.rpc.guard import INFERENCE, SERVICE, Guard
 from vedette_server.rpc.intake import Intake
 from vedette_server.rpc.socket_file import SocketFile
 
@@ -53,6 +54,15 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
             ),
         },
     )
+
+
+def _inference(engine: Engine, calls: Calls) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Return the Open Inference Protocol's methods; none without the extra `triton`, which has its messages."""
+    if importlib.util.find_spec("tritonclient") is None:
+        return ()
+    from vedette_server.rpc.inference import InferenceService  # imports the extra
+
+    return (InferenceService(engine, calls).handlers(),)
 
 
 def _connections() -> int:
@@ -146,9 +156,12 @@ class RpcServer:
         )
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
-        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, Calls(engine), max_streams)),))
+        calls = Calls(engine)
+        inference = _inference(engine, calls)
+        self.services = (SERVICE, INFERENCE) if inference else (SERVICE,)  # of models
+        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, calls, max_streams)), *inference))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, address: Tcp | Unix) -> str:
@@ -181,10 +194,10 @@ class RpcServer:
         raise RuntimeError(msg)
 
     async def tell(self, *, serving: bool) -> None:
-        """Set the status in health checks, for the whole server and for our service."""
+        """Set the status in health checks, for the whole server and for each service of models."""
         serving_status = health_pb2.HealthCheckResponse.ServingStatus
         state = serving_status.SERVING if serving else serving_status.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", *self.services):
             await self._health.set(name, state)
 
     async def stop(self, seconds: float) -> None:

@@ -118,17 +118,11 @@ class _Splitter:
     def split(self, message: memoryview, depth: int = 0) -> bytes:
         """Return a message without that field."""
         parts: list[bytes | memoryview] = []
-        beside = 0
-        for count, (number, whole, content) in enumerate(_fields(message), 1):
-            if count > _MOST_FIELDS:
-                raise Refused(Reason.REQUEST_TOO_LARGE, **_limits(message))
+        for number, whole, content in _limited(message, self._path[depth].onward):
             if content is not None:
                 self._note(number, depth)
             if content is None or number not in self._path[depth].onward:
                 parts.append(whole)
-                beside += len(whole)
-                if beside > MOST_BESIDE_IMAGE:
-                    raise Refused(Reason.REQUEST_TOO_LARGE, **_limits(message))
             elif depth == len(self._path) - 1:
                 self.data = content
             else:
@@ -143,8 +137,64 @@ class _Splitter:
             self.data = None
 
 
-def _limits(message: memoryview) -> dict[str, int]:
-    return {"bytes": len(message), "most": MOST_BESIDE_IMAGE, "fields": _MOST_FIELDS}
+@dataclass(frozen=True)
+class Gathered(Generic[M]):
+    """A request, and the contents of its repeated field of bytes, one of which holds the image."""
+
+    message: M
+    contents: Sequence[Buffer]
+
+
+def gathering(kind: type[M], field: str) -> Callable[[bytes], Gathered[M]]:
+    """Return a function that reads a message whose bytes are in a repeated field of its own.
+
+    It raises `DecodeError`, and `Refused`: REQUEST_TOO_LARGE.
+    """
+    onward = (kind.DESCRIPTOR.fields_by_name[field].number,)
+
+    def read(received: bytes) -> Gathered[M]:
+        if len(received) < _SMALL:
+            message = kind.FromString(received)
+            return Gathered(message, getattr(message, field))
+        parts: list[memoryview] = []
+        contents: list[memoryview] = []
+        for number, whole, content in _limited(memoryview(received), onward):
+            if content is None or number not in onward:
+                parts.append(whole)
+            else:
+                contents.append(content)
+        return Gathered(kind.FromString(b"".join(parts)), contents)
+
+    return read
+
+
+def without_image(kind: type[M]) -> Callable[[bytes], M]:
+    """Return a function that reads a message without an image, and raises `Refused` (REQUEST_TOO_LARGE) as others."""
+
+    def read(received: bytes) -> M:
+        if len(received) > MOST_BESIDE_IMAGE:
+            raise too_large(len(received))
+        return kind.FromString(received)
+
+    return read
+
+
+def too_large(size: int) -> Refused:
+    """Return the refusal of a request that has too much beside its image, or too many fields."""
+    return Refused(Reason.REQUEST_TOO_LARGE, bytes=size, most=MOST_BESIDE_IMAGE, fields=_MOST_FIELDS)
+
+
+def _limited(message: memoryview, onward: Sequence[int]) -> Iterator[tuple[int, memoryview, memoryview | None]]:
+    """Yield each field as `_fields` does, within the limits for all but those that lead `onward` to the image.
+
+    Raises `DecodeError`, and `Refused`: REQUEST_TOO_LARGE.
+    """
+    beside = 0
+    for count, (number, whole, content) in enumerate(_fields(message), 1):
+        beside += len(whole) if content is None or number not in onward else 0
+        if count > _MOST_FIELDS or beside > MOST_BESIDE_IMAGE:
+            raise too_large(len(message))
+        yield number, whole, content
 
 
 _LENGTH_DELIMITED = 2

@@ -1,0 +1,243 @@
+"""The Open Inference Protocol, in the form of Triton's `inference.GRPCInferenceService`.
+
+Its messages come with `tritonclient`. Methods that are not registered here are UNIMPLEMENTED, and the extensions that
+they belong to are not listed.
+"""
+
+import contextlib
+import importlib.metadata
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+
+from vedette_server.contract.options import Asked, MaskFormat
+from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.engine import Engine
+from vedette_server.engine.query import Query
+from vedette_server.engine.queue import Priority
+from vedette_server.engine.served import ServedVersion
+from vedette_server.engine.standing import State, why
+from vedette_server.repository.repository import ModelVersion
+from vedette_server.rpc import calls, guard, input_tensors, model_config, output_tensors, wire
+from vedette_server.rpc.calls import Calls, Context
+from vedette_server.rpc.inference_statistics import Statistics
+from vedette_server.rpc.input_tensors import Parameters
+from vedette_server.rpc.wire import Gathered, Sent
+
+# Of Triton's extensions, those that are served whole.
+EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
+_UNKNOWN = (Reason.MODEL_NOT_FOUND, Reason.MODEL_VERSION_NOT_FOUND, Reason.MODEL_NOT_READY)
+_HIGH, _NORMAL = 1, 2  # Triton's priorities: the lower, the sooner
+Message = TypeVar("Message")
+
+
+class InferenceService:
+    """Serves the engine as Triton serves its models."""
+
+    def __init__(self, engine: Engine, shared: Calls) -> None:
+        self._engine = engine
+        self._calls = shared
+        self._statistics = Statistics()
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods as generated code would register them, but read by `rpc.wire`."""
+        methods: dict[str, Callable[[Any], Any]] = {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self.repository_index,
+        }
+        registered = {
+            name: grpc.unary_unary_rpc_method_handler(
+                self._answering(method),
+                wire.sent(wire.without_image(getattr(pb, f"{name}Request"))),
+                getattr(pb, f"{name}Response").SerializeToString,
+            )
+            for name, method in methods.items()
+        }
+        registered["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
+            self.model_infer,
+            wire.sent(wire.gathering(pb.ModelInferRequest, "raw_input_contents")),
+            pb.ModelInferResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(guard.INFERENCE, registered)
+
+    @staticmethod
+    def _answering(method: Callable[[Any], Message]) -> Callable[[Sent[Any], Context], Any]:
+        """Wrap a method that answers at once, so that its refusals become statuses."""
+
+        async def answer(request: Sent[Any], context: Context) -> Message:
+            async def call() -> Message:
+                return method(request.read())
+
+            return await calls.guarded(context, uuid.uuid4().hex, call)
+
+        return answer
+
+    def server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        """Tell that the server lives."""
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, _request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        """Tell if every model has a version that answers, as health checks do."""
+        return pb.ServerReadyResponse(ready=self._engine.ready)
+
+    def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        """Name the server and the extensions that it has."""
+        guard.current().admit()
+        version = importlib.metadata.version("vedette")
+        return pb.ServerMetadataResponse(name="vedette", version=version, extensions=EXTENSIONS)
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """Tell if a version answers; one that is unknown does not."""
+        try:
+            found = self._engine.find(self._calls.choose(request.name), request.version)
+        except Refused as refusal:
+            if refusal.reason not in _UNKNOWN:
+                raise
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=found.standing.state is State.READY and not self._engine.draining)
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        """Describe the inputs and outputs of a version."""
+        found = self._found(request.name, request.version)
+        return model_config.metadata(found, [str(one.version) for one in self._versions(found.name)])
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """Describe a version as Triton's configuration."""
+        return model_config.config(self._found(request.name, request.version))
+
+    def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """Return the statistics of a version, of all versions of a model, or of all models."""
+        if request.name and request.version:
+            models = [self._found(request.name, request.version)]
+        elif request.name:
+            models = self._versions(self._calls.named(request.name))
+        else:
+            call = guard.current()
+            call.admit()
+            models = [one.model for one in self._engine.served if call.may(one.model.name)]
+        return pb.ModelStatisticsResponse(model_stats=[self._statistics.read(one) for one in models])
+
+    def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """List every version of every model, or those that are ready."""
+        call = guard.current()
+        call.admit()
+        if request.repository_name:
+            raise Refused(
+                Reason.PARAMETER_INVALID, parameter="repository_name", seen="set", expected="none: there is only one"
+            )
+        given = pb.RepositoryIndexResponse()
+        for one in self._engine.served:
+            state = one.standing.state
+            if call.may(one.model.name) and (state is State.READY or not request.ready):
+                name, version = one.model.name, str(one.model.version)
+                given.models.add(name=name, version=version, state=state.upper(), reason=one.standing.reason)
+        for refused in () if request.ready else self._engine.refused:
+            if call.may(refused.name):
+                version, reason = str(refused.version), why(refused.reason.check)
+                given.models.add(name=refused.name, version=version, state="UNAVAILABLE", reason=reason)
+        return given
+
+    def _found(self, name: str, version: str) -> ModelVersion:
+        return self._engine.find(self._calls.named(name), version).model
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        return [one.model for one in self._engine.served if one.model.name == name]
+
+    async def model_infer(self, request: Sent[Gathered[Any]], context: Context) -> pb.ModelInferResponse:
+        """Detect objects in one image."""
+        request_id = _request_id(request)
+
+        async def infer() -> pb.ModelInferResponse:
+            received = request.read()
+            message = received.message
+            calls.check_id(message.id)
+            name = self._calls.named(message.model_name)
+            started = time.monotonic()
+            with self._counted(name, message.model_version, started):
+                with self._engine.underway(name, message.model_version):
+                    served = self._engine.find(name, message.model_version)
+                    query, names = self._query(served, received, context, request_id)
+                outcome = await self._engine.detect(query)
+            given = output_tensors.response(outcome, names, message.id)
+            self._statistics.answered(outcome, time.monotonic() - started)
+            calls.log_answer(request_id, outcome)
+            return given
+
+        return await calls.guarded(context, request_id, infer)
+
+    @contextlib.contextmanager
+    def _counted(self, name: str, version: str, started: float) -> Iterator[None]:
+        """Count whatever ends an inference of a known version as its failure."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Refused):
+                self._statistics.failed(self._engine.find(name, version).model, time.monotonic() - started)
+            raise
+
+    def _query(
+        self, served: ServedVersion, received: Gathered[Any], context: Context, request_id: str
+    ) -> tuple[Query, list[str]]:
+        """Return the query that a request makes, and the outputs to send. Raises `Refused`."""
+        message, contract = received.message, served.model.contract
+        of_request = input_tensors.parameters(message.parameters)
+        tensors = input_tensors.read(message, received.contents)
+        for output in message.outputs:
+            input_tensors.check_tensor_parameters(output.parameters)
+        names = output_tensors.wanted((output.name for output in message.outputs), contract)
+        class_names, class_ids = input_tensors.classes(tensors)
+        asked = Asked(
+            threshold=input_tensors.threshold(tensors),
+            outputs=output_tensors.kinds(names, contract),
+            mask_format=MaskFormat.COCO_RLE,
+            class_names=class_names,
+            class_ids=class_ids,
+        )
+        query = Query(
+            model=served.model.name,
+            version=message.model_version,
+            image=input_tensors.image(tensors, of_request),
+            asked=asked,
+            seconds=_seconds(context.time_remaining(), of_request),
+            flow=self._calls.flow(context),
+            priority=_priority(of_request),
+            request_id=request_id,
+        )
+        return query, names
+
+
+def _request_id(request: Sent[Gathered[Any]]) -> str:
+    """Return the caller's request id if it is safe to log as it is; otherwise a new one."""
+    with contextlib.suppress(Refused):
+        return calls.loggable(request.read().message.id)
+    return uuid.uuid4().hex
+
+
+def _priority(of_request: Parameters) -> Priority:
+    """Convert Triton's priority: 1 is high, 0 or unset and 2 normal, all others low. Raises `Refused`."""
+    given = _whole(of_request, "priority")
+    return {0: Priority.NORMAL, _HIGH: Priority.HIGH, _NORMAL: Priority.NORMAL}.get(given, Priority.LOW)
+
+
+def _seconds(remaining: float | None, of_request: Parameters) -> float | None:
+    """Return the time left: the call's deadline, or the parameter `timeout` in microseconds if that is shorter."""
+    given = _whole(of_request, "timeout")
+    limits = [one for one in (remaining, given / 1e6 if given else None) if one is not None]
+    return min(limits, default=None)
+
+
+def _whole(of_request: Mapping[str, object], name: str) -> int:
+    given = of_request.get(name, 0)
+    if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+        raise Refused(Reason.PARAMETER_INVALID, parameter=name, seen=repr(given), expected="a whole number from 0 on")
+    return given

@@ -1,0 +1,620 @@
+"""The Open Inference Protocol through Triton's own client: the answers of our client, and refusals with reasons."""
+
+import dataclasses
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from numpy.typing import NDArray
+from PIL import Image
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+from vedette_client import Client, Result, Tensor
+from vedette_server.access.access import AccessSources
+from vedette_server.addresses import Tcp
+from vedette_server.demo import scenes
+from vedette_server.engine.engine import Engine
+from vedette_server.rpc.errors import TABLE
+from vedette_server.rpc.guard import INFERENCE, SERVICE
+from vedette_server.rpc.server import RpcServer
+from vedette_server.watch.probe import Probe
+
+from tests.support import running
+from tests.support.guarded import Models, Tokens
+from tests.support.scripted import SETTINGS, Silent
+
+PICTURES = [scenes.draw(scenes.describe(seed, quiet=False)).pixels for seed in (3_000_001, 3_000_022)]
+BLACK = np.zeros((48, 64, 3), np.uint8)
+MODEL = "roadsigns"
+
+
+def file(pixels: NDArray[Any], codec: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, codec)
+    return buffer.getvalue()
+
+
+def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def as_bytes(data: bytes) -> Any:
+    return sent("ENCODED", np.array([data], np.object_), "BYTES")
+
+
+def floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(pixels, np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to send a picture by either client."""
+
+    theirs: Callable[[NDArray[Any]], Any]
+    parameters: dict[str, str]
+    ours: Callable[[Client, NDArray[Any]], Result]
+
+
+WAYS = {
+    "a file": Way(lambda one: as_bytes(file(one)), {}, lambda client, one: client.detect(file(one))),
+    "a JPEG in UINT8": Way(
+        lambda one: sent("ENCODED", np.frombuffer(file(one, "JPEG"), np.uint8), "UINT8"),
+        {},
+        lambda client, one: client.detect(file(one, "JPEG")),
+    ),
+    "RGB": Way(
+        lambda one: sent("IMAGE", one, "UINT8"),
+        {"pixel_format": "RGB8"},
+        lambda client, one: client.detect(one, pixel_format="RGB8"),
+    ),
+    "BGR": Way(
+        lambda one: sent("IMAGE", np.ascontiguousarray(one[:, :, ::-1]), "UINT8"),
+        {"pixel_format": "PIXEL_FORMAT_BGR8"},
+        lambda client, one: client.detect(np.ascontiguousarray(one[:, :, ::-1]), pixel_format="BGR8"),
+    ),
+    "floats to 255": Way(
+        lambda one: sent("IMAGE", floats(one), "FP32"),
+        {"channel_order": "RGB", "layout": "HWC", "value_range": "0-255"},
+        lambda client, one: client.detect(Tensor(floats(one), "RGB", "HWC", "0-255")),
+    ),
+    "planes of floats to 1": Way(
+        lambda one: sent("IMAGE", floats(one.transpose(2, 0, 1) / 255), "FP32"),
+        {"channel_order": "RGB", "layout": "CHW", "value_range": "VALUE_RANGE_0_1"},
+        lambda client, one: client.detect(Tensor(floats(one.transpose(2, 0, 1) / 255), "RGB", "CHW", "0-1")),
+    ),
+}
+
+
+@pytest.fixture
+def theirs(bundled: running.Server) -> Iterator[Any]:
+    with triton.InferenceServerClient(bundled.address) as client:
+        yield client
+
+
+@pytest.fixture
+def stub(bundled: running.Server) -> Iterator[Any]:
+    with grpc.insecure_channel(bundled.address, [("grpc.max_send_message_length", -1)]) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def texts(result: Any, name: str) -> list[str]:
+    return [one.decode() for one in result.as_numpy(name)]
+
+
+def assert_equal(result: Any, expected: Result) -> None:
+    """Compare an answer of Triton's client to one of ours."""
+    assert result.as_numpy("BOXES").tolist() == expected.boxes.tolist()
+    assert result.as_numpy("BOXES").shape == (len(expected), 4)
+    assert result.as_numpy("SCORES").tolist() == pytest.approx(expected.scores.tolist(), abs=1e-7)
+    assert result.as_numpy("CLASSES").dtype == np.int64
+    assert result.as_numpy("CLASSES").tolist() == expected.class_ids.tolist()
+    assert texts(result, "CLASS_NAMES") == [one.class_name for one in expected]
+    masks = [json.loads(one) for one in texts(result, "MASKS_RLE")]
+    assert masks == [{**one.mask.coco(), "counts": as_text(one.mask.coco()["counts"])} for one in expected if one.mask]
+    assert len(masks) == len(expected)
+    findings = [
+        {"code": one.code, "confidence": one.confidence, "evidence": one.evidence, "remedy": one.remedy}
+        for one in expected.findings
+    ]
+    assert json.loads(texts(result, "FINDINGS")[0]) == findings
+    assert texts(result, "EMPTY_REASON") == [expected.empty.reason if expected.empty else ""]
+    parameters = result.get_response().parameters
+    assert parameters["contract_fingerprint"].string_param == expected.contract_fingerprint
+    assert parameters["threshold"].double_param == pytest.approx(expected.threshold)
+
+
+def as_text(counts: bytes | str) -> str:
+    return counts.decode() if isinstance(counts, bytes) else counts
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_triton_s_client_gets_the_answers_of_ours(way: str, theirs: Any, client: Client) -> None:
+    for pixels in PICTURES:
+        result = theirs.infer(MODEL, [WAYS[way].theirs(pixels)], parameters=WAYS[way].parameters)
+        expected = WAYS[way].ours(client, pixels)
+        assert len(expected)
+        assert_equal(result, expected)
+
+
+def test_an_empty_answer_is_no_error_and_says_why(theirs: Any, client: Client) -> None:
+    result = theirs.infer(MODEL, [as_bytes(file(BLACK))])
+    expected = client.detect(file(BLACK))
+    assert expected.empty
+    assert result.as_numpy("BOXES").shape == (0, 4)
+    assert_equal(result, expected)
+
+
+async def test_triton_s_asyncio_client_is_served_alike(bundled: running.Server, client: Client) -> None:
+    async with triton_aio.InferenceServerClient(bundled.address) as theirs:
+        assert await theirs.is_server_live()
+        assert await theirs.is_server_ready()
+        assert await theirs.is_model_ready(MODEL)
+        assert (await theirs.get_model_metadata(MODEL)).name == MODEL
+        result = await theirs.infer(MODEL, [as_bytes(file(PICTURES[0]))], request_id="seven")
+    assert result.get_response().id == "seven"
+    logged = running.wait_for(
+        lambda: [one for one in bundled.events("detect") if one["request_id"] == "seven"], "the line of its call"
+    )
+    assert (logged[0]["model"], logged[0]["version"]) == (MODEL, "1")
+    assert_equal(result, client.detect(file(PICTURES[0])))
+
+
+def test_options_are_those_of_our_client(theirs: Any, client: Client) -> None:
+    picture = as_bytes(file(PICTURES[0]))
+    (found, *_) = client.detect(file(PICTURES[0]))
+    high = sent("SCORE_THRESHOLD", np.array([0.995], np.float32), "FP32")
+    assert_equal(theirs.infer(MODEL, [high, picture]), client.detect(file(PICTURES[0]), threshold=0.995))
+    for names in ([found.class_name], ["yield"]):
+        of_names = sent("CLASSES_FILTER", np.array([name.encode() for name in names], np.object_), "BYTES")
+        assert_equal(theirs.infer(MODEL, [of_names, picture]), client.detect(file(PICTURES[0]), classes=names))
+    for datatype, kind in (("INT32", np.int32), ("INT64", np.int64)):
+        of_ids = sent("CLASSES_FILTER", np.array([found.class_id], kind), datatype)
+        expected = client.detect(file(PICTURES[0]), classes=[found.class_name])
+        assert_equal(theirs.infer(MODEL, [of_ids, picture]), expected)
+
+
+def test_only_the_requested_outputs_are_sent_in_their_order(theirs: Any) -> None:
+    names = ["EMPTY_REASON", "SCORES", "BOXES"]
+    outputs = [triton.InferRequestedOutput(name) for name in names]
+    response = theirs.infer(MODEL, [as_bytes(file(BLACK))], outputs=outputs).get_response()
+    assert [output.name for output in response.outputs] == names
+    assert len(response.raw_output_contents) == len(names)
+    assert not any(output.HasField("contents") for output in response.outputs)
+
+
+def test_small_contents_may_be_typed(stub: Any, client: Client) -> None:
+    data = file(PICTURES[0], "JPEG")
+    request = pb.ModelInferRequest(model_name=MODEL)
+    request.inputs.add(name="ENCODED", datatype="BYTES", shape=[1]).contents.bytes_contents.append(data)
+    request.inputs.add(name="SCORE_THRESHOLD", datatype="FP32", shape=[1]).contents.fp32_contents.append(0.3)
+    request.inputs.add(name="CLASSES_FILTER", datatype="INT64", shape=[2]).contents.int64_contents.extend([0, 1])
+    assert_equal(
+        triton.InferResult(stub.ModelInfer(request)), client.detect(data, threshold=0.3, classes=names(client))
+    )
+    tiny = pb.ModelInferRequest(model_name=MODEL)
+    tiny.parameters["pixel_format"].string_param = "RGB8"
+    image = tiny.inputs.add(name="IMAGE", datatype="UINT8", shape=BLACK.shape)
+    image.contents.uint_contents.extend(BLACK.flatten().tolist())
+    assert_equal(triton.InferResult(stub.ModelInfer(tiny)), client.detect(BLACK, pixel_format="RGB8"))
+
+
+def names(client: Client) -> list[str]:
+    return list(client.model(MODEL).contract.class_names[:2])
+
+
+def test_a_model_describes_itself_for_triton_s_tools(theirs: Any, bundled: running.Server) -> None:
+    assert theirs.is_server_live()
+    assert theirs.is_server_ready()
+    assert [theirs.is_model_ready(*which) for which in ((MODEL,), (MODEL, "1"), (MODEL, "7"), ("none",))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    server = theirs.get_server_metadata()
+    assert server.name == "vedette"
+    assert list(server.extensions) == ["model_configuration", "parameters", "schedule_policy", "statistics"]
+    metadata = theirs.get_model_metadata(MODEL)
+    assert (metadata.name, list(metadata.versions), metadata.platform) == (MODEL, ["1"], "detectron2")
+    inputs = {one.name: (one.datatype, list(one.shape)) for one in metadata.inputs}
+    assert inputs == {
+        "IMAGE": ("UINT8", [-1, -1, -1]),
+        "ENCODED": ("BYTES", [1]),
+        "SCORE_THRESHOLD": ("FP32", [1]),
+        "CLASSES_FILTER": ("BYTES", [-1]),
+    }
+    config = theirs.get_model_config(MODEL).config
+    assert (config.name, config.max_batch_size) == (MODEL, 0)
+    assert not config.model_transaction_policy.decoupled
+    assert all(one.optional for one in config.input)
+    assert {one.name: list(one.dims) for one in config.input} == {name: shape for name, (_, shape) in inputs.items()}
+    result = theirs.infer(MODEL, [as_bytes(file(PICTURES[0]))]).get_response()
+    described = {one.name: (one.datatype, list(one.shape)) for one in metadata.outputs}
+    assert [one.name for one in result.outputs] == list(described) == [one.name for one in config.output]
+    for output in result.outputs:
+        datatype, shape = described[output.name]
+        assert output.datatype == datatype
+        assert [-1 if wanted == -1 else got for wanted, got in zip(shape, output.shape, strict=True)] == shape
+    (index,) = theirs.get_model_repository_index().models
+    assert (index.name, index.version, index.state, index.reason) == (MODEL, "1", "READY", "")
+    assert bundled.events("listening")[0]["services"] == [SERVICE, INFERENCE]
+
+
+def test_reflection_and_health_know_the_service(bundled: running.Server) -> None:
+    with grpc.insecure_channel(bundled.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=INFERENCE))
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        request = reflection_pb2.ServerReflectionRequest
+        asked = [request(list_services=""), request(file_containing_symbol=INFERENCE)]
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        listed, described = reflection.ServerReflectionInfo(iter(asked))
+        assert INFERENCE in [one.name for one in listed.list_services_response.service]
+        assert described.file_descriptor_response.file_descriptor_proto
+
+
+def test_what_is_not_served_yet_is_unimplemented(theirs: Any) -> None:
+    for call in (
+        lambda: theirs.load_model(MODEL),
+        lambda: theirs.unload_model(MODEL),
+        theirs.get_trace_settings,
+        theirs.get_log_settings,
+        theirs.get_system_shared_memory_status,
+        theirs.get_cuda_shared_memory_status,
+    ):
+        with pytest.raises(triton.InferenceServerException) as caught:
+            call()
+        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_statistics_add_up(theirs: Any) -> None:
+    before = theirs.get_inference_statistics(MODEL, "1").model_stats[0]
+    for _ in range(3):
+        theirs.infer(MODEL, [as_bytes(file(BLACK))])
+    for _ in range(2):
+        with pytest.raises(triton.InferenceServerException):
+            theirs.infer(MODEL, [as_bytes(b"no picture")])
+    (after,) = theirs.get_inference_statistics().model_stats
+    assert (after.name, after.version) == (MODEL, "1")
+    assert after.inference_count - before.inference_count == 3
+    assert after.execution_count - before.execution_count == 3
+    assert abs(after.last_inference / 1000 - time.time()) < 60
+    gained = {
+        field.name: (
+            getattr(after.inference_stats, field.name).count - getattr(before.inference_stats, field.name).count,
+            getattr(after.inference_stats, field.name).ns - getattr(before.inference_stats, field.name).ns,
+        )
+        for field in after.inference_stats.DESCRIPTOR.fields
+    }
+    parts = ("queue", "compute_input", "compute_infer", "compute_output")
+    assert gained["fail"][0] == 2
+    assert {gained[name][0] for name in ("success", *parts)} == {3}
+    assert all(gained[name][1] > 0 for name in ("fail", "success", *parts))
+    assert sum(gained[name][1] for name in parts) <= gained["success"][1]
+    (batch,) = after.batch_stats
+    assert batch.batch_size == 1
+    assert batch.compute_infer == after.inference_stats.compute_infer
+
+
+# What is wrong, in one thing each.
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """An input as a request has it, right or wrong."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+    parameters: tuple[tuple[str, str], ...] = ()
+
+
+def element(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
+
+
+PNG = Given("ENCODED", "BYTES", (1,), element(file(BLACK)))
+PIXELS = Given("IMAGE", "UINT8", BLACK.shape, BLACK.tobytes())
+FLOATS = Given("IMAGE", "FP32", BLACK.shape, floats(BLACK).tobytes())
+DECLARED = {"channel_order": "RGB", "layout": "HWC", "value_range": "0-255"}
+ONE = np.float32(1).tobytes()
+
+
+def request(*inputs: Given, **parameters: Any) -> Any:
+    message = pb.ModelInferRequest(model_name=MODEL)
+    for given in inputs:
+        tensor = message.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
+        for name, value in given.parameters:
+            tensor.parameters[name].string_param = value
+        message.raw_input_contents.append(given.data)
+    kinds = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
+    for name, value in parameters.items():
+        setattr(message.parameters[name], kinds[type(value)], value)
+    return message
+
+
+def changed(message: Any, change: Callable[[Any], object]) -> Any:
+    change(message)
+    return message
+
+
+REFUSED = {
+    "no input": (request(), "IMAGE_MISSING"),
+    "an empty file": (request(dataclasses.replace(PNG, data=element(b""))), "IMAGE_MISSING"),
+    "no picture": (request(dataclasses.replace(PNG, data=element(b"no picture"))), "IMAGE_UNREADABLE"),
+    "two pictures": (request(PNG, PIXELS, pixel_format="RGB8"), "INPUT_TENSOR_INVALID"),
+    "the same twice": (request(PNG, PNG), "INPUT_TENSOR_INVALID"),
+    "an unknown input": (request(PNG, dataclasses.replace(PNG, name="PICTURE")), "INPUT_TENSOR_INVALID"),
+    "the wrong type": (request(dataclasses.replace(PNG, datatype="FP16")), "INPUT_TENSOR_INVALID"),
+    "a batch": (request(dataclasses.replace(PIXELS, shape=(1, 48, 64, 3))), "INPUT_TENSOR_INVALID"),
+    "a scalar": (request(dataclasses.replace(PNG, shape=())), "INPUT_TENSOR_INVALID"),
+    "two files": (request(dataclasses.replace(PNG, shape=(2,), data=2 * PNG.data)), "INPUT_TENSOR_INVALID"),
+    "two files in one": (request(dataclasses.replace(PNG, data=2 * PNG.data)), "INPUT_TENSOR_INVALID"),
+    "a file without its length": (request(dataclasses.replace(PNG, data=file(BLACK))), "INPUT_TENSOR_INVALID"),
+    "a file that is cut off": (request(dataclasses.replace(PNG, data=PNG.data[:-1])), "INPUT_TENSOR_INVALID"),
+    "half a length": (request(dataclasses.replace(PNG, data=b"ab")), "INPUT_TENSOR_INVALID"),
+    "a missing row": (
+        request(dataclasses.replace(PIXELS, data=PIXELS.data[64 * 3 :]), pixel_format="RGB8"),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "a negative size": (
+        request(dataclasses.replace(PIXELS, shape=(-48, -64, 3)), pixel_format="RGB8"),
+        "SIZE_INVALID",
+    ),
+    "a huge size": (
+        request(dataclasses.replace(PIXELS, shape=(2**62, 2**62, 3)), pixel_format="RGB8"),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "four channels of three": (
+        request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGB8"),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "planes declared as interleaved": (request(FLOATS, **{**DECLARED, "layout": "CHW"}), "INPUT_TENSOR_INVALID"),
+    "pixels without a format": (request(PIXELS), "PIXEL_FORMAT_MISSING"),
+    "pixels of an unknown format": (request(PIXELS, pixel_format="RGB"), "PIXEL_FORMAT_MISSING"),
+    "pixels of a planar format": (request(PIXELS, pixel_format="NV12"), "PARAMETER_INVALID"),
+    "alpha": (request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGBA8"), "ALPHA_NOT_DROPPED"),
+    "alpha that is dropped by a number": (
+        request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGBA8", drop_alpha=1),
+        "PARAMETER_INVALID",
+    ),
+    "floats without an order": (request(FLOATS, layout="HWC", value_range="0-255"), "TENSOR_UNDECLARED"),
+    "floats without a layout": (request(FLOATS, channel_order="RGB", value_range="0-255"), "TENSOR_UNDECLARED"),
+    "floats without a range": (request(FLOATS, channel_order="RGB", layout="HWC"), "TENSOR_UNDECLARED"),
+    "a threshold above 1": (
+        request(PNG, Given("SCORE_THRESHOLD", "FP32", (1,), np.float32(50).tobytes())),
+        "THRESHOLD_OUT_OF_RANGE",
+    ),
+    "two thresholds": (request(PNG, Given("SCORE_THRESHOLD", "FP32", (2,), 2 * ONE)), "INPUT_TENSOR_INVALID"),
+    "an unknown class": (request(PNG, Given("CLASSES_FILTER", "BYTES", (1,), element(b"stpo"))), "CLASS_UNKNOWN"),
+    "a class that is no text": (
+        request(PNG, Given("CLASSES_FILTER", "BYTES", (1,), element(b"\xff"))),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "an unknown class id": (
+        request(PNG, Given("CLASSES_FILTER", "INT32", (1,), np.int32(6).tobytes())),
+        "CLASS_UNKNOWN",
+    ),
+    "too many classes": (
+        request(PNG, Given("CLASSES_FILTER", "BYTES", (5_000_000,), bytes(20_000_000))),
+        "REQUEST_TOO_LARGE",
+    ),
+    "an output that no model has": (
+        changed(request(PNG), lambda one: one.outputs.add(name="MASKS")),
+        "OUTPUT_NOT_PRODUCED",
+    ),
+    "an output that this model has not": (
+        changed(request(PNG), lambda one: one.outputs.add(name="KEYPOINTS")),
+        "OUTPUT_NOT_PRODUCED",
+    ),
+    "an unknown model": (
+        changed(request(PNG), lambda one: setattr(one, "model_name", "roadsings")),
+        "MODEL_NOT_FOUND",
+    ),
+    "an unknown version": (
+        changed(request(PNG), lambda one: setattr(one, "model_version", "7")),
+        "MODEL_VERSION_NOT_FOUND",
+    ),
+    "an id that breaks the log": (changed(request(PNG), lambda one: setattr(one, "id", "a\nb")), "REQUEST_ID_INVALID"),
+    "a reserved parameter": (request(PNG, triton_final=True), "PARAMETER_INVALID"),
+    "a priority below 0": (request(PNG, priority=-1), "PARAMETER_INVALID"),
+    "a timeout in words": (request(PNG, timeout="soon"), "PARAMETER_INVALID"),
+    "a timeout of a microsecond": (request(PNG, timeout=1), "DEADLINE_EXCEEDED"),
+    "shared memory": (
+        request(dataclasses.replace(PNG, parameters=(("shared_memory_region", "x"),))),
+        "PARAMETER_INVALID",
+    ),
+    "fewer contents than inputs": (
+        changed(request(PNG, PIXELS), lambda one: one.raw_input_contents.pop()),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "more contents than inputs": (
+        changed(request(PNG), lambda one: one.raw_input_contents.append(b"")),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "contents in both ways": (
+        changed(request(PNG), lambda one: one.inputs[0].contents.bytes_contents.append(b"")),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "typed contents above a byte": (
+        changed(
+            request(dataclasses.replace(PIXELS, shape=(1, 1, 3)), pixel_format="RGB8"),
+            lambda one: (
+                one.ClearField("raw_input_contents"),
+                one.inputs[0].contents.uint_contents.extend([0, 256, 0]),
+            ),
+        ),
+        "INPUT_TENSOR_INVALID",
+    ),
+    "megabytes of typed contents": (
+        changed(
+            request(PIXELS, pixel_format="RGB8"),
+            lambda one: (
+                one.ClearField("raw_input_contents"),
+                one.inputs[0].contents.uint_contents.extend(300_000 * [0]),
+            ),
+        ),
+        "REQUEST_TOO_LARGE",
+    ),
+}
+
+
+def reason(error: Any) -> str:
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert "?" not in status.message
+    assert error.code() is TABLE[info.reason].code
+    found: str = info.reason
+    return found
+
+
+def called(channel: Any, method: str) -> Any:
+    """A method as it takes bytes of any kind."""
+    return channel.unary_unary(f"/{INFERENCE}/{method}", bytes, bytes)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_with_its_reason(case: str, stub: Any) -> None:
+    message, expected = REFUSED[case]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message, timeout=30)
+    assert reason(caught.value) == expected
+
+
+def test_a_refusal_counts_once_as_one_of_its_model(bundled: running.Server, stub: Any) -> None:
+    counters = {"vedette_contract_violations_total": "reason", "vedette_requests_total": "outcome"}
+    series = [
+        f'{name}{{model="{MODEL}",{label}="PIXEL_FORMAT_MISSING",version="1"}}' for name, label in counters.items()
+    ]
+    before = [running.sample(bundled, one) for one in series]
+    with pytest.raises(grpc.RpcError):
+        stub.ModelInfer(request(PIXELS), timeout=30)
+    assert [running.sample(bundled, one) for one in series] == [one + 1 for one in before]
+
+
+def test_triton_s_client_shows_what_to_do(theirs: Any) -> None:
+    with pytest.raises(triton.InferenceServerException) as caught:
+        theirs.infer(MODEL, [sent("IMAGE", PICTURES[0], "UINT8")])
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "PIXEL_FORMAT_BGR8 (OpenCV's order)" in caught.value.message()
+
+
+@pytest.fixture(scope="module")
+def zoo(families: Path) -> Iterator[running.Server]:
+    with running.server("--repository", str(families), "--threads", "1") as server:
+        yield server
+
+
+@pytest.mark.parametrize("model", ["keypoint_rcnn", "panoptic_fpn"])
+def test_keypoints_and_segments_are_those_of_our_client(model: str, zoo: running.Server) -> None:
+    data, low = file(PICTURES[0]), np.array([0.06], np.float32)
+    with triton.InferenceServerClient(zoo.address) as theirs, Client(zoo.address) as ours:
+        expected = ours.detect(data, model=model, threshold=0.06)
+        result = theirs.infer(model, [as_bytes(data), sent("SCORE_THRESHOLD", low, "FP32")])
+        described = {one.name: list(one.shape) for one in theirs.get_model_metadata(model).outputs}
+    assert result.as_numpy("BOXES").tolist() == expected.boxes.tolist()
+    if model == "keypoint_rcnn":
+        points = result.as_numpy("KEYPOINTS")
+        assert list(points.shape[1:]) == described["KEYPOINTS"][1:]
+        assert points.tolist() == [[[one.x, one.y, one.score] for one in found.keypoints] for found in expected]
+        return
+    assert expected.panoptic
+    assert result.as_numpy("PANOPTIC").tolist() == [expected.panoptic.segment_map_png]
+    assert json.loads(texts(result, "SEGMENTS")[0]) == [dataclasses.asdict(one) for one in expected.panoptic.segments]
+    assert result.as_numpy("SEMANTIC").tolist() == [expected.class_map_png]
+    assert described["SEGMENTS"] == described["SEMANTIC"] == [1]
+
+
+def test_parameters_of_others_are_ignored(stub: Any) -> None:
+    own = {"sequence_id": 3, "my_label": "x", "priority": 1, "timeout": 30_000_000}
+    assert stub.ModelInfer(request(PNG, **own), timeout=30).model_name == MODEL
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata", "RepositoryIndex"])
+@pytest.mark.parametrize("field", [b"\x80\x7d\x01", b"\x3a\x00"], ids=["unknown fields", "raw contents"])
+def test_millions_of_tiny_fields_are_refused_quickly(bundled: running.Server, method: str, field: bytes) -> None:
+    with grpc.insecure_channel(bundled.address, [("grpc.max_send_message_length", -1)]) as channel:
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as caught:
+            called(channel, method)(field * 5_000_000, timeout=30)
+        assert reason(caught.value) == "REQUEST_TOO_LARGE"
+        assert time.monotonic() - started < 5
+
+
+def test_a_policy_holds_for_this_service_too(tmp_path: Path) -> None:
+    """A caller without `detect` is refused, and sees only its models."""
+    tokens, policy = Tokens(tmp_path / "tokens"), tmp_path / "policy.toml"
+    shown = {name: {"authorization": f"Bearer {tokens.add(name)}"} for name in ("viewer", "gate")}
+    policy.write_text(
+        """
+        [[rules]]
+        who = ["token:viewer"]
+        may = ["describe"]
+        models = ["cars"]
+        [[rules]]
+        who = ["token:gate"]
+        may = ["detect"]
+        """
+    )
+    pixels = sent("IMAGE", np.zeros((10, 10, 3), np.uint8), "UINT8")
+    models = Models()
+    try:
+        with (
+            models.behind(AccessSources(tokens=tokens.path, policy=policy)) as at,
+            triton.InferenceServerClient(at.address) as theirs,
+        ):
+
+            def outcome(call: Callable[..., Any], *arguments: Any, who: str, **keywords: Any) -> str:
+                try:
+                    call(*arguments, headers=shown.get(who), **keywords)
+                except triton.InferenceServerException as error:
+                    return str(error.status()).removeprefix("StatusCode.")
+                return "OK"
+
+            raw = {"parameters": {"pixel_format": "BGR8"}}
+            assert outcome(theirs.infer, "cars", [pixels], who="gate", **raw) == "OK"
+            assert outcome(theirs.infer, "cars", [pixels], who="viewer", **raw) == "PERMISSION_DENIED"
+            assert outcome(theirs.infer, "cars", [pixels], who="nobody", **raw) == "UNAUTHENTICATED"
+            for describe in (theirs.get_model_metadata, theirs.get_model_config, theirs.is_model_ready):
+                assert outcome(describe, "cars", who="viewer") == "OK"
+                assert outcome(describe, "faces", who="viewer") == "PERMISSION_DENIED"
+                assert outcome(describe, "cars", who="gate") == "PERMISSION_DENIED"
+            assert outcome(theirs.get_server_metadata, who="gate") == "PERMISSION_DENIED"
+            assert outcome(theirs.is_server_ready, who="nobody") == "OK"
+            seen = theirs.get_model_repository_index(headers=shown["viewer"])
+            assert [one.name for one in seen.models] == ["cars"]
+            counted = theirs.get_inference_statistics(headers=shown["viewer"])
+            assert [(one.name, one.inference_count) for one in counted.model_stats] == [("cars", 1)]
+    finally:
+        models.stop()
+
+
+async def test_without_the_extra_the_service_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tritonclient", None)
+    server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=60), 1_000_000, 1)
+    assert server.services == (SERVICE,)
+    address = await server.start(Tcp("127.0.0.1", 0))
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await called(channel, "ServerLive")(b"", timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        await server.stop(0)
