@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.contract.refusal import Reason
@@ -31,9 +32,10 @@ def test_bad_input_is_refused_precisely(
     case: str, stub: DetectionServiceStub, bundled: running.Server, scene: Picture
 ) -> None:
     request, code, reason, field = CASES[case]
-    workers = bundled.worker_pids()
+    workers, counted = bundled.worker_pids(), refusals(bundled, reason)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Detect(request, timeout=30)
+    assert refusals(bundled, reason) == counted + 1
     assert caught.value.code() is code
     info, violations = details(caught.value)
     assert (info.reason, info.domain) == (reason, "vedette")
@@ -43,6 +45,27 @@ def test_bad_input_is_refused_precisely(
     answered = stub.Detect(encoded(jpeg(scene.pixels)), timeout=60)
     assert answered.answer.detections
     assert bundled.worker_pids() == workers
+
+
+def test_a_streams_refusals_are_counted(stub: DetectionServiceStub, bundled: running.Server) -> None:
+    """One fails a frame; the other ends the stream."""
+    config = pb.StreamConfig(drop_policy=pb.DROP_POLICY_LOSSLESS)
+    undeclared = pb.Frame(frame_id=1, image=raw(pixel_format=0).image)
+    sent = [pb.StreamDetectRequest(config=config), *2 * [pb.StreamDetectRequest(frame=undeclared)]]
+    reasons = ("PIXEL_FORMAT_MISSING", "FRAME_OUT_OF_ORDER")
+    counted = [refusals(bundled, reason) for reason in reasons]
+    with pytest.raises(grpc.RpcError):
+        list(stub.StreamDetect(iter(sent), timeout=30))
+    assert [refusals(bundled, reason) for reason in reasons] == [count + 1 for count in counted]
+
+
+def refusals(server: running.Server, reason: str) -> float:
+    """Return how many requests a server has refused for a reason, by its metrics."""
+    lines = running.http(server, "/metrics")[1].splitlines()
+    named = f'outcome="{reason}"'
+    return sum(
+        float(line.split()[-1]) for line in lines if line.startswith("vedette_requests_total{") and named in line
+    )
 
 
 def details(

@@ -209,10 +209,14 @@ class Engine:
         try:
             yield
         except Refused as refusal:
-            self.monitor.refused(*self._known(model, version), refusal.reason)
+            self.count(refusal, model, version)
             raise
         finally:
             self._in_flight -= 1
+
+    def count(self, refusal: Refused, model: str, version: str) -> None:
+        """Count a refusal of an image for this model."""
+        self.monitor.refused(*self._known(model, version), refusal.reason)
 
     def _known(self, model: str, version: str) -> tuple[str, str]:
         """The name and version that a query means; both empty where it names none that is served."""

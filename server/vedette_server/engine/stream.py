@@ -180,6 +180,7 @@ class Stream:
 
     async def refuse(self, frame_id: int, refusal: Refused) -> None:
         """Take a frame that is no image at all, so that its fate is told in its turn."""
+        self._engine.count(refusal, self._settings.model, self._settings.version)
         frame = Frame(frame_id, time.time_ns(), NO_IMAGE)
         entry = self._entry(frame)
         entry.settle(refusal)

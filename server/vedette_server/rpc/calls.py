@@ -1,9 +1,10 @@
 """The parts that the services share: turns, the model that a caller may use, and refusals turned into statuses."""
 
 import collections
+import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -43,13 +44,19 @@ class Calls:
             self._flows.popitem(last=False)
         return flow
 
-    def named(self, name: str) -> str:
-        """Return the model that a caller means and may use, and count a refusal. Raises `Refused`."""
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a refusal of a call whose model is not known yet."""
         try:
-            return self.choose(name)
+            yield
         except Refused as refusal:
             self._engine.monitor.refused("", "", refusal.reason)
             raise
+
+    def named(self, name: str) -> str:
+        """Return the model that a caller means and may use, and count a refusal. Raises `Refused`."""
+        with self.counted():
+            return self.choose(name)
 
     def choose(self, name: str) -> str:
         """Return the model that a caller means and may use. Raises `Refused`."""

@@ -42,20 +42,22 @@ class DetectionService(DetectionServiceServicer):
         request_id = _request_id(request)
 
         async def detect() -> pb.DetectResponse:
-            received = request.read()
-            message = received.message
-            calls.check_id(message.request_id)
-            name = self._calls.named(message.model_name)
-            query = Query(
-                model=name,
-                version=message.model_version,
-                image=convert.image(message.image, received.data),
-                asked=convert.asked(message.options),
-                seconds=context.time_remaining(),
-                flow=self._calls.flow(context),
-                priority=convert.priority(message.options),
-                request_id=request_id,
-            )
+            with self._calls.counted():
+                received = request.read()
+                message = received.message
+                calls.check_id(message.request_id)
+                name = self._calls.choose(message.model_name)
+            with self._engine.underway(name, message.model_version):
+                query = Query(
+                    model=name,
+                    version=message.model_version,
+                    image=convert.image(message.image, received.data),
+                    asked=convert.asked(message.options),
+                    seconds=context.time_remaining(),
+                    flow=self._calls.flow(context),
+                    priority=convert.priority(message.options),
+                    request_id=request_id,
+                )
             outcome = await self._engine.detect(query)
             given = convert.answer(outcome)
             calls.log_answer(request_id, outcome)
@@ -95,8 +97,9 @@ class DetectionService(DetectionServiceServicer):
         """Detect objects in the frames of a video."""
         request_id = uuid.uuid4().hex
         try:
-            async for response in self._stream(request_iterator, request_id, self._calls.flow(context).owner):
-                yield response
+            with self._calls.counted():
+                async for response in self._stream(request_iterator, request_id, self._calls.flow(context).owner):
+                    yield response
         except Refused as refusal:
             log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
             await errors.refuse(context, refusal, request_id)
@@ -108,7 +111,6 @@ class DetectionService(DetectionServiceServicer):
     def _counted(self) -> Iterator[None]:
         """Count a stream as open. Raises `Refused`: TOO_MANY_STREAMS."""
         if self._streams >= self._max_streams:
-            self._engine.monitor.refused("", "", Reason.TOO_MANY_STREAMS)
             raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
         self._streams += 1
         self._engine.monitor.streams(self._streams)
@@ -122,7 +124,7 @@ class DetectionService(DetectionServiceServicer):
         self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str, owner: Flow | None
     ) -> AsyncIterator[pb.StreamDetectResponse]:
         config = await _configuration(requests)
-        config.model_name = self._calls.named(config.model_name)
+        config.model_name = self._calls.choose(config.model_name)
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()

@@ -158,10 +158,11 @@ class InferenceService:
         request_id = _request_id(request)
 
         async def infer() -> pb.ModelInferResponse:
-            received = request.read()
-            message = received.message
-            calls.check_id(message.id)
-            name = self._calls.named(message.model_name)
+            with self._calls.counted():
+                received = request.read()
+                message = received.message
+                calls.check_id(message.id)
+                name = self._calls.choose(message.model_name)
             started = time.monotonic()
             with self._counted(name, message.model_version, started):
                 with self._engine.underway(name, message.model_version):
