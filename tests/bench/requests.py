@@ -32,7 +32,7 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette_server.access.access import Access, Credentials
 from vedette_server.contract.answer import Answer, Detections, Evidence, StageTimes
 from vedette_server.contract.contract import ImageLimits, Input
-from vedette_server.contract.image import Buffer, ImageSpec
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Options
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.served import ServedVersion
@@ -70,14 +70,14 @@ class _Inline:
     max_batch = 1
 
     def submit(
-        self, works: Sequence[tuple[ImageSpec, Buffer, Options]], *, alone: bool = False
+        self, works: Sequence[tuple[SentImage, Options]], *, alone: bool = False
     ) -> list[asyncio.Future[Answer]]:
         del alone
         nothing = Detections(
             boxes=np.zeros((0, 4), np.float32), scores=np.zeros(0, np.float32), class_ids=np.zeros(0, np.int32)
         )
         replies = []
-        for _spec, _data, options in works:
+        for _image, options in works:
             reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             evidence = Evidence(best_scores=np.zeros(1, np.float32), scored=1)
             reply.set_result(
