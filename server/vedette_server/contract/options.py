@@ -127,10 +127,11 @@ def _class_ids(asked: Asked, contract: InputContract) -> tuple[int, ...] | None:
     if not asked.class_names and not asked.class_ids:
         return None
     ids = set(asked.class_ids)
+    numbers = {name: number for number, name in reversed([*enumerate(contract.class_names)])}  # of two, the first
     for name in asked.class_names:
-        if name not in contract.class_names:
+        if name not in numbers:
             raise Refused(Reason.CLASS_UNKNOWN, asked=name, classes=", ".join(contract.class_names))
-        ids.add(contract.class_names.index(name))
+        ids.add(numbers[name])
     for class_id in ids:
         if not 0 <= class_id < len(contract.class_names):
             raise Refused(Reason.CLASS_UNKNOWN, asked=class_id, classes=f"0 to {len(contract.class_names) - 1}")
