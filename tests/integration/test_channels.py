@@ -194,7 +194,7 @@ def test_a_source_that_goes_empty_is_looked_into(client: Client, server: running
         return server.events("no_cause_found")
 
     running.wait_for(ended, "the probe to end")
-    assert server.events("looking_into")
+    assert server.logged("looking_into")
     assert not server.events("bug")
 
 

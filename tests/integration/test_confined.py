@@ -19,7 +19,7 @@ def assert_named(server: running.Server) -> None:
         model = client.model()
     assert model.state == "UNAVAILABLE"
     assert model.state_reason.startswith("OUT_OF_MEMORY: ")
-    assert {event["check"] for event in server.events("worker_failed_to_start")} == {"OUT_OF_MEMORY"}
+    assert {event["check"] for event in server.logged("worker_failed_to_start")} == {"OUT_OF_MEMORY"}
 
 
 def test_a_limit_of_workers_memory_that_is_too_small_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.support import running
 
 def test_a_device_that_cannot_be_used_is_named() -> None:
     with running.server("--device", "tpu", serving=False) as server, Client(server.address) as client:
-        (failed, *_) = running.wait_for(lambda: server.events("worker_failed_to_start"), "the worker to fail")
+        (failed, *_) = server.logged("worker_failed_to_start")
         assert failed["check"] == "DEVICE_UNUSABLE"
         assert "the device 'tpu' cannot be used here: " in failed["error"]
         model = client.model()

@@ -154,7 +154,7 @@ def test_a_swapped_feed_is_found_out_by_the_server_itself(
             break
     assert suspected, "within the time that a slow machine may take"
     assert suspected[0].confidence == "LIKELY"
-    (told,) = server.events("cause_suspected")
+    (told,) = server.logged("cause_suspected")
     assert (told["stream"], told["cause"]) == ("gate 3", "CHANNELS_SWAPPED")
     series = 'vedette_suspected_cause{cause="CHANNELS_SWAPPED",model="roadsigns",stream="gate 3",version="1"}'
     assert running.sample(server, series) == 1
@@ -185,7 +185,7 @@ def test_weights_that_change_in_memory_are_caught_and_the_worker_replaced(tmp_pa
         addresses = memory.find(pid, classifier.tobytes())
         assert addresses
         memory.write(pid, addresses, bytes(classifier.nbytes))
-        failed = running.wait_for(lambda: started.events("worker_fails_golden"), "the golden images to fail")
+        failed = started.logged("worker_fails_golden")
         assert failed[0]["pid"] == pid
         assert "GOLDEN_CHANGED" in failed[0]["error"]
         running.wait_for(lambda: len(started.events("worker_ready")) == 2, "another worker")

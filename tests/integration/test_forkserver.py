@@ -18,7 +18,7 @@ from tests.support import running
 @pytest.fixture
 def server() -> Iterator[running.Server]:
     with running.server("--workers", "2", "--threads", "1") as started:
-        running.wait_for(lambda: ready(started) == 2, "both workers")
+        running.wait_for(lambda: len(ready(started)) == 2, "both workers")
         yield started
 
 
@@ -28,16 +28,18 @@ def forkserver(server: running.Server) -> int:
     return int(pid)
 
 
-def ready(server: running.Server) -> int:
-    return len(server.events("worker_ready"))
+def ready(server: running.Server) -> set[int]:
+    return {event["pid"] for event in server.events("worker_ready")}
 
 
 def replaced(server: running.Server) -> None:
     """Kill every worker, and wait until as many others serve."""
-    lost, before = server.worker_pids(), ready(server)
+    lost = set(server.worker_pids())
+    running.wait_for(lambda: lost <= ready(server), "the workers to be logged")
+    before = ready(server)
     for pid in lost:
         os.kill(pid, signal.SIGKILL)
-    running.wait_for(lambda: ready(server) == before + len(lost), "other workers")
+    running.wait_for(lambda: len(ready(server) - before) == len(lost), "other workers")
 
 
 def test_lost_workers_are_forked_anew_and_leave_nothing_behind(server: running.Server, scene: Picture) -> None:

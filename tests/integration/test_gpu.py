@@ -76,7 +76,7 @@ def test_a_gpu_without_memory_to_load_a_model_is_named_and_tried_again(scene: Pi
     torch.zeros(1, device="cuda")
     taken = fill()
     with running.server("--device", "cuda", serving=False) as server:
-        (failed, *_) = running.wait_for(lambda: server.events("worker_failed_to_start"), "the worker to fail")
+        (failed, *_) = server.logged("worker_failed_to_start")
         assert failed["check"] == "OUT_OF_MEMORY"
         taken.clear()
         torch.cuda.empty_cache()

@@ -79,5 +79,5 @@ def test_no_feed_is_convicted(feed: str, tmp_path: Path) -> None:
         for event in client.stream(sent, policy="LOSSLESS", stream_id=feed, max_in_flight=1):
             assert isinstance(event, Answered)
             assert not accusations(event.result.findings)
-        assert server.events("looking_into")
+        assert server.logged("looking_into")
         assert not server.events("cause_suspected")

@@ -45,10 +45,10 @@ def test_one_sound_version_serves_among_hostile_ones(tmp_path: Path, scene: Pict
         with pytest.raises(Unavailable, match="CONFIG_OUT_OF_BOUNDS"):
             client.detect(jpeg(scene.pixels), model="a-billion-classes")
         assert http(server, "/readyz") == (200, "ready\n")
-        refused = [Path(event["folder"]).parent.name for event in server.events("version_refused")]
+        refused = [Path(event["folder"]).parent.name for event in server.logged("version_refused")]
         assert len(refused) == len(set(refused)), "each is told once"
         assert {*refused, "a-model-of-3-gb"} == hostile.CASES.keys(), "all but what takes a worker to see"
-        assert {event["folder"] for event in server.events("folder_ignored")} == {*ODD_FOLDERS}
+        assert {event["folder"] for event in server.logged("folder_ignored")} == {*ODD_FOLDERS}
         assert "Traceback" not in server.log_path.read_text()
         assert peak(server.process.pid) < MOST
         bound = 'vedette_version_refused{check="CONFIG_OUT_OF_BOUNDS",model="a-billion-classes",version="1"}'

@@ -258,4 +258,4 @@ def test_a_server_that_is_started_with_an_address(office: Office) -> None:
         for groups, status in (([], 403), (["operators"], 200)):
             server.token = office.issuer.token("somebody", groups=groups)
             assert running.http(server, "/metrics")[0] == status
-        assert server.events("reloaded")[0]["file"] == "jwks"
+        assert server.logged("reloaded")[0]["file"] == "jwks"

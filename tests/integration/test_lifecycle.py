@@ -53,7 +53,7 @@ def test_health_turns_serving_only_after_the_golden_images_passed() -> None:
         assert caught.value.reason == "MODEL_NOT_READY"
         assert caught.value.retry_after is not None
         assert next(states).status == health_pb2.HealthCheckResponse.SERVING
-        assert server.events("worker_ready"), "the log says so only after the golden images were answered"
+        assert server.logged("worker_ready"), "the log says so only after the golden images were answered"
         assert http(server, "/readyz") == (200, "ready\n")
         states.cancel()
 
@@ -74,7 +74,7 @@ def wrong_golden_answer(root: Path, *waivers: str) -> str:
 def test_a_model_that_answers_its_golden_images_wrongly_never_serves(tmp_path: Path) -> None:
     name = wrong_golden_answer(tmp_path / "repository", "CHECKSUM_CHANGED")
     with running.server("--repository", str(tmp_path / "repository"), serving=False) as server:
-        (failed, *_) = running.wait_for(lambda: server.events("worker_failed_to_start"), "the golden image to fail")
+        (failed, *_) = server.logged("worker_failed_to_start")
         assert failed["error"].startswith(f"GOLDEN_CHANGED: {name}")
         with Client(server.address) as client:
             assert not client.healthy()
@@ -89,8 +89,8 @@ def test_a_waived_check_is_shown_wherever_it_matters(tmp_path: Path) -> None:
     name = wrong_golden_answer(tmp_path / "repository", *waivers)
     with running.server("--repository", str(tmp_path / "repository")) as server, Client(server.address) as client:
         assert client.model().waivers == waivers
-        assert [event["waivers"] for event in server.events("checks_waived")] == [list(waivers)]
-        assert name in server.events("golden_changed_and_waived")[0]["seen"]
+        assert [event["waivers"] for event in server.logged("checks_waived")] == [list(waivers)]
+        assert name in server.logged("golden_changed_and_waived")[0]["seen"]
         for check in waivers:
             assert sample(server, f'vedette_check_waived{{check="{check}",model="roadsigns",version="1"}}') == 1
 
@@ -222,7 +222,7 @@ def test_a_gateway_that_was_stopped_finds_its_workers_well(tmp_path: Path, scene
         server.process.send_signal(signal.SIGSTOP)
         time.sleep(4)  # nothing tells that time has passed for a process that stands still
         server.process.send_signal(signal.SIGCONT)
-        running.wait_for(lambda: server.events("gateway_overslept"), "the gateway to notice")
+        server.logged("gateway_overslept")
         for _ in range(4):
             client.detect(jpeg(scene.pixels))
         assert set(server.worker_pids()) == before
@@ -244,7 +244,7 @@ def test_a_server_whose_workers_stand_still_is_not_ready_until_they_go_on(tmp_pa
         running.wait_for(lambda: http(server, "/readyz")[0] == 503, "not to be ready")
         running.wait_for(lambda: not client.healthy(), "health checks to be told")
         assert sample(server, unanswered) > 5
-        assert [event["model"] for event in server.events("stuck")] == ["roadsigns"]
+        assert [event["model"] for event in server.logged("stuck")] == ["roadsigns"]
         for pid in workers:
             os.kill(pid, signal.SIGCONT)
         running.wait_for(client.healthy, "it to be ready again")

@@ -112,6 +112,11 @@ class Server:
         assert listening is not True, self.log_path.read_text()
         self.address, self.http = listening[0]["grpc"], listening[0]["http"]
 
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """Wait until the log tells of an event; it is written by a thread of its own, after what it tells of."""
+        found: list[dict[str, Any]] = wait_for(lambda: self.events(name), f"{name} in the log")
+        return found
+
     def events(self, name: str) -> list[dict[str, Any]]:
         lines = [line for line in self.log_path.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
         return [event for event in map(json.loads, lines) if event["event"] == name]

@@ -18,7 +18,7 @@ from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Query
-from vedette_server.engine.queue import Priority
+from vedette_server.engine.queue import Flow, Priority
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.standing import State, why
 from vedette_server.repository.repository import ModelVersion
@@ -160,21 +160,30 @@ class InferenceService:
         async def infer() -> pb.ModelInferResponse:
             with self._calls.counted():
                 received = request.read()
-                message = received.message
-                calls.check_id(message.id)
-                name = self._calls.choose(message.model_name)
-            started = time.monotonic()
-            with self._counted(name, message.model_version, started):
-                with self._engine.underway(name, message.model_version):
-                    served = self._engine.find(name, message.model_version)
-                    query, names = self._query(served, received, context, request_id)
-                outcome = await self._engine.detect(query)
-            given = output_tensors.response(outcome, names, message.id)
-            self._statistics.answered(outcome, time.monotonic() - started)
-            calls.log_answer(request_id, outcome)
-            return given
+            return await self.infer(received, context.time_remaining(), self._calls.flow(context), request_id)
 
         return await calls.guarded(context, request_id, infer)
+
+    async def infer(
+        self, received: Gathered[Any], remaining: float | None, flow: Flow, request_id: str
+    ) -> pb.ModelInferResponse:
+        """Answer one inference request, whichever way it came; `remaining` is the caller's deadline in seconds.
+
+        Raises `Refused`.
+        """
+        message, started = received.message, time.monotonic()
+        with self._calls.counted():
+            calls.check_id(message.id)
+            name = self._calls.choose(message.model_name)
+        with self._counted(name, message.model_version, started):
+            with self._engine.underway(name, message.model_version):
+                served = self._engine.find(name, message.model_version)
+                query, names = _query(served, received, remaining, flow, request_id)
+            outcome = await self._engine.detect(query)
+        given = output_tensors.response(outcome, names, message.id)
+        self._statistics.answered(outcome, time.monotonic() - started)
+        calls.log_answer(request_id, outcome)
+        return given
 
     @contextlib.contextmanager
     def _counted(self, name: str, version: str, started: float) -> Iterator[None]:
@@ -186,35 +195,36 @@ class InferenceService:
                 self._statistics.failed(self._engine.find(name, version).model, time.monotonic() - started)
             raise
 
-    def _query(
-        self, served: ServedVersion, received: Gathered[Any], context: Context, request_id: str
-    ) -> tuple[Query, list[str]]:
-        """Return the query that a request makes, and the outputs to send. Raises `Refused`."""
-        message, contract = received.message, served.model.contract
-        of_request = input_tensors.parameters(message.parameters)
-        tensors = input_tensors.read(message, received.contents)
-        for output in message.outputs:
-            input_tensors.check_tensor_parameters(output.parameters)
-        names = output_tensors.wanted((output.name for output in message.outputs), contract)
-        class_names, class_ids = input_tensors.classes(tensors)
-        asked = Asked(
-            threshold=input_tensors.threshold(tensors),
-            outputs=output_tensors.kinds(names, contract),
-            mask_format=MaskFormat.COCO_RLE,
-            class_names=class_names,
-            class_ids=class_ids,
-        )
-        query = Query(
-            model=served.model.name,
-            version=message.model_version,
-            image=input_tensors.image(tensors, of_request),
-            asked=asked,
-            seconds=_seconds(context.time_remaining(), of_request),
-            flow=self._calls.flow(context),
-            priority=_priority(of_request),
-            request_id=request_id,
-        )
-        return query, names
+
+def _query(
+    served: ServedVersion, received: Gathered[Any], remaining: float | None, flow: Flow, request_id: str
+) -> tuple[Query, list[str]]:
+    """Return the query that a request makes, and the outputs to send. Raises `Refused`."""
+    message, contract = received.message, served.model.contract
+    of_request = input_tensors.parameters(message.parameters)
+    tensors = input_tensors.read(message, received.contents)
+    for output in message.outputs:
+        input_tensors.check_tensor_parameters(output.parameters)
+    names = output_tensors.wanted((output.name for output in message.outputs), contract)
+    class_names, class_ids = input_tensors.classes(tensors)
+    asked = Asked(
+        threshold=input_tensors.threshold(tensors),
+        outputs=output_tensors.kinds(names, contract),
+        mask_format=MaskFormat.COCO_RLE,
+        class_names=class_names,
+        class_ids=class_ids,
+    )
+    query = Query(
+        model=served.model.name,
+        version=message.model_version,
+        image=input_tensors.image(tensors, of_request),
+        asked=asked,
+        seconds=_seconds(remaining, of_request),
+        flow=flow,
+        priority=_priority(of_request),
+        request_id=request_id,
+    )
+    return query, names
 
 
 def _request_id(request: Sent[Gathered[Any]]) -> str:
