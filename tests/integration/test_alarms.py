@@ -14,8 +14,6 @@ PACE = alarms.Pace(
     patience=60.0,
     linger=12.0,
     control=20.0,
-    baseline_window=15,  # in which a slow machine too answers thirty frames
-    baseline_windows=10,  # two to spare
     frames_a_second=8.0,
     pictures=120,
     answers=15,
@@ -28,9 +26,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> alarms.Range:
-    """The setting that all faults share, with a baseline captured from healthy traffic."""
+    """The setting that all faults share, with a baseline captured from the camera's pictures."""
     found = alarms.Range(tmp_path_factory.mktemp("alarms"), PACE)
-    found.capture()
+    found.capture_pictures()
     return found
 
 

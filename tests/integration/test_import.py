@@ -4,7 +4,7 @@ import os
 import pickle
 import random
 import re
-import subprocess
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests.support import running
 from tests.support.families import CLASSES, PLUGINS, STUFF, ZOO, class_names, config, model
-from tests.support.importing import command, run_import, write_config
+from tests.support.importing import command, forked, run_import, write_config
 
 State = dict[str, torch.Tensor]
 
@@ -401,18 +401,22 @@ def test_a_killed_import_leaves_the_repository_whole(state: State, tmp_path: Pat
     """kill -9 at twenty moments of an import: before each version is whole there is none, after it there is."""
     torch.save(state, tmp_path / "model.pth")
     run = command(tmp_path, tmp_path / "model.pth", write_config(tmp_path), ",".join(CLASSES))
-    started = time.monotonic()
-    subprocess.run(run, check=True, capture_output=True)
-    whole = time.monotonic() - started
     rng = random.Random(5)  # noqa: S311  moments, not secrets
-    for _ in range(20):
-        process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(rng.uniform(0.5, 1.05) * whole)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.wait()
-        versions = repository.read(tmp_path / "repository")
-        assert [item.version for item in versions] == list(range(1, len(versions) + 1))
-    subprocess.run(run, check=True, capture_output=True)
+    with forked(run) as importing:
+        importing.begin()
+        started = time.monotonic()
+        assert importing.end() == 0
+        whole = time.monotonic() - started
+        ends = []
+        for _ in range(20):
+            process = importing.begin()
+            time.sleep(rng.uniform(0, 1.05) * whole)  # any moment is one at which a machine may fail
+            os.kill(process, signal.SIGKILL)
+            ends.append(importing.end())
+            versions = repository.read(tmp_path / "repository")
+            assert [item.version for item in versions] == list(range(1, len(versions) + 1))
+            assert len(versions) > ends.count(0), "what ended well is there"
+        assert signal.SIGKILL in ends
+        importing.begin()
+        assert importing.end() == 0
     assert not list((tmp_path / "repository" / "model").glob(".import-*")), "what killed imports left is not cleared"

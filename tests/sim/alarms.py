@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 import yaml
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from vedette_server.alerts import render
@@ -141,6 +142,15 @@ class Range:
             subprocess.run([*command, "--from", post.server.http, *period], check=True)
         if kept:
             shutil.copy(baseline, kept)
+
+    def capture_pictures(self) -> None:
+        """Capture a baseline from the pictures themselves, each twice: sooner, and without times of day or streams."""
+        folder = self._folder / "pictures"
+        folder.mkdir()
+        for number, street in enumerate((*self.pictures, *self.pictures)):
+            Image.fromarray(street.bgr[:, :, ::-1]).save(folder / f"{number:04}.png")
+        command = [str(running.BIN / "vedette-server"), "baseline", MODEL, "--repository", str(self.repository)]
+        subprocess.run([*command, "--images", str(folder)], check=True)
 
     def run(self, name: str, fault: Fault | None) -> Outcome:
         """Watch a server in health, then with the fault; None leaves it in health."""
