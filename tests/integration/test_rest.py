@@ -33,7 +33,7 @@ from tests.support.open_inference import (
 )
 from tests.support.rest import INFER, LENGTH, asked, assert_refused, listed
 
-TINY = np.arange(40 * 56 * 3, dtype=np.uint8).reshape(40, 56, 3)
+TINY = PICTURES[0][:80, :100]
 
 
 def sent(name: str, array: NDArray[Any], datatype: str, *, binary: bool = True) -> Any:
