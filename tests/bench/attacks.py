@@ -301,11 +301,11 @@ def bodies_a_byte_short(server: running.Server, connections: int = 100) -> None:
         _push({held.enter_context(rest.connect(server.http)): body for _ in range(connections)}, 15)
 
 
-def pipelined_bodies(server: running.Server, connections: int = 100) -> None:
+def pipelined_bodies(server: running.Server, connections: int = 50) -> None:
     """Requests over HTTP that wait, with dozens of bodies behind each on its connection."""
     jpeg = load.picture()
     picture = json.dumps({"inputs": [rest.listed("ENCODED", "UINT8", [len(jpeg)], list(jpeg))]}).encode()
-    later = rest.head("/v2/repository/index", 250_000) + bytes(250_000)
+    later = rest.head(rest.INFER, 500_000, **{rest.LENGTH: 10}) + bytes(500_000)
     whole = memoryview(rest.head(rest.INFER, len(picture)) + picture + 31 * later)
     with contextlib.ExitStack() as held:
         _push({held.enter_context(rest.connect(server.http)): whole for _ in range(connections)}, 10)

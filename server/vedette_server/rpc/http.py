@@ -16,8 +16,8 @@ from vedette_server.addresses import Tcp
 from vedette_server.contract.refusal import Refused
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.rpc import http_calls
-from vedette_server.rpc.http_calls import Handler, Port
-from vedette_server.rpc.http_connections import Connections
+from vedette_server.rpc.http_calls import Handler
+from vedette_server.rpc.http_connections import Connections, Port
 
 log = structlog.get_logger()
 
@@ -42,9 +42,9 @@ class HttpServer:
             ("/livez", Verb.HEALTH, self._livez),
             ("/readyz", Verb.HEALTH, self._readyz),
         ):
-            app.router.add_get(path, self._guarded(verb, page))
-        for method, path, handler in port.routes(self._connections.answer) if port else ():
-            app.router.add_route(method, path, handler)
+            app.router.add_get(path, self._connections.handling(self._guarded(verb, page)))
+        for method, path, handler in port.routes(self._connections) if port else ():
+            app.router.add_route(method, path, self._connections.handling(handler))
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -96,7 +96,8 @@ class HttpServer:
                 self._metrics.refused("", "", refusal.reason)
                 failure = http_calls.failure(refusal)
                 return web.Response(text=f"{failure.text}\n", status=failure.status, headers=failure.headers)
-            return await self._connections.answer(request, page(request))
+            with self._connections.answering(request):
+                return await page(request)
 
         return handle
 

@@ -1,11 +1,10 @@
 """The HTTP side of a call: the peer, its credentials, and the status, headers and text that a refusal becomes."""
 
-import contextlib
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from aiohttp import web
 
@@ -14,17 +13,6 @@ from vedette_server.contract.refusal import Refused
 from vedette_server.rpc import errors, guard
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.Response]]
-Answering: TypeAlias = Callable[[web.Request, Awaitable[web.Response]], Awaitable[web.Response]]
-
-
-class Port(Protocol):
-    """Further paths of the HTTP port."""
-
-    def routes(self, answer: Answering) -> Iterable[tuple[str, str, Handler]]:
-        """Return the HTTP method, the path and the handler of each, which responds through `answer`."""
-
-    def writing(self, peer: str) -> contextlib.AbstractContextManager[None]:
-        """Track a response to a peer while the block writes it."""
 
 
 def peer(request: web.Request) -> str:

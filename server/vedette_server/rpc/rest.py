@@ -16,7 +16,8 @@ from vedette_server.access.access import Access
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc import calls, guard, http_calls, rest_json, rest_tensors, wire
 from vedette_server.rpc.calls import Calls
-from vedette_server.rpc.http_calls import Answering, Handler
+from vedette_server.rpc.http_calls import Handler
+from vedette_server.rpc.http_connections import Connections
 from vedette_server.rpc.inference import InferenceService
 from vedette_server.rpc.intake import Intake
 
@@ -104,15 +105,15 @@ class Rest:
         self._most = most
         self.writing = intake.writing
 
-    def routes(self, answer: Answering) -> Iterable[tuple[str, str, Handler]]:
+    def routes(self, connections: Connections) -> Iterable[tuple[str, str, Handler]]:
         """Return the HTTP method, the path and the handler of each path."""
         for route in ROUTES:
-            yield route.http, route.path, self._handler(route.rpc, self._describing(route), answer)
+            yield route.http, route.path, self._handler(route.rpc, self._describing(route), connections)
         for prefix in (_MODEL, _VERSION):
-            yield "POST", f"{prefix}/infer", self._handler("ModelInfer", self._infer, answer)
+            yield "POST", f"{prefix}/infer", self._handler("ModelInfer", self._infer, connections)
         yield "*", "/v2/{rest:.*}", _unknown
 
-    def _handler(self, rpc: str, call: Call, answer: Answering) -> Handler:
+    def _handler(self, rpc: str, call: Call, connections: Connections) -> Handler:
         """Return a handler that lets in whom the gRPC method lets in, reads the body, and responds."""
         verb = guard.verb(f"{guard.INFERENCE}/{rpc}")
 
@@ -125,8 +126,10 @@ class Rest:
                     if begun.caller.known:
                         structlog.contextvars.bind_contextvars(caller=begun.caller.name)
                     most = self._most if rest_tensors.LENGTH in request.headers else wire.MOST_BESIDE_IMAGE
-                    body = await self._intake.single(lambda: _body(request, most), http_calls.peer(request))
-                    return await answer(request, _guarded(request_id, call(request, memoryview(body or b""))))
+                    peer = http_calls.peer(request)
+                    body = await self._intake.single(lambda: _body(request, most, connections), peer)
+                    with connections.answering(request):
+                        return await _guarded(request_id, call(request, memoryview(body or b"")))
             except Refused as refusal:
                 return _refusal(refusal, request_id)
 
@@ -160,12 +163,18 @@ class Rest:
         return await _guarded(request_id, infer())
 
 
-async def _body(request: web.Request, most: int) -> bytearray | Refused:
+async def _body(request: web.Request, most: int, connections: Connections) -> bytes | Refused:
     """Read a body of at most `most` bytes."""
+    with connections.receiving(request):
+        return await _read(request, most)
+
+
+async def _read(request: web.Request, most: int) -> bytes | Refused:
     encoding = ", ".join(request.headers.getall("Content-Encoding", ()))
     if encoding.lower() not in _PLAIN:
         return Refused(Reason.BODY_COMPRESSED, encoding=encoding)
-    body, size = bytearray(), request.content_length or 0
+    pieces: list[bytes] = []
+    size, received = request.content_length or 0, 0
     while size <= most:
         try:
             piece = await request.content.readany()
@@ -174,9 +183,10 @@ async def _body(request: web.Request, most: int) -> bytearray | Refused:
                 seen="it ends early, or has a broken chunk", expected="as many bytes as its headers say"
             )
         if not piece:
-            return body
-        body += piece
-        size = max(size, len(body))
+            return b"".join(pieces)
+        pieces.append(piece)
+        received += len(piece)
+        size = max(size, received)
     if most == wire.MOST_BESIDE_IMAGE:
         return wire.too_large(size)
     return Refused(Reason.BODY_TOO_LARGE, bytes=size, most=most)

@@ -22,7 +22,7 @@ from vedette_server.rpc import wire
 from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.guard import INFERENCE, SERVICE, Guard
-from vedette_server.rpc.http_calls import Port
+from vedette_server.rpc.http_connections import Port
 from vedette_server.rpc.intake import Intake
 from vedette_server.rpc.socket_file import SocketFile
 
