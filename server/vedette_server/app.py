@@ -55,7 +55,7 @@ class App:
         most = max(model.contract.limits.max_bytes for model in models)
         self._access = Access(settings.sources, metrics.reloaded)
         self._rpc = RpcServer(self._engine, most, settings.max_streams, self._access)
-        self._http = HttpServer(metrics, lambda: self._engine.ready, self._access)
+        self._http = HttpServer(metrics, lambda: self._engine.ready, self._access, self._rpc.rest)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
         self._reread = asyncio.Event()  # set when the repository must be read again

@@ -6,9 +6,11 @@ memory, the honest caller's times against those before, and how soon the memory 
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
 import resource
+import select
 import socket
 import statistics
 import sys
@@ -29,7 +31,7 @@ from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_server.access import tokens
 
 from tests.bench import load
-from tests.support import raw_http2, running
+from tests.support import raw_http2, rest, running
 
 MIB = 2**20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -274,6 +276,41 @@ def idle_connections(server: running.Server, connections: int = 1_000) -> None:
         time.sleep(3)
 
 
+def _push(sent: dict[socket.socket, memoryview], seconds: float) -> None:
+    """Send as much of each as the server reads within that time."""
+    deadline = time.monotonic() + seconds
+    for one in sent:
+        one.setblocking(False)  # noqa: FBT003  the standard library's own
+    while sent and time.monotonic() < deadline:
+        _, ready, _ = select.select([], sent, [], 0.1)
+        for one in ready:
+            try:
+                sent[one] = sent[one][one.send(sent[one][:MIB]) :]
+            except OSError:  # closed by the server
+                del sent[one]
+                continue
+            if not sent[one]:
+                del sent[one]
+
+
+def bodies_a_byte_short(server: running.Server, connections: int = 100) -> None:
+    """Bodies over HTTP of the largest size whose last byte is never sent."""
+    head = rest.head(rest.INFER, _LARGEST, **{rest.LENGTH: 100})
+    body = memoryview(head + bytes(_LARGEST - 1))
+    with contextlib.ExitStack() as held:
+        _push({held.enter_context(rest.connect(server.http)): body for _ in range(connections)}, 15)
+
+
+def pipelined_bodies(server: running.Server, connections: int = 50) -> None:
+    """Requests over HTTP that wait, with dozens of bodies behind each on its connection."""
+    jpeg = load.picture()
+    picture = json.dumps({"inputs": [rest.listed("ENCODED", "UINT8", [len(jpeg)], list(jpeg))]}).encode()
+    later = rest.head(rest.INFER, 500_000, **{rest.LENGTH: 10}) + bytes(500_000)
+    whole = memoryview(rest.head(rest.INFER, len(picture)) + picture + 31 * later)
+    with contextlib.ExitStack() as held:
+        _push({held.enter_context(rest.connect(server.http)): whole for _ in range(connections)}, 10)
+
+
 ATTACKS: dict[str, Callable[[running.Server], object]] = {
     "calls a byte short": a_byte_short,
     "streams whose answers are unread": unread_streams,
@@ -285,6 +322,8 @@ ATTACKS: dict[str, Callable[[running.Server], object]] = {
     "lists of 60,000": long_lists,
     "streams without a configuration": idle_streams,
     "idle connections": idle_connections,
+    "bodies a byte short": bodies_a_byte_short,
+    "pipelined bodies": pipelined_bodies,
 }
 
 COMPARED: dict[str, Callable[[running.Server], object]] = {"streams whose answers are read": read_streams}

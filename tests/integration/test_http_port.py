@@ -4,7 +4,7 @@ import contextlib
 import socket
 from urllib.parse import urlsplit
 
-from vedette_server.rpc import http
+from vedette_server.rpc import http_connections
 
 from tests.support import running
 
@@ -23,11 +23,11 @@ def test_connections_that_ask_for_nothing_give_way(bundled: running.Server) -> N
     url = urlsplit(bundled.http)
     with contextlib.ExitStack() as stack:
         idle = []
-        for number in range(3 * http._MOST_CONNECTIONS):
+        for number in range(3 * http_connections.MOST):
             idle.append(stack.enter_context(socket.create_connection((url.hostname, url.port))))
             idle[-1].sendall(b"GET /livez HTTP/1.1\r\nHost: here\r\n" if number % 2 else b"")  # and no end of it
         assert running.http(bundled, "/livez") == (200, "alive\n")
         closed = running.wait_for(lambda: {*filter(is_closed, idle)}, "some to be closed")
-        running.wait_for(lambda: len({*filter(is_closed, idle)}) > 1.9 * http._MOST_CONNECTIONS, "all but the limit")
-        assert closed <= set(idle[: 2 * http._MOST_CONNECTIONS + 1]), "the oldest"
+        running.wait_for(lambda: len({*filter(is_closed, idle)}) > 1.9 * http_connections.MOST, "all but the limit")
+        assert closed <= set(idle[: 2 * http_connections.MOST + 1]), "the oldest"
         assert not is_closed(idle[-1]), "and not for having asked for nothing so long"

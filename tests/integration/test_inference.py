@@ -1,7 +1,6 @@
 """The Open Inference Protocol through Triton's own client: the answers of our client, and refusals with reasons."""
 
 import dataclasses
-import io
 import json
 import sys
 import time
@@ -19,13 +18,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from numpy.typing import NDArray
-from PIL import Image
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
-from vedette_client import Client, Result, Tensor
+from vedette_client import Client
 from vedette_server.access.access import AccessSources
 from vedette_server.addresses import Tcp
-from vedette_server.demo import scenes
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc.errors import TABLE
 from vedette_server.rpc.guard import INFERENCE, SERVICE
@@ -34,17 +31,21 @@ from vedette_server.watch.probe import Probe
 
 from tests.support import running
 from tests.support.guarded import Models, Tokens
+from tests.support.open_inference import (
+    BLACK,
+    MODEL,
+    PICTURES,
+    PIXELS,
+    PNG,
+    REFUSED,
+    WAYS,
+    as_bytes,
+    assert_equal,
+    file,
+    request,
+    texts,
+)
 from tests.support.scripted import SETTINGS, Silent
-
-PICTURES = [scenes.draw(scenes.describe(seed, quiet=False)).pixels for seed in (3_000_001, 3_000_022)]
-BLACK = np.zeros((48, 64, 3), np.uint8)
-MODEL = "roadsigns"
-
-
-def file(pixels: NDArray[Any], codec: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, codec)
-    return buffer.getvalue()
 
 
 def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
@@ -53,51 +54,8 @@ def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
     return tensor
 
 
-def as_bytes(data: bytes) -> Any:
-    return sent("ENCODED", np.array([data], np.object_), "BYTES")
-
-
-def floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(pixels, np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """A way to send a picture by either client."""
-
-    theirs: Callable[[NDArray[Any]], Any]
-    parameters: dict[str, str]
-    ours: Callable[[Client, NDArray[Any]], Result]
-
-
-WAYS = {
-    "a file": Way(lambda one: as_bytes(file(one)), {}, lambda client, one: client.detect(file(one))),
-    "a JPEG in UINT8": Way(
-        lambda one: sent("ENCODED", np.frombuffer(file(one, "JPEG"), np.uint8), "UINT8"),
-        {},
-        lambda client, one: client.detect(file(one, "JPEG")),
-    ),
-    "RGB": Way(
-        lambda one: sent("IMAGE", one, "UINT8"),
-        {"pixel_format": "RGB8"},
-        lambda client, one: client.detect(one, pixel_format="RGB8"),
-    ),
-    "BGR": Way(
-        lambda one: sent("IMAGE", np.ascontiguousarray(one[:, :, ::-1]), "UINT8"),
-        {"pixel_format": "PIXEL_FORMAT_BGR8"},
-        lambda client, one: client.detect(np.ascontiguousarray(one[:, :, ::-1]), pixel_format="BGR8"),
-    ),
-    "floats to 255": Way(
-        lambda one: sent("IMAGE", floats(one), "FP32"),
-        {"channel_order": "RGB", "layout": "HWC", "value_range": "0-255"},
-        lambda client, one: client.detect(Tensor(floats(one), "RGB", "HWC", "0-255")),
-    ),
-    "planes of floats to 1": Way(
-        lambda one: sent("IMAGE", floats(one.transpose(2, 0, 1) / 255), "FP32"),
-        {"channel_order": "RGB", "layout": "CHW", "value_range": "VALUE_RANGE_0_1"},
-        lambda client, one: client.detect(Tensor(floats(one.transpose(2, 0, 1) / 255), "RGB", "CHW", "0-1")),
-    ),
-}
+def picture_of(data: bytes) -> Any:
+    return sent(*as_bytes(data))
 
 
 @pytest.fixture
@@ -112,47 +70,17 @@ def stub(bundled: running.Server) -> Iterator[Any]:
         yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
-def texts(result: Any, name: str) -> list[str]:
-    return [one.decode() for one in result.as_numpy(name)]
-
-
-def assert_equal(result: Any, expected: Result) -> None:
-    """Compare an answer of Triton's client to one of ours."""
-    assert result.as_numpy("BOXES").tolist() == expected.boxes.tolist()
-    assert result.as_numpy("BOXES").shape == (len(expected), 4)
-    assert result.as_numpy("SCORES").tolist() == pytest.approx(expected.scores.tolist(), abs=1e-7)
-    assert result.as_numpy("CLASSES").dtype == np.int64
-    assert result.as_numpy("CLASSES").tolist() == expected.class_ids.tolist()
-    assert texts(result, "CLASS_NAMES") == [one.class_name for one in expected]
-    masks = [json.loads(one) for one in texts(result, "MASKS_RLE")]
-    assert masks == [{**one.mask.coco(), "counts": as_text(one.mask.coco()["counts"])} for one in expected if one.mask]
-    assert len(masks) == len(expected)
-    findings = [
-        {"code": one.code, "confidence": one.confidence, "evidence": one.evidence, "remedy": one.remedy}
-        for one in expected.findings
-    ]
-    assert json.loads(texts(result, "FINDINGS")[0]) == findings
-    assert texts(result, "EMPTY_REASON") == [expected.empty.reason if expected.empty else ""]
-    parameters = result.get_response().parameters
-    assert parameters["contract_fingerprint"].string_param == expected.contract_fingerprint
-    assert parameters["threshold"].double_param == pytest.approx(expected.threshold)
-
-
-def as_text(counts: bytes | str) -> str:
-    return counts.decode() if isinstance(counts, bytes) else counts
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_triton_s_client_gets_the_answers_of_ours(way: str, theirs: Any, client: Client) -> None:
     for pixels in PICTURES:
-        result = theirs.infer(MODEL, [WAYS[way].theirs(pixels)], parameters=WAYS[way].parameters)
+        result = theirs.infer(MODEL, [sent(*WAYS[way].theirs(pixels))], parameters=WAYS[way].parameters)
         expected = WAYS[way].ours(client, pixels)
         assert len(expected)
         assert_equal(result, expected)
 
 
 def test_an_empty_answer_is_no_error_and_says_why(theirs: Any, client: Client) -> None:
-    result = theirs.infer(MODEL, [as_bytes(file(BLACK))])
+    result = theirs.infer(MODEL, [picture_of(file(BLACK))])
     expected = client.detect(file(BLACK))
     assert expected.empty
     assert result.as_numpy("BOXES").shape == (0, 4)
@@ -165,7 +93,7 @@ async def test_triton_s_asyncio_client_is_served_alike(bundled: running.Server, 
         assert await theirs.is_server_ready()
         assert await theirs.is_model_ready(MODEL)
         assert (await theirs.get_model_metadata(MODEL)).name == MODEL
-        result = await theirs.infer(MODEL, [as_bytes(file(PICTURES[0]))], request_id="seven")
+        result = await theirs.infer(MODEL, [picture_of(file(PICTURES[0]))], request_id="seven")
     assert result.get_response().id == "seven"
     logged = running.wait_for(
         lambda: [one for one in bundled.events("detect") if one["request_id"] == "seven"], "the line of its call"
@@ -175,7 +103,7 @@ async def test_triton_s_asyncio_client_is_served_alike(bundled: running.Server, 
 
 
 def test_options_are_those_of_our_client(theirs: Any, client: Client) -> None:
-    picture = as_bytes(file(PICTURES[0]))
+    picture = picture_of(file(PICTURES[0]))
     (found, *_) = client.detect(file(PICTURES[0]))
     high = sent("SCORE_THRESHOLD", np.array([0.995], np.float32), "FP32")
     assert_equal(theirs.infer(MODEL, [high, picture]), client.detect(file(PICTURES[0]), threshold=0.995))
@@ -191,7 +119,7 @@ def test_options_are_those_of_our_client(theirs: Any, client: Client) -> None:
 def test_only_the_requested_outputs_are_sent_in_their_order(theirs: Any) -> None:
     names = ["EMPTY_REASON", "SCORES", "BOXES"]
     outputs = [triton.InferRequestedOutput(name) for name in names]
-    response = theirs.infer(MODEL, [as_bytes(file(BLACK))], outputs=outputs).get_response()
+    response = theirs.infer(MODEL, [picture_of(file(BLACK))], outputs=outputs).get_response()
     assert [output.name for output in response.outputs] == names
     assert len(response.raw_output_contents) == len(names)
     assert not any(output.HasField("contents") for output in response.outputs)
@@ -243,7 +171,7 @@ def test_a_model_describes_itself_for_triton_s_tools(theirs: Any, bundled: runni
     assert not config.model_transaction_policy.decoupled
     assert all(one.optional for one in config.input)
     assert {one.name: list(one.dims) for one in config.input} == {name: shape for name, (_, shape) in inputs.items()}
-    result = theirs.infer(MODEL, [as_bytes(file(PICTURES[0]))]).get_response()
+    result = theirs.infer(MODEL, [picture_of(file(PICTURES[0]))]).get_response()
     described = {one.name: (one.datatype, list(one.shape)) for one in metadata.outputs}
     assert [one.name for one in result.outputs] == list(described) == [one.name for one in config.output]
     for output in result.outputs:
@@ -284,10 +212,10 @@ def test_what_is_not_served_yet_is_unimplemented(theirs: Any) -> None:
 def test_statistics_add_up(theirs: Any) -> None:
     before = theirs.get_inference_statistics(MODEL, "1").model_stats[0]
     for _ in range(3):
-        theirs.infer(MODEL, [as_bytes(file(BLACK))])
+        theirs.infer(MODEL, [picture_of(file(BLACK))])
     for _ in range(2):
         with pytest.raises(triton.InferenceServerException):
-            theirs.infer(MODEL, [as_bytes(b"no picture")])
+            theirs.infer(MODEL, [picture_of(b"no picture")])
     (after,) = theirs.get_inference_statistics().model_stats
     assert (after.name, after.version) == (MODEL, "1")
     assert after.inference_count - before.inference_count == 3
@@ -308,170 +236,6 @@ def test_statistics_add_up(theirs: Any) -> None:
     (batch,) = after.batch_stats
     assert batch.batch_size == 1
     assert batch.compute_infer == after.inference_stats.compute_infer
-
-
-# What is wrong, in one thing each.
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """An input as a request has it, right or wrong."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: bytes
-    parameters: tuple[tuple[str, str], ...] = ()
-
-
-def element(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "little") + data
-
-
-PNG = Given("ENCODED", "BYTES", (1,), element(file(BLACK)))
-PIXELS = Given("IMAGE", "UINT8", BLACK.shape, BLACK.tobytes())
-FLOATS = Given("IMAGE", "FP32", BLACK.shape, floats(BLACK).tobytes())
-DECLARED = {"channel_order": "RGB", "layout": "HWC", "value_range": "0-255"}
-ONE = np.float32(1).tobytes()
-
-
-def request(*inputs: Given, **parameters: Any) -> Any:
-    message = pb.ModelInferRequest(model_name=MODEL)
-    for given in inputs:
-        tensor = message.inputs.add(name=given.name, datatype=given.datatype, shape=given.shape)
-        for name, value in given.parameters:
-            tensor.parameters[name].string_param = value
-        message.raw_input_contents.append(given.data)
-    kinds = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
-    for name, value in parameters.items():
-        setattr(message.parameters[name], kinds[type(value)], value)
-    return message
-
-
-def changed(message: Any, change: Callable[[Any], object]) -> Any:
-    change(message)
-    return message
-
-
-REFUSED = {
-    "no input": (request(), "IMAGE_MISSING"),
-    "an empty file": (request(dataclasses.replace(PNG, data=element(b""))), "IMAGE_MISSING"),
-    "no picture": (request(dataclasses.replace(PNG, data=element(b"no picture"))), "IMAGE_UNREADABLE"),
-    "two pictures": (request(PNG, PIXELS, pixel_format="RGB8"), "INPUT_TENSOR_INVALID"),
-    "the same twice": (request(PNG, PNG), "INPUT_TENSOR_INVALID"),
-    "an unknown input": (request(PNG, dataclasses.replace(PNG, name="PICTURE")), "INPUT_TENSOR_INVALID"),
-    "the wrong type": (request(dataclasses.replace(PNG, datatype="FP16")), "INPUT_TENSOR_INVALID"),
-    "a batch": (request(dataclasses.replace(PIXELS, shape=(1, 48, 64, 3))), "INPUT_TENSOR_INVALID"),
-    "a scalar": (request(dataclasses.replace(PNG, shape=())), "INPUT_TENSOR_INVALID"),
-    "two files": (request(dataclasses.replace(PNG, shape=(2,), data=2 * PNG.data)), "INPUT_TENSOR_INVALID"),
-    "two files in one": (request(dataclasses.replace(PNG, data=2 * PNG.data)), "INPUT_TENSOR_INVALID"),
-    "a file without its length": (request(dataclasses.replace(PNG, data=file(BLACK))), "INPUT_TENSOR_INVALID"),
-    "a file that is cut off": (request(dataclasses.replace(PNG, data=PNG.data[:-1])), "INPUT_TENSOR_INVALID"),
-    "half a length": (request(dataclasses.replace(PNG, data=b"ab")), "INPUT_TENSOR_INVALID"),
-    "a missing row": (
-        request(dataclasses.replace(PIXELS, data=PIXELS.data[64 * 3 :]), pixel_format="RGB8"),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "a negative size": (
-        request(dataclasses.replace(PIXELS, shape=(-48, -64, 3)), pixel_format="RGB8"),
-        "SIZE_INVALID",
-    ),
-    "a huge size": (
-        request(dataclasses.replace(PIXELS, shape=(2**62, 2**62, 3)), pixel_format="RGB8"),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "four channels of three": (
-        request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGB8"),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "planes declared as interleaved": (request(FLOATS, **{**DECLARED, "layout": "CHW"}), "INPUT_TENSOR_INVALID"),
-    "pixels without a format": (request(PIXELS), "PIXEL_FORMAT_MISSING"),
-    "pixels of an unknown format": (request(PIXELS, pixel_format="RGB"), "PIXEL_FORMAT_MISSING"),
-    "pixels of a planar format": (request(PIXELS, pixel_format="NV12"), "PARAMETER_INVALID"),
-    "alpha": (request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGBA8"), "ALPHA_NOT_DROPPED"),
-    "alpha that is dropped by a number": (
-        request(dataclasses.replace(PIXELS, shape=(48, 48, 4)), pixel_format="RGBA8", drop_alpha=1),
-        "PARAMETER_INVALID",
-    ),
-    "floats without an order": (request(FLOATS, layout="HWC", value_range="0-255"), "TENSOR_UNDECLARED"),
-    "floats without a layout": (request(FLOATS, channel_order="RGB", value_range="0-255"), "TENSOR_UNDECLARED"),
-    "floats without a range": (request(FLOATS, channel_order="RGB", layout="HWC"), "TENSOR_UNDECLARED"),
-    "a threshold above 1": (
-        request(PNG, Given("SCORE_THRESHOLD", "FP32", (1,), np.float32(50).tobytes())),
-        "THRESHOLD_OUT_OF_RANGE",
-    ),
-    "two thresholds": (request(PNG, Given("SCORE_THRESHOLD", "FP32", (2,), 2 * ONE)), "INPUT_TENSOR_INVALID"),
-    "an unknown class": (request(PNG, Given("CLASSES_FILTER", "BYTES", (1,), element(b"stpo"))), "CLASS_UNKNOWN"),
-    "a class that is no text": (
-        request(PNG, Given("CLASSES_FILTER", "BYTES", (1,), element(b"\xff"))),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "an unknown class id": (
-        request(PNG, Given("CLASSES_FILTER", "INT32", (1,), np.int32(6).tobytes())),
-        "CLASS_UNKNOWN",
-    ),
-    "too many classes": (
-        request(PNG, Given("CLASSES_FILTER", "BYTES", (5_000_000,), bytes(20_000_000))),
-        "REQUEST_TOO_LARGE",
-    ),
-    "an output that no model has": (
-        changed(request(PNG), lambda one: one.outputs.add(name="MASKS")),
-        "OUTPUT_NOT_PRODUCED",
-    ),
-    "an output that this model has not": (
-        changed(request(PNG), lambda one: one.outputs.add(name="KEYPOINTS")),
-        "OUTPUT_NOT_PRODUCED",
-    ),
-    "an unknown model": (
-        changed(request(PNG), lambda one: setattr(one, "model_name", "roadsings")),
-        "MODEL_NOT_FOUND",
-    ),
-    "an unknown version": (
-        changed(request(PNG), lambda one: setattr(one, "model_version", "7")),
-        "MODEL_VERSION_NOT_FOUND",
-    ),
-    "an id that breaks the log": (changed(request(PNG), lambda one: setattr(one, "id", "a\nb")), "REQUEST_ID_INVALID"),
-    "a reserved parameter": (request(PNG, triton_final=True), "PARAMETER_INVALID"),
-    "a priority below 0": (request(PNG, priority=-1), "PARAMETER_INVALID"),
-    "a timeout in words": (request(PNG, timeout="soon"), "PARAMETER_INVALID"),
-    "a timeout of a microsecond": (request(PNG, timeout=1), "DEADLINE_EXCEEDED"),
-    "shared memory": (
-        request(dataclasses.replace(PNG, parameters=(("shared_memory_region", "x"),))),
-        "PARAMETER_INVALID",
-    ),
-    "fewer contents than inputs": (
-        changed(request(PNG, PIXELS), lambda one: one.raw_input_contents.pop()),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "more contents than inputs": (
-        changed(request(PNG), lambda one: one.raw_input_contents.append(b"")),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "contents in both ways": (
-        changed(request(PNG), lambda one: one.inputs[0].contents.bytes_contents.append(b"")),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "typed contents above a byte": (
-        changed(
-            request(dataclasses.replace(PIXELS, shape=(1, 1, 3)), pixel_format="RGB8"),
-            lambda one: (
-                one.ClearField("raw_input_contents"),
-                one.inputs[0].contents.uint_contents.extend([0, 256, 0]),
-            ),
-        ),
-        "INPUT_TENSOR_INVALID",
-    ),
-    "megabytes of typed contents": (
-        changed(
-            request(PIXELS, pixel_format="RGB8"),
-            lambda one: (
-                one.ClearField("raw_input_contents"),
-                one.inputs[0].contents.uint_contents.extend(300_000 * [0]),
-            ),
-        ),
-        "REQUEST_TOO_LARGE",
-    ),
-}
 
 
 def reason(error: Any) -> str:
@@ -527,7 +291,7 @@ def test_keypoints_and_segments_are_those_of_our_client(model: str, zoo: running
     data, low = file(PICTURES[0]), np.array([0.06], np.float32)
     with triton.InferenceServerClient(zoo.address) as theirs, Client(zoo.address) as ours:
         expected = ours.detect(data, model=model, threshold=0.06)
-        result = theirs.infer(model, [as_bytes(data), sent("SCORE_THRESHOLD", low, "FP32")])
+        result = theirs.infer(model, [picture_of(data), sent("SCORE_THRESHOLD", low, "FP32")])
         described = {one.name: list(one.shape) for one in theirs.get_model_metadata(model).outputs}
     assert result.as_numpy("BOXES").tolist() == expected.boxes.tolist()
     if model == "keypoint_rcnn":

@@ -74,10 +74,10 @@ class Models:
             access = Access(sources, self.metrics.reloaded)
             await access.fetch()
             rpc = RpcServer(self.engine, 1_000_000, 8, access)
-            http = HttpServer(self.metrics, lambda: True, access)
+            http = HttpServer(self.metrics, lambda: True, access, rpc.rest)
             listening = await rpc.start(Tcp("127.0.0.1", 0)), await http.start(Tcp("127.0.0.1", 0))
             await rpc.tell(serving=True)
-            return Guarded(*listening), rpc, http, asyncio.create_task(access.follow())
+            return Guarded(*listening, rpc), rpc, http, asyncio.create_task(access.follow())
 
         async def stop() -> None:
             following.cancel()
@@ -103,6 +103,7 @@ class Guarded:
 
     address: str
     http: str
+    rpc: RpcServer
 
 
 class Issuer:

@@ -30,11 +30,11 @@ class Calls:
         self._engine = engine
         self._flows: collections.OrderedDict[str, Flow] = collections.OrderedDict()
 
-    def flow(self, context: Context) -> Flow:
+    def flow(self, peer: str) -> Flow:
         """Return the flow of a connection, owned by its caller's flow: that of its address if it is anonymous."""
         caller = guard.current().caller.key
         owner = self._remembered(caller, Flow())
-        return self._remembered(f"{caller} {context.peer()}", Flow(owner=owner))
+        return self._remembered(f"{caller} {peer}", Flow(owner=owner))
 
     def _remembered(self, name: str, new: Flow) -> Flow:
         """Return the flow of this name, or `new` if it was forgotten."""

@@ -54,7 +54,7 @@ class DetectionService(DetectionServiceServicer):
                     image=convert.image(message.image, received.data),
                     asked=convert.asked(message.options),
                     seconds=context.time_remaining(),
-                    flow=self._calls.flow(context),
+                    flow=self._calls.flow(context.peer()),
                     priority=convert.priority(message.options),
                     request_id=request_id,
                 )
@@ -98,7 +98,9 @@ class DetectionService(DetectionServiceServicer):
         request_id = uuid.uuid4().hex
         try:
             with self._calls.counted():
-                async for response in self._stream(request_iterator, request_id, self._calls.flow(context).owner):
+                async for response in self._stream(
+                    request_iterator, request_id, self._calls.flow(context.peer()).owner
+                ):
                     yield response
         except Refused as refusal:
             log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)

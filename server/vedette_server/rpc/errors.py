@@ -31,8 +31,28 @@ class ErrorRow:
     message: str
     remedy: str
     retry: bool = False  # add RetryInfo
+    own_http: int | None = None  # HTTP status; None: that of the code
+
+    @property
+    def http(self) -> int:
+        """The HTTP status."""
+        return self.own_http or _HTTP[self.code]
 
 
+# As Google's APIs map them.
+_HTTP = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.INTERNAL: 500,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
 _INVALID, _MISSING, _BUSY = Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNAVAILABLE
 
 TABLE: dict[Reason, ErrorRow] = {
@@ -265,6 +285,32 @@ TABLE: dict[Reason, ErrorRow] = {
         message="The request has {bytes} bytes; besides its image, at most {most} bytes in {fields} fields are "
         "allowed.",
         remedy="Put the pixels into the image's data, and send only fields and names that the API has.",
+    ),
+    Reason.BODY_INVALID: ErrorRow(
+        code=_INVALID,
+        field="request",
+        message="The body does not fit: {seen}.",
+        remedy="Send {expected}.",
+    ),
+    Reason.BODY_TOO_LARGE: ErrorRow(
+        code=_INVALID,
+        field="request",
+        message="The body has {bytes} bytes or more; at most {most} are allowed.",
+        remedy="Send a compressed or smaller image, or have the operator raise limits.max_bytes in model.toml.",
+        own_http=413,
+    ),
+    Reason.BODY_COMPRESSED: ErrorRow(
+        code=_INVALID,
+        field="request",
+        message="The body is compressed as {encoding}, which this server does not accept.",
+        remedy="Send it uncompressed, without Content-Encoding: pictures are compressed already.",
+        own_http=415,
+    ),
+    Reason.PATH_NOT_FOUND: ErrorRow(
+        code=_MISSING,
+        field=None,
+        message="There is no {method} {path}.",
+        remedy="See the paths of the Open Inference Protocol that this server has, in its guide to Triton's clients.",
     ),
     Reason.REQUEST_STALLED: ErrorRow(
         code=Code.DEADLINE_EXCEEDED,

@@ -42,7 +42,7 @@ def _check(check: Check) -> str:
 
 
 def _section(reason: str, row: ErrorRow) -> str:
-    facts = [f"code `{row.code.name}` ({row.code.value[0]})"]
+    facts = [f"code `{row.code.name}` ({row.code.value[0]}), HTTP {row.http}"]
     if row.field:
         facts.append(f"field `{_readable(row.field)}`")
     if row.retry:

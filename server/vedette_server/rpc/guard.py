@@ -61,6 +61,15 @@ def current() -> Call:
     return _current.get()
 
 
+def begin(access: Access, shown: Credentials, wanted: Verb) -> Call:
+    """Begin a call as the one being served in this task's context, which ends with it. Raises `Refused`."""
+    call = access.begin(shown, wanted)
+    if wanted in _SERVICES.values():  # these services know no models
+        call.admit()
+    _current.set(call)
+    return call
+
+
 def verb(method: str) -> Verb:
     """Return the verb of a method. Raises `KeyError` for a method without one, which nobody may call."""
     service, _, name = method.removeprefix("/").partition("/")
@@ -89,8 +98,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
         async def answer(messages: AsyncIterator[Any], context: Context) -> Any:  # noqa: ANN401  any service's messages
             async with self._refusing(context):
-                call = self._begun(shown := _shown(context), wanted)
-                _current.set(call)  # in the context of the call's own task, which ends with it
+                call = begin(self._access, shown := _shown(context), wanted)
             if call.caller.known:
                 structlog.contextvars.bind_contextvars(caller=call.caller.name)
             with contextlib.closing(call):
@@ -100,13 +108,6 @@ class Guard(grpc.aio.ServerInterceptor):
                 return await self._until_revoked(answering, context, call, shown)
 
         return make(answer, handler.request_deserializer, handler.response_serializer)
-
-    def _begun(self, shown: Credentials, wanted: Verb) -> Call:
-        """Begin a call. Raises `Refused`."""
-        call = self._access.begin(shown, wanted)
-        if wanted in _SERVICES.values():  # these services know no models
-            call.admit()
-        return call
 
     @contextlib.asynccontextmanager
     async def _refusing(self, context: Context) -> AsyncIterator[None]:
@@ -153,10 +154,10 @@ def _shown(context: Context) -> Credentials:
     metadata: Any = context.invocation_metadata() or ()
     authorization = tuple(str(value) for key, value in metadata if key == "authorization")
     certificates: Any = context.auth_context().get("x509_pem_cert") or (None,)
-    return Credentials(authorization, certificates[0], _host(context.peer()))
+    return Credentials(authorization, certificates[0], host(context.peer()))
 
 
-def _host(peer: str) -> str:
+def host(peer: str) -> str:
     """Return the host of a gRPC peer, ipv4:HOST:PORT; all peers on a Unix socket share one."""
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else kind

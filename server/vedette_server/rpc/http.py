@@ -1,45 +1,58 @@
-"""The HTTP port: metrics for Prometheus, liveness and readiness for orchestrators."""
+"""The HTTP port: metrics for Prometheus, liveness and readiness for orchestrators, the Open Inference Protocol."""
 
 import asyncio
+import contextlib
 import ssl
-import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
 
-from vedette_server.access.access import Access, Credentials
+from vedette_server.access.access import Access
 from vedette_server.access.certificates import Certificates
 from vedette_server.access.files import Kept
 from vedette_server.access.policy import Verb
 from vedette_server.addresses import Tcp
 from vedette_server.contract.refusal import Refused
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.rpc import errors
+from vedette_server.rpc import http_calls
+from vedette_server.rpc.http_calls import Handler
+from vedette_server.rpc.http_connections import Connections, Port
 
 log = structlog.get_logger()
 
-_MOST_CONNECTIONS = 128
 _HANDSHAKE_SECONDS = 5.0
 _IDLE_SECONDS = 60.0  # without a complete request, after which a connection is closed
 
-_VERBS = {"/metrics": Verb.METRICS, "/livez": Verb.HEALTH, "/readyz": Verb.HEALTH}
-_STATUS = {errors.Code.UNAUTHENTICATED: 401, errors.Code.PERMISSION_DENIED: 403, errors.Code.RESOURCE_EXHAUSTED: 429}
-
 
 class HttpServer:
-    """Server of /metrics, /livez and /readyz."""
+    """Server of /metrics, /livez and /readyz, and of the paths of others."""
 
-    def __init__(self, metrics: Metrics, ready: Callable[[], bool], access: Access | None = None) -> None:
-        """Without `access`, allow everyone to read everything."""
+    def __init__(
+        self, metrics: Metrics, ready: Callable[[], bool], access: Access | None = None, port: Port | None = None
+    ) -> None:
+        """Without `access`, allow everyone to read everything; `port` has further paths."""
         self._metrics = metrics
         self._ready = ready
         self._access = access or Access()
-        app = web.Application(middlewares=[self._guarded])
-        routes = [web.get("/metrics", self._page), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
-        app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_IDLE_SECONDS)
-        self._answered: set[object] = set()  # connections with a response in progress
+        self._connections = Connections(port.writing if port else lambda _peer: contextlib.nullcontext())
+        app = web.Application()
+        for path, verb, page in (
+            ("/metrics", Verb.METRICS, self._page),
+            ("/livez", Verb.HEALTH, self._livez),
+            ("/readyz", Verb.HEALTH, self._readyz),
+        ):
+            app.router.add_get(path, self._connections.handling(self._guarded(verb, page)))
+        for method, path, handler in port.routes(self._connections) if port else ():
+            app.router.add_route(method, path, self._connections.handling(handler))
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=_IDLE_SECONDS,
+            auto_decompress=False,  # a few bytes can expand to a million times as many
+            handler_cancellation=True,  # of a caller that has gone
+            shutdown_timeout=1.0,  # for responses that are not read
+        )
         self._server: asyncio.Server | None = None
 
     async def start(self, address: Tcp) -> str:
@@ -63,14 +76,8 @@ class HttpServer:
         """Accept a new connection."""
         server = self._runner.server
         assert server is not None  # noqa: S101  set up before anything is accepted
-        asyncio.get_running_loop().call_soon(self._give_way, server)  # after a burst of accepts
+        asyncio.get_running_loop().call_soon(self._connections.give_way, server)  # after a burst of accepts
         return server()
-
-    def _give_way(self, server: web.Server) -> None:
-        """Close the oldest idle connections above the limit."""
-        is_open = {one: one.transport for one in server.connections if one.transport and not one.transport.is_closing()}
-        for one in sorted(is_open, key=self._answered.__contains__)[: max(len(is_open) - _MOST_CONNECTIONS, 0)]:
-            is_open[one].abort()
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -78,24 +85,21 @@ class HttpServer:
             self._server.close()
         await self._runner.cleanup()
 
-    @web.middleware
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Admit a request, or respond with the reason for refusing it."""
-        if (verb := _VERBS.get(request.path)) is None:
-            return await handler(request)
-        try:
-            self._access.begin(_shown(request), verb).admit()
-        except Refused as refusal:
-            log.info("refused", path=request.path, reason=refusal.reason, facts=refusal.facts)
-            self._metrics.refused("", "", refusal.reason)
-            return _refusal(refusal)
-        self._answered.add(request.protocol)
-        try:
-            return await handler(request)
-        finally:
-            self._answered.discard(request.protocol)
+    def _guarded(self, verb: Verb, page: Handler) -> Handler:
+        """Return a handler that admits a request, or responds with the reason for refusing it."""
+
+        async def handle(request: web.Request) -> web.Response:
+            try:
+                self._access.begin(http_calls.shown(request), verb).admit()
+            except Refused as refusal:
+                log.info("refused", path=request.path, reason=refusal.reason, facts=refusal.facts)
+                self._metrics.refused("", "", refusal.reason)
+                failure = http_calls.failure(refusal)
+                return web.Response(text=f"{failure.text}\n", status=failure.status, headers=failure.headers)
+            with self._connections.answering(request):
+                return await page(request)
+
+        return handle
 
     async def _page(self, request: web.Request) -> web.Response:
         self._metrics.tidy()
@@ -109,23 +113,6 @@ class HttpServer:
     async def _readyz(self, _request: web.Request) -> web.Response:
         ready = self._ready()
         return web.Response(text="ready\n" if ready else "not ready\n", status=200 if ready else 503)
-
-
-def _shown(request: web.Request) -> Credentials:
-    """Return the credentials that a request presents."""
-    connection = request.get_extra_info("ssl_object")
-    certificate = connection.getpeercert(binary_form=True) if connection else None
-    return Credentials(tuple(request.headers.getall("Authorization", ())), certificate, request.remote or "")
-
-
-def _refusal(refusal: Refused) -> web.Response:
-    row, headers = errors.TABLE[refusal.reason], {}
-    if row.code is errors.Code.UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
-    if row.retry:
-        headers["Retry-After"] = str(max(1, round(errors.retry_seconds(refusal))))
-    told = errors.status(refusal, uuid.uuid4().hex).message
-    return web.Response(text=f"{refusal.reason}: {told}\n", status=_STATUS[row.code], headers=headers)
 
 
 def _newest(kept: Kept[Certificates]) -> ssl.SSLContext:

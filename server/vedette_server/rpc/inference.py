@@ -43,9 +43,10 @@ class InferenceService:
         self._calls = shared
         self._statistics = Statistics()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """Return the methods as generated code would register them, but read by `rpc.wire`."""
-        methods: dict[str, Callable[[Any], Any]] = {
+    @property
+    def methods(self) -> dict[str, Callable[[Any], Any]]:
+        """The methods that answer at once, by name."""
+        return {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
             "ServerMetadata": self.server_metadata,
@@ -55,13 +56,16 @@ class InferenceService:
             "ModelStatistics": self.model_statistics,
             "RepositoryIndex": self.repository_index,
         }
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """Return the methods as generated code would register them, but read by `rpc.wire`."""
         registered = {
             name: grpc.unary_unary_rpc_method_handler(
                 self._answering(method),
                 wire.sent(wire.without_image(getattr(pb, f"{name}Request"))),
                 getattr(pb, f"{name}Response").SerializeToString,
             )
-            for name, method in methods.items()
+            for name, method in self.methods.items()
         }
         registered["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
             self.model_infer,
@@ -160,7 +164,7 @@ class InferenceService:
         async def infer() -> pb.ModelInferResponse:
             with self._calls.counted():
                 received = request.read()
-            return await self.infer(received, context.time_remaining(), self._calls.flow(context), request_id)
+            return await self.infer(received, context.time_remaining(), self._calls.flow(context.peer()), request_id)
 
         return await calls.guarded(context, request_id, infer)
 

@@ -67,7 +67,7 @@ class InputTensor:
 
     def elements(self) -> list[Buffer]:
         """Return the elements of a tensor of BYTES."""
-        return list(_elements(self.data))
+        return list(elements(self.data))
 
 
 def parameters(fields: Mapping[str, Any]) -> Parameters:
@@ -143,7 +143,7 @@ def _tensor(given: Any, raw: Buffer | None) -> InputTensor:  # noqa: ANN401  the
         )
     wanted = math.prod(given.shape)
     if given.datatype == "BYTES":
-        if sum(1 for _ in _elements(data, most=wanted)) != wanted:
+        if sum(1 for _ in elements(data, most=wanted)) != wanted:
             raise _unfit(
                 seen=f"{given.name} does not hold the {wanted} elements of BYTES that its shape says",
                 expected="as many elements as the shape says, each after its length as 4 bytes, little-endian",
@@ -176,7 +176,7 @@ def packed(elements: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(one)) + one for one in elements)
 
 
-def _elements(data: Buffer, most: int | None = None) -> Iterator[Buffer]:
+def elements(data: Buffer, most: int | None = None) -> Iterator[Buffer]:
     """Yield the elements of BYTES, and no more than one beyond `most`: a file could hold millions of empty ones."""
     at = count = 0
     while at < len(data) and (most is None or count <= most):

@@ -13,7 +13,7 @@ import gc
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import grpc
@@ -39,7 +39,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Intake(grpc.aio.ServerInterceptor):
-    """Interceptor that reads the messages of every call, of all services."""
+    """Interceptor that reads the messages of every call, of all services; the HTTP port reads its bodies by it too."""
 
     def __init__(
         self, admitted: Callable[[], int], refused: Callable[[Reason], None], arrive_seconds: float = ARRIVE_SECONDS
@@ -101,12 +101,12 @@ class Intake(grpc.aio.ServerInterceptor):
         if not old:
             self._turns.turn_away()
 
-    async def _next(self, messages: AsyncIterator[M | Refused], seconds: float | None = None) -> M | None:
-        """Return the next message, or None after the last.
+    async def _next(self, coming: Coroutine[Any, Any, M | Refused | None], seconds: float | None = None) -> M | None:
+        """Return the message that is coming, or None after the last.
 
         Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE.
         """
-        task = asyncio.ensure_future(_anext(messages))
+        task = asyncio.ensure_future(coming)
         self._awaited[task] = (seconds is None, time.monotonic())
         try:
             await asyncio.wait({task}, timeout=seconds)
@@ -171,25 +171,36 @@ class Intake(grpc.aio.ServerInterceptor):
             return answer
         async with contextlib.aclosing(answering):
             async for response in answering:
-                with self._unread.writing(context):
+                with self.writing(context.peer()):
                     await context.write(response)
         return None
 
     async def _single(self, messages: AsyncIterator[M | Refused], context: Context) -> M:
-        try:
-            async with self._turns.turn(context.peer()):
-                message = await self._next(messages, self._arrive_seconds)
-        except TurnedAwayError:
-            raise self._refusal(Reason.INTAKE_FULL) from None
+        message = await self.single(lambda: _anext(messages), context.peer())
         if message is None:
             raise self._refusal(Reason.REQUEST_UNREADABLE, bytes=0)
         return message
+
+    async def single(self, read: Callable[[], Coroutine[Any, Any, M | Refused | None]], peer: str) -> M | None:
+        """Return the single message of a call, which `read` reads once it is its turn.
+
+        Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, and what `read` returns.
+        """
+        try:
+            async with self._turns.turn(peer):
+                return await self._next(read(), self._arrive_seconds)
+        except TurnedAwayError:
+            raise self._refusal(Reason.INTAKE_FULL) from None
+
+    def writing(self, peer: str) -> contextlib.AbstractContextManager[None]:
+        """Track an answer to `peer` while the block writes it: unread ones are abandoned when memory runs short."""
+        return self._unread.writing(peer)
 
     async def _all(self, messages: AsyncIterator[M | Refused]) -> AsyncIterator[M]:
         while True:
             async with self._looked:
                 await self._looked.wait_for(lambda: not self._full)
-            if (message := await self._next(messages)) is None:
+            if (message := await self._next(_anext(messages))) is None:
                 return
             yield message
 

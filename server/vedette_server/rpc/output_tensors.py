@@ -91,7 +91,8 @@ TENSORS = {
     "EMPTY_REASON": OutputTensor("BYTES", None, _empty_reason),
     "FINDINGS": OutputTensor("BYTES", None, _findings),
 }
-_NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
+NUMBERS = {"FP32": "<f4", "INT64": "<i8"}
+FILES = ("PANOPTIC", "SEMANTIC")  # outputs whose elements are not text
 
 
 def produced(contract: InputContract) -> list[str]:
@@ -142,7 +143,7 @@ def response(outcome: Outcome, names: Iterable[str], request_id: str) -> pb.Mode
         tensor = TENSORS[name]
         content = tensor.content(outcome)
         if isinstance(content, np.ndarray):
-            shape, raw = content.shape, content.astype(_NUMBERS[tensor.datatype]).tobytes()
+            shape, raw = content.shape, content.astype(NUMBERS[tensor.datatype]).tobytes()
         else:
             shape, raw = (len(content),), packed(content)
         given.outputs.add(name=name, datatype=tensor.datatype, shape=shape)

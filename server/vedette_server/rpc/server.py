@@ -22,6 +22,7 @@ from vedette_server.rpc import wire
 from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.guard import INFERENCE, SERVICE, Guard
+from vedette_server.rpc.http_connections import Port
 from vedette_server.rpc.intake import Intake
 from vedette_server.rpc.socket_file import SocketFile
 
@@ -56,13 +57,23 @@ def _handlers(service: DetectionService) -> grpc.GenericRpcHandler:
     )
 
 
-def _inference(engine: Engine, calls: Calls) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return the Open Inference Protocol's methods; none without the extra `triton`, which has its messages."""
-    if importlib.util.find_spec("tritonclient") is None:
-        return ()
-    from vedette_server.rpc.inference import InferenceService  # imports the extra
+@dataclass(frozen=True)
+class _Inference:
+    """The Open Inference Protocol, over gRPC and over HTTP."""
 
-    return (InferenceService(engine, calls).handlers(),)
+    handlers: tuple[grpc.GenericRpcHandler, ...] = ()
+    rest: Port | None = None
+
+
+def _inference(engine: Engine, calls: Calls, intake: Intake, access: Access, most: int) -> _Inference:
+    """Return the Open Inference Protocol; empty without the extra `triton`, which has its messages."""
+    if importlib.util.find_spec("tritonclient") is None:
+        return _Inference()
+    from vedette_server.rpc.inference import InferenceService  # imports the extra
+    from vedette_server.rpc.rest import Rest  # the same
+
+    service = InferenceService(engine, calls)
+    return _Inference((service.handlers(),), Rest(service, calls, intake, access, most))
 
 
 def _connections() -> int:
@@ -157,9 +168,11 @@ class RpcServer:
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
         calls = Calls(engine)
-        inference = _inference(engine, calls)
-        self.services = (SERVICE, INFERENCE) if inference else (SERVICE,)  # of models
-        self._server.add_generic_rpc_handlers((_handlers(DetectionService(engine, calls, max_streams)), *inference))
+        inference = _inference(engine, calls, self._intake, access, most)
+        self.rest = inference.rest  # for the HTTP port
+        self.services = (SERVICE, INFERENCE) if inference.handlers else (SERVICE,)  # of models
+        ours = _handlers(DetectionService(engine, calls, max_streams))
+        self._server.add_generic_rpc_handlers((ours, *inference.handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

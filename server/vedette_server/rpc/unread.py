@@ -25,19 +25,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Unread:
-    """The answers that gRPC still buffers."""
+    """The answers that are still buffered."""
 
     def __init__(self) -> None:
         self._answers: dict[object, tuple[float, str]] = {}  # since when, and for which peer
 
-    def _add(self, context: Context) -> object:
+    def _add(self, peer: str) -> object:
         answer = object()
-        self._answers[answer] = time.monotonic(), unquote(context.peer())
+        self._answers[answer] = time.monotonic(), unquote(peer)
         return answer
 
     def until_done(self, context: Context) -> None:
         """Track the only answer of a call until the call has ended."""
-        answer = self._add(context)
+        answer = self._add(context.peer())
 
         def done(_context: object) -> None:
             del self._answers[answer]
@@ -45,9 +45,9 @@ class Unread:
         context.add_done_callback(done)  # type: ignore[arg-type]  # its types have the callback of a client's call
 
     @contextlib.contextmanager
-    def writing(self, context: Context) -> Iterator[None]:
-        """Track an answer of a stream while the block runs."""
-        answer = self._add(context)
+    def writing(self, peer: str) -> Iterator[None]:
+        """Track an answer while the block, which writes it, runs."""
+        answer = self._add(peer)
         try:
             yield
         finally:
