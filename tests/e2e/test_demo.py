@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from tests.support import running
 ROOT = Path(__file__).parents[2]
 VERSION = ROOT / "server/vedette_server/demo/repository/roadsigns/1"
 HOWTOS = sorted((ROOT / "deploy/docs/howto").glob("*.md"))
-CHECKERS = ("promtool", "amtool")  # of files in deploy; not everybody has them
+NOT_OURS = ("promtool", "amtool", "curl")  # not everybody has them
 # For the reader's own.
 STAND_INS = {
     "signs.yaml": str(VERSION / "config.yaml"),
@@ -70,7 +71,7 @@ def runnable(line: str, http: str) -> list[str]:
             return [*command, "--samples", "0"]
         case ["vedette-server", "serve", *_]:
             return [*command, "--help"]
-        case [program, *_] if program in ("vedette", "vedette-server", *CHECKERS):
+        case [program, *_] if program in ("vedette", "vedette-server", *NOT_OURS):
             return command
     msg = f"no test runs {line!r}"
     raise AssertionError(msg)
@@ -83,7 +84,7 @@ def run(line: str, folder: Path, server: running.Server) -> None:
         targets = subprocess.run(["make", "--directory", str(ROOT)], capture_output=True, text=True, check=True).stdout
         assert f"make {name} " in targets
         return
-    if program in CHECKERS and not shutil.which(program) and "CI" not in os.environ:
+    if program in NOT_OURS and not shutil.which(program) and "CI" not in os.environ:
         return
     words, _, source = line.partition(" < ")
     given = (folder / source.strip()).read_bytes() if source else None
@@ -114,7 +115,8 @@ def test_the_commands_and_code_of_a_page_run(page: str, demo: Path, bundled: run
     assert len(scripts + lines) >= 3
     for script in scripts:
         if script not in passed:
-            command = [sys.executable, "-c", script.replace("127.0.0.1:8001", bundled.address)]
+            here = script.replace("127.0.0.1:8001", bundled.address)
+            command = [sys.executable, "-c", here.replace("127.0.0.1:8002", urlsplit(bundled.http).netloc)]
             told = subprocess.run(command, cwd=demo, env=environment(bundled), check=False, capture_output=True)
             assert told.returncode == 0, told.stderr.decode()
             passed.add(script)

@@ -374,6 +374,7 @@ async def test_without_the_extra_the_service_is_not_offered(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "tritonclient", None)
     server = RpcServer(Engine(SETTINGS, Silent(), Probe(Silent()), max_seconds=60), 1_000_000, 1)
     assert server.services == (SERVICE,)
+    assert server.rest is None, "nor over HTTP"
     address = await server.start(Tcp("127.0.0.1", 0))
     try:
         async with grpc.aio.insecure_channel(address) as channel:

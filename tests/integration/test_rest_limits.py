@@ -1,4 +1,4 @@
-"""What callers over HTTP can hold up: bodies that do not arrive, callers that go, requests that come too soon."""
+"""Limits of what callers over HTTP hold up: bodies that do not arrive, callers that go, requests that come early."""
 
 import contextlib
 import http.client

@@ -1,4 +1,4 @@
-"""What is wrong over HTTP: the refusals of gRPC with their statuses, and those of bodies and paths."""
+"""Refusals over HTTP: those of gRPC with their statuses, and those of bodies and paths."""
 
 import gzip
 import http.client
@@ -27,7 +27,8 @@ from tests.support.rest import INFER, LENGTH, asked, assert_refused, listed
 SHARED = {
     case: (message, reason)
     for case, (message, reason) in REFUSED.items()
-    if len(message.inputs) == len(message.raw_input_contents)
+    if case != "a timeout of a microsecond"  # OVERLOADED, where the worker is busy
+    and len(message.inputs) == len(message.raw_input_contents)
     and not any(one.HasField("contents") or "shared_memory_region" in one.parameters for one in message.inputs)
 }
 

@@ -11,7 +11,8 @@ _HEAD = f"""\
 Every failed call carries a `google.rpc.Status` with exactly one `ErrorInfo`: its `domain` is `{DOMAIN}`, its `reason`
 is one of those below, its `metadata` holds the facts in the message. Invalid input also carries
 `BadRequest.field_violations`, and errors that can be retried carry `RetryInfo`. The client raises
-`vedette_client.ServerError`; the commands exit with 64 plus the gRPC code's number.
+`vedette_client.ServerError`; the commands exit with 64 plus the gRPC code's number. Over HTTP, an error has the status
+below and the body `{{"error": "REASON: message"}}`, with `Retry-After` where gRPC has `RetryInfo`.
 
 [Below](#checks-of-a-model) are the checks that a model must pass before it serves.
 
