@@ -7,6 +7,7 @@
 """
 
 from vedette_client.asking import Ask, MaskFormat, Options, OutputKind
+from vedette_client.channel import LoadBalancing
 from vedette_client.client import AsyncClient, Client
 from vedette_client.errors import (
     DeadlineExceeded,
@@ -67,6 +68,7 @@ __all__ = [
     "InternalError",
     "InvalidRequest",
     "Keypoint",
+    "LoadBalancing",
     "LocalError",
     "Mask",
     "MaskFormat",

@@ -1,4 +1,4 @@
-"""Server addresses, parsed the same way in every notation, so that gRPC has nothing to guess.
+"""Server addresses, one or several, parsed the same way in every notation, so that gRPC has nothing to guess.
 
 On its own, gRPC takes port 99999 for 34463, the host `8001` for 0.0.31.65, and `http` for a host name.
 """
@@ -30,34 +30,42 @@ _PROXIES = "grpc_proxy", "https_proxy", "http_proxy"  # gRPC uses the first that
 
 @dataclass(frozen=True)
 class Address:
-    """A server's address, as shown to users and as passed to gRPC."""
+    """The address of a server, or of several that serve the same, as shown to users and as passed to gRPC."""
 
-    text: str  # HOST:PORT, grpcs://HOST:PORT, or unix:PATH
+    text: str  # HOST:PORT, grpcs://HOST:PORT, or unix:PATH; several are separated by commas
     target: str  # gRPC target
-    host: str = ""  # without brackets; empty for a Unix socket
+    hosts: tuple[str, ...] = ()  # without brackets; none for a Unix socket
     secure: bool = False  # requires TLS
 
     @property
     def local(self) -> bool:
         """True if it is on this machine, so that no proxy is used."""
-        if not self.host or self.host == "localhost" or self.host.endswith(".localhost"):
-            return True
-        try:
-            address = ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return bool(mapped.is_loopback or mapped.is_unspecified)
+        return all(map(_local, self.hosts))
 
     @property
     def loopback(self) -> bool:
         """True if traffic certainly stays on this machine: the only trusted name is localhost."""
-        if not self.host or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return all(map(_loopback, self.hosts))
+
+
+def _local(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_loopback or mapped.is_unspecified)
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,40 @@ class Proxy:
 
 
 def parse(text: str) -> Address:
-    """Parse HOST:PORT, HOST, [IPV6]:PORT, or unix:PATH. Raises `LocalError`.
+    """Parse HOST:PORT, HOST, [IPV6]:PORT, or unix:PATH; several are separated by commas. Raises `LocalError`.
 
     The host may have the prefix grpc://, http:// or dns:///, or grpcs:// or https:// for TLS.
     """
+    if "," in text and not text.lower().startswith("unix:"):
+        return _several(text, text.split(","))
+    return _one(text)
+
+
+def _several(text: str, parts: list[str]) -> Address:
+    """Combine addresses into one target; gRPC takes several of one family, and resolves a single name."""
+    if not all(parts):
+        _refuse(text, "it has a comma without an address")
+    given = [_one(part) for part in parts]
+    versions = {_version(one) for one in given}
+    if len(versions) > 1 or None in versions:
+        _refuse(text, "several must all be IPv4 or all IPv6: otherwise, give one name that resolves to all of them")
+    target = ",".join(one.target.removeprefix("dns:///") for one in given)
+    return Address(
+        ",".join(one.text for one in given),
+        f"ipv{versions.pop()}:{target}",
+        tuple(host for one in given for host in one.hosts),
+        secure=any(one.secure for one in given),
+    )
+
+
+def _version(address: Address) -> int | None:
+    try:
+        return ipaddress.ip_address("".join(address.hosts)).version
+    except ValueError:
+        return None
+
+
+def _one(text: str) -> Address:
     if not text:
         _refuse(text, "it is empty")
     if any(letter.isspace() or not letter.isprintable() for letter in text):
@@ -168,9 +206,9 @@ def _host_and_port(text: str, host: str, port: str) -> Address:
         except ValueError:
             _refuse(text, f"{host!r} is not an IPv6 address")
         shown = f"[{address}]:{number}"
-        return Address(shown, f"dns:///[{str(address).replace('%', '%25')}]:{number}", str(address))
+        return Address(shown, f"dns:///[{str(address).replace('%', '%25')}]:{number}", (str(address),))
     name = _name(text, host)
-    return Address(f"{name}:{number}", f"dns:///{name}:{number}", name)
+    return Address(f"{name}:{number}", f"dns:///{name}:{number}", (name,))
 
 
 def _name(text: str, host: str) -> str:
@@ -189,12 +227,12 @@ def _name(text: str, host: str) -> str:
 
 
 def proxy(address: Address, environment: Mapping[str, str] = os.environ) -> Proxy | None:
-    """Return the proxy for a server; None for servers on this machine and those in no_proxy."""
-    if address.local:
+    """Return the proxy for a server; None for several, for servers on this machine and those in no_proxy."""
+    if address.local or len(address.hosts) > 1:
         return None
     named = ((variable, environment.get(variable, "")) for variable in _PROXIES)
     variable, url = next(((variable, url) for variable, url in named if url), ("", ""))
-    if not variable or _exempt(address.host, environment):
+    if not variable or _exempt(address.hosts[0], environment):
         return None
     url = url if "://" in url else f"http://{url}"
     try:

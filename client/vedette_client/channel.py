@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import grpc
 import grpc.aio
@@ -11,6 +12,8 @@ from vedette.v1 import detection_service_pb2 as pb
 from vedette_client.address import Address, Proxy, parse, proxy
 from vedette_client.security import Security, Tls
 
+LoadBalancing: TypeAlias = Literal["pick_first", "round_robin"]
+
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectionService"].full_name
 KEEPALIVE_SECONDS = 20.0  # between keepalive pings during a call
 _PATIENCE = 0.5  # of that, for the server's reply
@@ -18,7 +21,7 @@ _LONGEST_BACKOFF = 5.0  # seconds between attempts to connect; gRPC's default of
 
 # gRPC itself retries calls that a server refused temporarily, after the delay that the server gives (its RetryInfo is
 # also sent as grpc-retry-pushback-ms), or soon. Detection has no side effects, so retrying is safe.
-_SERVICE_CONFIG = {
+_RETRIES = {
     "methodConfig": [
         {
             "name": [{"service": SERVICE, "method": name} for name in ("Detect", "ListModels", "GetModel")],
@@ -32,6 +35,8 @@ _SERVICE_CONFIG = {
         }
     ]
 }
+# Each server is watched for as long as there is a connection to it, and gets calls only while its models answer.
+_HEALTH_CHECKS = {"healthCheckConfig": {"serviceName": SERVICE}}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Endpoint:
     proxy: Proxy | None
     keepalive_seconds: float | None  # None: a silent connection is trusted forever
     security: Security
+    load_balancing: LoadBalancing = "pick_first"
 
     @classmethod
     def of(
@@ -50,10 +56,12 @@ class Endpoint:
         keepalive_seconds: float | None = KEEPALIVE_SECONDS,
         tls: Tls | None = None,
         token: str | None = None,
+        load_balancing: LoadBalancing = "pick_first",
     ) -> "Endpoint":
         """Parse an address, and read the proxy and credentials from the environment. Raises `LocalError`."""
         parsed = parse(address)
-        return cls(parsed, proxy(parsed), keepalive_seconds, Security.of(parsed, tls, token))
+        security = Security.of(parsed, tls, token)
+        return cls(parsed, proxy(parsed), keepalive_seconds, security, load_balancing)
 
     def __str__(self) -> str:
         """The address for messages, with the proxy if one is involved."""
@@ -66,7 +74,7 @@ class Endpoint:
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.per_rpc_retry_buffer_size", 256 * 2**20),
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            ("grpc.service_config", json.dumps(self._service_config())),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", round(_LONGEST_BACKOFF * 1e3)),
             ("grpc.use_local_subchannel_pool", int(alone)),
@@ -85,6 +93,11 @@ class Endpoint:
                 ("grpc.http2.max_pings_without_data", 0),  # a camera may have nothing to show for hours
             ]
         return options
+
+    def _service_config(self) -> dict[str, Any]:
+        """Return gRPC's own settings; round_robin alone looks at health checks."""
+        balancing: dict[str, Any] = {"loadBalancingConfig": [{self.load_balancing: {}}]}
+        return _RETRIES | _HEALTH_CHECKS | balancing
 
     def open(self, *, alone: bool = False) -> grpc.Channel:
         """Return a blocking channel, not yet connected."""

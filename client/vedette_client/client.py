@@ -5,7 +5,7 @@ import functools
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, get_args
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -15,7 +15,7 @@ from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
 from vedette_client import arguments, asking, errors, results, streams, wire
 from vedette_client.address import DEFAULT_ADDRESS
 from vedette_client.asking import Ask, StreamAsk
-from vedette_client.channel import KEEPALIVE_SECONDS, SERVICE, Endpoint
+from vedette_client.channel import KEEPALIVE_SECONDS, SERVICE, Endpoint, LoadBalancing
 from vedette_client.errors import LocalError
 from vedette_client.images import Beside, ImageLike, Orientation, PixelFormat
 from vedette_client.limits import Limits, Remembered
@@ -40,11 +40,18 @@ class _Caller:
     """The state of both clients: server, timeout, and whether they are closed."""
 
     def __init__(
-        self, address: str, timeout: float, keepalive_seconds: float | None, tls: Tls | None, token: str | None
+        self,
+        address: str,
+        timeout: float,
+        load_balancing: LoadBalancing,
+        keepalive_seconds: float | None,
+        tls: Tls | None,
+        token: str | None,
     ) -> None:
         if keepalive_seconds is not None and not arguments.number(keepalive_seconds, "keepalive_seconds", 0, 86_400):
             raise arguments.wrong("keepalive_seconds", keepalive_seconds, "more than 0 seconds, or None")
-        self._endpoint = Endpoint.of(arguments.text(address, "address"), keepalive_seconds, tls, token)
+        arguments.one_of(load_balancing, "load_balancing", get_args(LoadBalancing))
+        self._endpoint = Endpoint.of(arguments.text(address, "address"), keepalive_seconds, tls, token, load_balancing)
         self._shown = self._endpoint.security.metadata
         self._timeout = arguments.number(timeout, "timeout", 0, _LONGEST_TIMEOUT)
         if not self._timeout:
@@ -75,6 +82,10 @@ class Client(_Caller):
     machine only. If either is None, the environment applies: VEDETTE_TOKEN, VEDETTE_TLS_CA, VEDETTE_TLS_CLIENT_CERT
     and VEDETTE_TLS_CLIENT_KEY. Every method raises `ServerError` for a failed call, and
     `LocalError` for an invalid one.
+
+    The address may stand for several servers: a name that resolves to them, or IP addresses separated by commas. The
+    `load_balancing` pick_first uses the first that can be reached, until it is lost. With round_robin, calls and
+    streams take turns over all servers whose models answer.
     """
 
     @arguments.named
@@ -83,11 +94,12 @@ class Client(_Caller):
         address: str = DEFAULT_ADDRESS,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        load_balancing: LoadBalancing = "pick_first",
         keepalive_seconds: float | None = KEEPALIVE_SECONDS,
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        super().__init__(address, timeout, keepalive_seconds, tls, token)
+        super().__init__(address, timeout, load_balancing, keepalive_seconds, tls, token)
         self._channel = self._endpoint.open()
         self._stub = DetectionServiceStub(self._channel)
         self._detect: Callable[..., pb.DetectResponse] = self._channel.unary_unary(
@@ -207,7 +219,7 @@ class Client(_Caller):
         return results.diagnosis(self._call(self._stub.Diagnose, request, DIAGNOSE_TIMEOUT))
 
     def healthy(self) -> bool:
-        """Return whether every model answers."""
+        """Return whether every model answers. With round_robin, a server where one does not is not even asked."""
         return _serving(self._call(self._health.Check, health_pb2.HealthCheckRequest()))
 
     def _limits(self, ask: Mapping[str, Any]) -> Limits:
@@ -234,11 +246,12 @@ class AsyncClient(_Caller):
         address: str = DEFAULT_ADDRESS,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        load_balancing: LoadBalancing = "pick_first",
         keepalive_seconds: float | None = KEEPALIVE_SECONDS,
         tls: Tls | None = None,
         token: str | None = None,
     ) -> None:
-        super().__init__(address, timeout, keepalive_seconds, tls, token)
+        super().__init__(address, timeout, load_balancing, keepalive_seconds, tls, token)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @functools.cached_property

@@ -218,6 +218,8 @@ def _unreached(said: str, address: object) -> str:
         )
     if "http1.x" in said:  # gRPC's guess, from the letters HTTP in place of a frame
         return f"the server at {address} speaks HTTP, not gRPC, whose port is usually 8001"
+    if "backend unhealthy" in said:  # only round_robin looks
+        return f"no server at {address} passes its health check ({said})"
     if "connect" in said or "resol" in said:
         return f"no server answers at {address} ({said})"
     return f"the connection to {address} was lost ({said})"

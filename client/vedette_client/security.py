@@ -56,6 +56,9 @@ class Security:
         given = {name: environment.get(variable) or None for name, variable in (("ca", _CA), ("cert", _CERT))}
         if tls is None and (address.secure or given["ca"]):
             tls = Tls(**given, key=environment.get(_KEY) or None)
+        if tls is not None and len(address.hosts) > 1:
+            msg = f"{address.text} cannot use TLS, which verifies one name: give one that resolves to all of them"
+            raise LocalError(msg)
         shown = environment.get(_TOKEN) or None if token is None else token
         if shown is None:
             return cls(_credentials(tls) if tls else None)

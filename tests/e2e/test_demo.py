@@ -30,6 +30,7 @@ STAND_INS = {
     "--model signs --version 2": "--model roadsigns --version 1",
     "rtsp://camera.example/live": "build/demo/clip.mp4",
     "deploy/": f"{ROOT}/deploy/",
+    " --server 127.0.0.1:8000": "",  # Envoy's, which another test starts
     "--window 5m": "--window 0.1s",  # in which too little is answered, so that nothing is written there
 }
 PAGES = ("README.md", "deploy/docs/tutorial.md", *(f"deploy/docs/howto/{path.name}" for path in HOWTOS))
@@ -71,6 +72,8 @@ def runnable(line: str, http: str) -> list[str]:
             return [*command, "--samples", "0"]
         case ["vedette-server", "serve", *_]:
             return [*command, "--help"]
+        case ["envoy", *_]:
+            return [*command, "--mode", "validate"]
         case [program, *_] if program in ("vedette", "vedette-server", *NOT_OURS):
             return command
     msg = f"no test runs {line!r}"

@@ -36,6 +36,7 @@ from vedette_client import (
 from vedette_client.channel import SERVICE
 
 from tests.support import running
+from tests.support.resetting import resetting
 
 Requests = Iterator[pb.StreamDetectRequest]
 Behaviour = Callable[[Requests, grpc.ServicerContext], Iterator[pb.StreamDetectResponse]]
@@ -165,6 +166,24 @@ def test_a_live_stream_goes_on_after_any_loss(code: grpc.StatusCode, *, awaited:
     assert ids(told) == list(range(20)), "each is told once, in order"
     assert isinstance(told[-1], Answered)
     assert {event.reason for event in told if isinstance(event, Dropped)} == {"CONNECTION_LOST"}
+
+
+@both
+@pytest.mark.parametrize("code", [2, 8], ids=["INTERNAL_ERROR", "CANCEL"])
+def test_a_live_stream_goes_on_after_a_reset_without_a_status(code: int, *, awaited: bool) -> None:
+    """As proxies reset the streams of a server that is gone; gRPC makes INTERNAL and CANCELLED of the two."""
+
+    def frames() -> Iterator[Sendable]:
+        for number in range(20):
+            yield b"%d" % number
+            time.sleep(0.05)
+
+    with resetting(code, after=3, times=2) as (server, address):
+        told, error = collect(address, frames(), awaited=awaited, policy="LATEST")
+    assert error is None
+    assert server.streams == 3
+    assert ids(told) == list(range(20))
+    assert sum(isinstance(event, Answered) for event in told) >= 3 + 3 + 1
 
 
 @both

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from vedette_client import AsyncClient, Client, LocalError, NoConnection, address, channel
+from vedette_client import AsyncClient, Client, LocalError, NoConnection, Tls, address, channel
 from vedette_server import addresses
 from vedette_server.addresses import Tcp, Unix
 
@@ -42,6 +42,10 @@ from tests.support import running
     ("unix:/run/vedette.sock", "unix:/run/vedette.sock"),
     ("unix:///run/vedette.sock", "unix:/run/vedette.sock"),
     ("unix:relative.sock", "unix:relative.sock"),
+    ("unix:a,b.sock", "unix:a,b.sock"),
+    ("10.0.0.1,10.0.0.2:9", "10.0.0.1:8001,10.0.0.2:9"),
+    ("ipv4:10.0.0.1:9,10.0.0.2:9", "10.0.0.1:9,10.0.0.2:9"),
+    ("[::1],ipv6:[0:0::2]:9", "[::1]:8001,[::2]:9"),
 ])  # fmt: skip
 def test_a_client_reads(text: str, read: str) -> None:
     assert address.parse(text).text == read
@@ -90,6 +94,11 @@ def test_a_client_reads(text: str, read: str) -> None:
     ("unix:", "does not name a file"),
     ("unix://relative", "absolute path"),
     ("unix:/" + "a" * 107, "at most 107"),
+    ("10.0.0.1:9,", "a comma without an address"),
+    ("10.0.0.1,10.0.0.2:99999", "'10.0.0.2:99999' is not a server's address: its port 99999"),
+    ("10.0.0.1,[::1]", "must all be IPv4 or all IPv6"),
+    ("a.example,b.example", "one name that resolves to all of them"),
+    ("10.0.0.1,unix:/a", "must all be IPv4 or all IPv6"),
 ])  # fmt: skip
 def test_a_client_refuses_in_one_line(text: str, said: str) -> None:
     with pytest.raises(LocalError) as caught:
@@ -122,6 +131,8 @@ def outcome(read: Callable[[str], Any], text: str) -> tuple[Any, str]:
 @example("[::1%25]:1")
 @example("UNIX:////")
 @example("unix:////a")
+@example("127.0.0.1:1,127.0.0.1:2")
+@example("grpcs://[::1],[::1]:2")
 @settings(max_examples=600, deadline=None)
 def test_whatever_is_given_is_read_exactly_or_refused(text: str) -> None:
     """A reading that is read again says the same, and names an unambiguous address."""
@@ -130,17 +141,23 @@ def test_whatever_is_given_is_read_exactly_or_refused(text: str) -> None:
     if found is None:
         return
     assert address.parse(found.text) == found
-    if not found.host:
+    if not found.hosts:
         assert found.target.startswith("unix:")
         return
+    if len(found.hosts) > 1:
+        assert found.target.startswith(("ipv4:", "ipv6:"))
+        assert found.text.removeprefix("grpcs://") == found.target.partition(":")[2]
+        assert found.hosts == tuple(host for one in found.text.split(",") for host in address.parse(one).hosts)
+        return
+    (host,) = found.hosts
     port = found.text.rpartition(":")[2]
     assert 1 <= int(port) <= 65535
     assert port == str(int(port))
     assert found.target.startswith("dns:///")
     assert port in text or port == "8001"
-    last = found.host.removesuffix(".").rpartition(".")[2]
-    if last.isdecimal() and ":" not in found.host:
-        ipaddress.IPv4Address(found.host)
+    last = host.removesuffix(".").rpartition(".")[2]
+    if last.isdecimal() and ":" not in host:
+        ipaddress.IPv4Address(host)
 
 
 @given(texts)
@@ -153,7 +170,7 @@ def test_grpc_takes_whatever_is_read_for_local(text: str) -> None:
         found = address.parse(text)
     except LocalError:
         return
-    if not found.local or found.host not in ("", "localhost", "127.0.0.1", "::1"):
+    if not found.local or not {"localhost", "127.0.0.1", "::1"}.issuperset(found.hosts):
         return
     with Client(text, timeout=5) as client, pytest.raises(NoConnection, match="no server answers at"):
         client.healthy()
@@ -242,6 +259,31 @@ def test_other_hosts_are_reached_through_the_proxy_that_is_asked_for(
 ) -> None:
     found = address.proxy(address.parse("h.example:1"), environment)
     assert (found.variable if found else None) == used
+
+
+def test_several_servers_are_reached_without_a_proxy() -> None:
+    """gRPC would ask the proxy for all of them at once."""
+    assert address.proxy(address.parse("10.1.2.3,10.1.2.4"), {"http_proxy": "http://p:1"}) is None
+
+
+def test_several_servers_are_refused_over_tls() -> None:
+    for text, tls in (("grpcs://10.0.0.1,10.0.0.2", None), ("10.0.0.1,10.0.0.2", Tls())):
+        with pytest.raises(LocalError, match="one that resolves to all of them"):
+            Client(text, tls=tls)
+
+
+def test_a_token_is_not_sent_if_one_of_several_servers_is_elsewhere() -> None:
+    token = "secret"  # noqa: S105  of nobody
+    Client("127.0.0.1:1,127.0.0.1:2", token=token).close()
+    with pytest.raises(LocalError, match="without TLS"):
+        Client("127.0.0.1:1,10.0.0.1:2", token=token)
+
+
+@pytest.mark.parametrize("word", ["roundrobin", None, 1])
+def test_a_balancing_that_there_is_not_is_refused(word: Any) -> None:
+    for client in (Client, AsyncClient):
+        with pytest.raises(LocalError, match=r"load_balancing is .* 'pick_first', 'round_robin'"):
+            client(load_balancing=word)
 
 
 def test_networks_are_left_out_too() -> None:
