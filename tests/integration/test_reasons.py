@@ -244,4 +244,5 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     elsewhere |= {Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_REFUSED, Reason.NOT_PERMITTED}  # test_access.py
     elsewhere |= {Reason.RATE_EXCEEDED, Reason.STREAMS_EXCEEDED}  # the same
     elsewhere |= {Reason.INPUT_TENSOR_INVALID, Reason.PARAMETER_INVALID}  # tests/integration/test_inference.py
+    elsewhere |= {reason for reason in Reason if reason.startswith("REGION")}  # tests/integration/test_shared_memory.py
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)
