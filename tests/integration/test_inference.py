@@ -156,7 +156,8 @@ def test_a_model_describes_itself_for_triton_s_tools(theirs: Any, bundled: runni
     ]
     server = theirs.get_server_metadata()
     assert server.name == "vedette"
-    assert list(server.extensions) == ["model_configuration", "parameters", "schedule_policy", "statistics"]
+    extensions = ["model_configuration", "parameters", "schedule_policy", "statistics", "system_shared_memory"]
+    assert list(server.extensions) == extensions
     metadata = theirs.get_model_metadata(MODEL)
     assert (metadata.name, list(metadata.versions), metadata.platform) == (MODEL, ["1"], "detectron2")
     inputs = {one.name: (one.datatype, list(one.shape)) for one in metadata.inputs}
@@ -201,7 +202,6 @@ def test_what_is_not_served_yet_is_unimplemented(theirs: Any) -> None:
         lambda: theirs.unload_model(MODEL),
         theirs.get_trace_settings,
         theirs.get_log_settings,
-        theirs.get_system_shared_memory_status,
         theirs.get_cuda_shared_memory_status,
     ):
         with pytest.raises(triton.InferenceServerException) as caught:
@@ -356,6 +356,8 @@ def test_a_policy_holds_for_this_service_too(tmp_path: Path) -> None:
             assert outcome(theirs.infer, "cars", [pixels], who="gate", **raw) == "OK"
             assert outcome(theirs.infer, "cars", [pixels], who="viewer", **raw) == "PERMISSION_DENIED"
             assert outcome(theirs.infer, "cars", [pixels], who="nobody", **raw) == "UNAUTHENTICATED"
+            shared = triton.InferInput("IMAGE", [10, 10, 3], "UINT8").set_shared_memory("region", 300)
+            assert outcome(theirs.infer, "cars", [shared], who="gate", **raw) == "PERMISSION_DENIED"
             for describe in (theirs.get_model_metadata, theirs.get_model_config, theirs.is_model_ready):
                 assert outcome(describe, "cars", who="viewer") == "OK"
                 assert outcome(describe, "faces", who="viewer") == "PERMISSION_DENIED"

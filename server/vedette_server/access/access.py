@@ -93,11 +93,15 @@ class Call:
 
     def check(self) -> None:
         """Raise `Refused` if it may concern no model at all: CREDENTIALS_MISSING, NOT_PERMITTED."""
-        self._rule(None)
+        self._rule(None, self._verb)
+
+    def also(self, verb: Verb) -> None:
+        """Raise `Refused` if its caller may not do `verb` too: CREDENTIALS_MISSING, NOT_PERMITTED."""
+        self._rule(None, verb)
 
     def admit(self, model: str | None = None) -> None:
         """Admit and count it, if it may concern `model`. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED."""
-        rule, caller, self._model = self._rule(model), self.caller, model
+        rule, caller, self._model = self._rule(model, self._verb), self.caller, model
         self._limits.request(caller.name, caller.key, rule)
         if self._verb is Verb.STREAM:
             self._limits.open(caller.name, caller.key, rule)
@@ -106,7 +110,7 @@ class Call:
     def check_under(self, now: Policy) -> None:
         """Check it again under the current policy, for the model for which it was admitted."""
         self._policy = now
-        self._rule(self._model)
+        self._rule(self._model, self._verb)
 
     def choose(self, name: str, served: Sequence[str], aside: Sequence[str] = ()) -> str:
         """Admit it for the intended model: without a name, the only one that it may concern.
@@ -124,14 +128,14 @@ class Call:
             raise Refused(reason, model=name, served=", ".join(visible))
         return name
 
-    def _rule(self, model: str | None) -> Rule:
-        rule = self._policy.rule(self.caller.names, self._verb, model)
+    def _rule(self, model: str | None, verb: Verb) -> Rule:
+        rule = self._policy.rule(self.caller.names, verb, model)
         if rule is not None:
             return rule
         if self._identities and not self.caller.known:
-            raise Refused(Reason.CREDENTIALS_MISSING, verb=self._verb)
+            raise Refused(Reason.CREDENTIALS_MISSING, verb=verb)
         what = "" if model is None else f" with {model!r}"
-        raise Refused(Reason.NOT_PERMITTED, who=self.caller.name, verb=self._verb, what=what)
+        raise Refused(Reason.NOT_PERMITTED, who=self.caller.name, verb=verb, what=what)
 
     def close(self) -> None:
         """End the call, and with it its share of the limits."""

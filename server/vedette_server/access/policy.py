@@ -21,6 +21,7 @@ class Verb(StrEnum):
 
     DETECT = auto()
     STREAM = auto()
+    SHARE = auto()  # have images and answers in the caller's own memory
     DIAGNOSE = auto()
     DESCRIBE = auto()  # list models and their contracts
     METRICS = auto()

@@ -45,6 +45,9 @@ _METHODS = {
         "ModelStatistics": Verb.DESCRIBE,
         "RepositoryIndex": Verb.DESCRIBE,
         "ModelInfer": Verb.DETECT,
+        "SystemSharedMemoryRegister": Verb.SHARE,
+        "SystemSharedMemoryUnregister": Verb.SHARE,
+        "SystemSharedMemoryStatus": Verb.SHARE,
     },
 }
 _LOOK_SECONDS = 1.0  # between checks that a stream's caller has not been revoked

@@ -26,10 +26,11 @@ from vedette_server.rpc import calls, guard, input_tensors, model_config, output
 from vedette_server.rpc.calls import Calls, Context
 from vedette_server.rpc.inference_statistics import Statistics
 from vedette_server.rpc.input_tensors import Parameters
+from vedette_server.rpc.shared_memory import SharedMemory
 from vedette_server.rpc.wire import Gathered, Sent
 
 # Of Triton's extensions, those that are served whole.
-EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics")
+EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistics", "system_shared_memory")
 _UNKNOWN = (Reason.MODEL_NOT_FOUND, Reason.MODEL_VERSION_NOT_FOUND, Reason.MODEL_NOT_READY)
 _HIGH, _NORMAL = 1, 2  # Triton's priorities: the lower, the sooner
 Message = TypeVar("Message")
@@ -42,6 +43,7 @@ class InferenceService:
         self._engine = engine
         self._calls = shared
         self._statistics = Statistics()
+        self._memory = SharedMemory(engine)
 
     @property
     def methods(self) -> dict[str, Callable[[Any], Any]]:
@@ -67,6 +69,7 @@ class InferenceService:
             )
             for name, method in self.methods.items()
         }
+        registered |= self._memory.handlers()
         registered["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
             self.model_infer,
             wire.sent(wire.gathering(pb.ModelInferRequest, "raw_input_contents")),
@@ -182,9 +185,13 @@ class InferenceService:
         with self._counted(name, message.model_version, started):
             with self._engine.underway(name, message.model_version):
                 served = self._engine.find(name, message.model_version)
-                query, names = _query(served, received, remaining, flow, request_id)
+                received, places = await self._memory.fetched(
+                    received, served.model.contract.limits.max_bytes, remaining
+                )
+                left = None if remaining is None else remaining - (time.monotonic() - started)
+                query, names = _query(served, received, left, flow, request_id)
             outcome = await self._engine.detect(query)
-        given = output_tensors.response(outcome, names, message.id)
+            given = self._memory.put(output_tensors.response(outcome, names, message.id), places)
         self._statistics.answered(outcome, time.monotonic() - started)
         calls.log_answer(request_id, outcome)
         return given

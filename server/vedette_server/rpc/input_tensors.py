@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
@@ -46,8 +46,7 @@ _CONTENTS = {
 # Planar formats have no shape of height, width and channels.
 _CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4, "8UCN": None}
 _ORDERS = {ChannelOrder.BGR: 3, ChannelOrder.RGB: 3, ChannelOrder.GRAY: 1, ChannelOrder.MODEL: None}
-# Parameters of Triton's extensions for single tensors, none of which this server has.
-_NOT_SERVED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
+_NOT_SERVED = ("classification",)  # parameters of Triton's extensions for single tensors that this server lacks
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -116,6 +115,14 @@ def read(message: pb.ModelInferRequest, contents: Sequence[Buffer]) -> dict[str,
     return tensors
 
 
+def check(inputs: Iterable[Any]) -> None:
+    """Check everything about inputs but their data. Raises `Refused`: INPUT_TENSOR_INVALID."""
+    seen: set[str] = set()
+    for given in inputs:
+        _check(given, seen)
+        seen.add(given.name)
+
+
 def _check(given: Any, seen: Collection[str]) -> None:  # noqa: ANN401  generated code without types
     """Check everything about an input but its data."""
     if given.name not in _RANKS:
@@ -136,7 +143,7 @@ def _check(given: Any, seen: Collection[str]) -> None:  # noqa: ANN401  generate
 
 
 def _tensor(given: Any, raw: Buffer | None) -> InputTensor:  # noqa: ANN401  the same
-    data = _typed(given) if raw is None else raw
+    data = typed(given) if raw is None else raw
     if raw is not None and given.HasField("contents"):
         raise _unfit(
             seen=f"{given.name} has contents beside raw_input_contents", expected="all inputs in one of the two ways"
@@ -161,7 +168,7 @@ def _tensor(given: Any, raw: Buffer | None) -> InputTensor:  # noqa: ANN401  the
     )
 
 
-def _typed(given: Any) -> bytes:  # noqa: ANN401  the same
+def typed(given: Any) -> bytes:  # noqa: ANN401  the same
     """Return the bytes of an input that has its elements in `contents`."""
     values = getattr(given.contents, _CONTENTS[given.datatype])
     if given.datatype == "BYTES":
