@@ -6,6 +6,7 @@ window; what the server itself takes, to find a cause by trying or to replace a 
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -150,7 +151,8 @@ class Range:
         for number, street in enumerate((*self.pictures, *self.pictures)):
             Image.fromarray(street.bgr[:, :, ::-1]).save(folder / f"{number:04}.png")
         command = [str(running.BIN / "vedette-server"), "baseline", MODEL, "--repository", str(self.repository)]
-        subprocess.run([*command, "--images", str(folder)], check=True)
+        alone = {**os.environ, "VEDETTE_THREADS": "1"}  # two threads wait for each other where others work, too
+        subprocess.run([*command, "--images", str(folder)], env=alone, check=True)
 
     def run(self, name: str, fault: Fault | None) -> Outcome:
         """Watch a server in health, then with the fault; None leaves it in health."""
