@@ -44,6 +44,7 @@ from vedette_server.rpc import guard, wire
 from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.errors import TABLE
+from vedette_server.rpc.open_streams import OpenStreams
 from vedette_server.rpc.server import _handlers
 from vedette_server.settings import BUNDLED_REPOSITORY
 from vedette_server.watch.probe import Probe
@@ -161,7 +162,8 @@ class Service:
         with mock.patch.object(ServedVersion, "run"):  # no process is started
             served = self._engine.load(dataclasses.replace(version, contract=contract))
         served._pool.workers.append(cast("Worker", _Inline()))
-        self._handlers: Any = _handlers(DetectionService(self._engine, Calls(self._engine), max_streams=64))
+        streams = OpenStreams(self._engine, 64)
+        self._handlers: Any = _handlers(DetectionService(self._engine, Calls(self._engine), streams))
         self._access = Access()
         self.bugs: list[str] = []
         structlog.configure(processors=[self._note])

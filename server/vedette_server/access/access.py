@@ -100,8 +100,14 @@ class Call:
         self._rule(None, verb)
 
     def admit(self, model: str | None = None) -> None:
-        """Admit and count it, if it may concern `model`. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED."""
-        rule, caller, self._model = self._rule(model, self._verb), self.caller, model
+        """Admit and count it, if it may concern `model`. Raises `Refused`: also RATE_EXCEEDED, STREAMS_EXCEEDED.
+
+        A stream that concerns several models counts once, for the first of them.
+        """
+        rule, caller = self._rule(model, self._verb), self.caller
+        if self._stream is not None:
+            return
+        self._model = model
         self._limits.request(caller.name, caller.key, rule)
         if self._verb is Verb.STREAM:
             self._limits.open(caller.name, caller.key, rule)

@@ -56,7 +56,7 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSettings:
-    """Settings of a whole stream."""
+    """Settings of a stream's frames."""
 
     model: str
     version: str
@@ -65,6 +65,7 @@ class StreamSettings:
     name: str  # the caller's name for it, such as a camera's
     max_in_flight: int | None  # None: as many as the version has workers, twice that for LOSSLESS
     request_id: str = ""  # in the log
+    seconds: float | None = None  # until the caller gives up on a frame; None: as the policy says
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class _FrameUnderway:
     """A frame on its way through a stream."""
 
     frame: Frame
+    settings: StreamSettings
     asked: Asked
     arrived: float
     fate: asyncio.Future[Fate]
@@ -118,15 +120,16 @@ class Stream:
     def __init__(self, engine: Engine, settings: StreamSettings, asked: Asked, owner: Flow | None = None) -> None:
         """`owner` is who shares turns among its streams; None: the stream has turns of its own."""
         self._engine = engine
-        self._settings = settings
-        self.asked = asked  # of the frames from now on
+        self._policy = settings.policy
+        self.settings = settings  # of the frames from now on, but for the policy
+        self.asked = asked  # the same
         self._flow = Flow(owner=owner)
-        self._name = settings.name or f"#{next(_unnamed)}"
+        self._unnamed = f"#{next(_unnamed)}"
         self._told: asyncio.Queue[_FrameUnderway | None] = asyncio.Queue(_MOST_UNTOLD)
         self._underway: set[_FrameUnderway] = set()  # given to the engine, not settled
         self._newest: _FrameUnderway | None = None  # LATEST: what has not been given to a worker
         self._room = asyncio.Event()
-        self._lossless = settings.policy is DropPolicy.LOSSLESS
+        self._lossless = self._policy is DropPolicy.LOSSLESS
         self._size = 0  # bytes of the last frame: the next one is likely to have as many
 
     def __enter__(self) -> Self:
@@ -167,7 +170,9 @@ class Stream:
 
     def _entry(self, frame: Frame) -> _FrameUnderway:
         fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
-        return _FrameUnderway(frame=frame, asked=self.asked, arrived=time.monotonic(), fate=fate)
+        return _FrameUnderway(
+            frame=frame, settings=self.settings, asked=self.asked, arrived=time.monotonic(), fate=fate
+        )
 
     @contextlib.contextmanager
     def _guarded(self, entry: _FrameUnderway) -> Iterator[None]:
@@ -175,15 +180,20 @@ class Stream:
         try:
             yield
         except Exception:
-            log.exception("bug", request_ids=[self._settings.request_id], frame_id=entry.frame.frame_id)
+            log.exception("bug", request_ids=[entry.settings.request_id], frame_id=entry.frame.frame_id)
             entry.settle(Refused(Reason.INTERNAL))
 
-    async def refuse(self, frame_id: int, refusal: Refused) -> None:
-        """Take a frame that is no image at all, so that its fate is told in its turn."""
-        self._engine.count(refusal, self._settings.model, self._settings.version)
+    async def refuse(self, frame_id: int, refusal: Refused, *, known: bool = True) -> None:
+        """Take a frame that is no image at all, so that its fate is told in its turn; `known`: its model is."""
+        if known:
+            self._engine.count(refusal, self.settings.model, self.settings.version)
+        else:
+            self._engine.monitor.refused("", "", refusal.reason)
         frame = Frame(frame_id, time.time_ns(), NO_IMAGE)
         entry = self._entry(frame)
-        entry.settle(refusal)
+        entry.settle(
+            Refused(refusal.reason, **refusal.facts)
+        )  # without the frames of its traceback: they hold the image
         await self._told.put(entry)
 
     async def paced(self, messages: AsyncIterator[T]) -> AsyncIterator[T]:
@@ -239,17 +249,17 @@ class Stream:
             await asyncio.sleep(_READY_SECONDS)
 
     def _find(self) -> ServedVersion:
-        return self._engine.find(self._settings.model, self._settings.version)
+        return self._engine.find(self.settings.model, self.settings.version)
 
     @property
     def _most(self) -> int:
-        if self._settings.max_in_flight is not None:
-            return self._settings.max_in_flight
+        if self.settings.max_in_flight is not None:
+            return self.settings.max_in_flight
         try:
             workers = self._find().scheduler.workers
         except Refused:
             workers = 1
-        return workers if self._settings.policy is DropPolicy.LATEST else 2 * workers
+        return 2 * workers if self._lossless else workers
 
     def _supersede(self, entry: _FrameUnderway) -> None:
         """Put a frame into the place of the one that waits, if one does."""
@@ -266,10 +276,13 @@ class Stream:
         self._underway.discard(entry)
         try:
             model = (entry.served or self._find()).model
-            self._engine.monitor.dropped(model.name, str(model.version), self._name, reason)
+            self._engine.monitor.dropped(model.name, str(model.version), self._source(entry), reason)
         except Refused:  # there is no such model, or no more
-            self._engine.monitor.dropped("", "", self._name, reason)
+            self._engine.monitor.dropped("", "", self._source(entry), reason)
         entry.settle(reason)
+
+    def _source(self, entry: _FrameUnderway) -> str:
+        return entry.settings.name or self._unnamed
 
     def _start(self, entry: _FrameUnderway) -> None:
         """Give a frame to the engine."""
@@ -280,20 +293,21 @@ class Stream:
     async def _answer(self, entry: _FrameUnderway) -> None:
         if entry.fate.done():  # superseded before it began
             return
-        frame, settings = entry.frame, self._settings
+        frame, settings = entry.frame, entry.settings
         query = Query(
             model=settings.model,
             version=settings.version,
             image=frame.image,
             asked=entry.asked,
-            seconds=None,
+            seconds=settings.seconds,
             flow=self._flow,
             priority=settings.priority,
-            source=self._name,
+            source=self._source(entry),
             request_id=settings.request_id,
             captured=frame.captured,
         )
-        deadline = math.inf if self._lossless else entry.arrived + self._engine.max_seconds
+        limit = math.inf if self._lossless else self._engine.max_seconds
+        deadline = entry.arrived + (limit if settings.seconds is None else min(settings.seconds, limit))
         try:
             with self._engine.underway(settings.model, settings.version):
                 entry.served, entry.item = self._engine.item(query, deadline)
@@ -302,7 +316,7 @@ class Stream:
                 entry.served.scheduler.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
-            if refusal.reason is Reason.DEADLINE_EXCEEDED:
+            if refusal.reason is Reason.DEADLINE_EXCEEDED and not self._lossless:
                 self._drop(entry, DropReason.EXPIRED)
             else:
                 entry.settle(refusal)

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -62,6 +62,22 @@ class Calls:
         """Return the model that a caller means and may use. Raises `Refused`."""
         served = sorted({one.model.name for one in self._engine.served})
         return guard.current().choose(name, served, [one.name for one in self._engine.refused])
+
+    async def guarded_stream(
+        self, context: Context, request_id: str, responses: AsyncGenerator[Response, None]
+    ) -> AsyncGenerator[Response, None]:
+        """Yield a stream's responses; count a refusal that ends it, and turn it or a bug into a status as `guarded`."""
+        try:
+            with self.counted():
+                async with contextlib.aclosing(responses):
+                    async for response in responses:
+                        yield response
+        except Refused as refusal:
+            log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
+            await errors.refuse(context, refusal, request_id)
+        except Exception:
+            log.exception("bug", request_id=request_id)
+            await errors.refuse(context, Refused(Reason.INTERNAL), request_id)
 
 
 def loggable(request_id: str) -> str:

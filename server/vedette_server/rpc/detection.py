@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import structlog
 from vedette.v1 import detection_service_pb2 as pb
@@ -19,8 +19,9 @@ from vedette_server.engine.query import Query
 from vedette_server.engine.queue import Flow
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.stream import MOST_IN_FLIGHT, Stream, Told
-from vedette_server.rpc import calls, convert, errors, guard
+from vedette_server.rpc import calls, convert, guard
 from vedette_server.rpc.calls import Calls, Context
+from vedette_server.rpc.open_streams import OpenStreams
 from vedette_server.rpc.wire import Received, Sent
 
 log = structlog.get_logger()
@@ -31,11 +32,10 @@ CONFIGURE_SECONDS = 10  # limit for a stream's configuration; until then the str
 class DetectionService(DetectionServiceServicer):
     """Serves the engine over gRPC."""
 
-    def __init__(self, engine: Engine, shared: Calls, max_streams: int) -> None:
+    def __init__(self, engine: Engine, shared: Calls, streams: OpenStreams) -> None:
         self._engine = engine
         self._calls = shared
-        self._max_streams = max_streams
-        self._streams = 0
+        self._streams = streams
 
     async def Detect(self, request: Sent[Received[pb.DetectRequest]], context: Context) -> pb.DetectResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Detect objects in one image."""
@@ -89,71 +89,37 @@ class DetectionService(DetectionServiceServicer):
 
         return await calls.guarded(context, uuid.uuid4().hex, get)
 
-    async def StreamDetect(  # noqa: N802  gRPC's name
+    def StreamDetect(  # noqa: N802  gRPC's name
         self,
         request_iterator: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]],  # type: ignore[override]  # read by rpc.wire
         context: Context,
-    ) -> AsyncIterator[pb.StreamDetectResponse]:
+    ) -> AsyncGenerator[pb.StreamDetectResponse, None]:
         """Detect objects in the frames of a video."""
         request_id = uuid.uuid4().hex
-        try:
-            with self._calls.counted():
-                async for response in self._stream(
-                    request_iterator, request_id, self._calls.flow(context.peer()).owner
-                ):
-                    yield response
-        except Refused as refusal:
-            log.info("stream_refused", request_id=request_id, reason=refusal.reason, facts=refusal.facts)
-            await errors.refuse(context, refusal, request_id)
-        except Exception:
-            log.exception("bug", request_id=request_id)
-            await errors.refuse(context, Refused(Reason.INTERNAL), request_id)
-
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a stream as open. Raises `Refused`: TOO_MANY_STREAMS."""
-        if self._streams >= self._max_streams:
-            raise Refused(Reason.TOO_MANY_STREAMS, most=self._max_streams)
-        self._streams += 1
-        self._engine.monitor.streams(self._streams)
-        try:
-            yield
-        finally:
-            self._streams -= 1
-            self._engine.monitor.streams(self._streams)
+        responses = self._stream(request_iterator, request_id, self._calls.flow(context.peer()).owner)
+        return self._calls.guarded_stream(context, request_id, responses)
 
     async def _stream(
         self, requests: AsyncIterator[Sent[Received[pb.StreamDetectRequest]]], request_id: str, owner: Flow | None
-    ) -> AsyncIterator[pb.StreamDetectResponse]:
+    ) -> AsyncGenerator[pb.StreamDetectResponse, None]:
         config = await _configuration(requests)
         config.model_name = self._calls.choose(config.model_name)
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
-        with self._counted(), Stream(self._engine, settings, convert.asked(config.options), owner) as stream:
+        with self._streams.counted(), Stream(self._engine, settings, convert.asked(config.options), owner) as stream:
             self._engine.find(config.model_name, config.model_version)
             log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
-            reading = asyncio.create_task(_read_frames(requests, config, stream))
-            stopping = asyncio.create_task(self._stop_reading(reading))
+            running = self._streams.run(stream, lambda: _read_frames(requests, config, stream))
             try:
-                async for event in stream.told():
-                    response = _told(event, request_id)
-                    told[response.WhichOneof("message") or ""] += 1
-                    yield response
-                await asyncio.wait({reading})
-                if reading.cancelled():
-                    raise Refused(Reason.SHUTTING_DOWN)
-                reading.result()  # raises what ended it, unless that was the caller
+                async with contextlib.aclosing(running):
+                    async for event in running:
+                        response = _told(event, request_id)
+                        told[response.WhichOneof("message") or ""] += 1
+                        yield response
             finally:
-                reading.cancel()
-                stopping.cancel()
                 seconds = round(time.monotonic() - started, 3)
                 log.info("stream_ended", request_id=request_id, stream_id=config.stream_id, seconds=seconds, **told)
-
-    async def _stop_reading(self, reading: asyncio.Task[None]) -> None:
-        """Cancel reading once the server stops, so that a late frame cannot delay it."""
-        await self._engine.stopping.wait()
-        reading.cancel()
 
     async def Diagnose(self, request: Sent[pb.DiagnoseRequest], context: Context) -> pb.DiagnoseResponse:  # type: ignore[override]  # noqa: N802  read by rpc.wire; gRPC's name
         """Find out why an image yields no detections."""
@@ -217,11 +183,8 @@ async def _read_frames(
 ) -> None:
     """Feed frames to a stream as they arrive. Raises `Refused` for a fault that ends the stream."""
     last: int | None = None
-    try:
-        async for request in stream.paced(requests):
-            last = await _put(request.take(), last, config, stream)
-    finally:
-        await stream.finish()
+    async for request in stream.paced(requests):
+        last = await _put(request.take(), last, config, stream)
 
 
 async def _put(

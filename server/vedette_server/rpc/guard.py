@@ -45,6 +45,7 @@ _METHODS = {
         "ModelStatistics": Verb.DESCRIBE,
         "RepositoryIndex": Verb.DESCRIBE,
         "ModelInfer": Verb.DETECT,
+        "ModelStreamInfer": Verb.STREAM,
         "SystemSharedMemoryRegister": Verb.SHARE,
         "SystemSharedMemoryUnregister": Verb.SHARE,
         "SystemSharedMemoryStatus": Verb.SHARE,

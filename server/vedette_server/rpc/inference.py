@@ -9,6 +9,7 @@ import importlib.metadata
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -17,7 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
-from vedette_server.engine.query import Query
+from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Flow, Priority
 from vedette_server.engine.served import ServedVersion
 from vedette_server.engine.standing import State, why
@@ -26,6 +27,7 @@ from vedette_server.rpc import calls, guard, input_tensors, model_config, output
 from vedette_server.rpc.calls import Calls, Context
 from vedette_server.rpc.inference_statistics import Statistics
 from vedette_server.rpc.input_tensors import Parameters
+from vedette_server.rpc.regions import Place
 from vedette_server.rpc.shared_memory import SharedMemory
 from vedette_server.rpc.wire import Gathered, Sent
 
@@ -34,6 +36,15 @@ EXTENSIONS = ("model_configuration", "parameters", "schedule_policy", "statistic
 _UNKNOWN = (Reason.MODEL_NOT_FOUND, Reason.MODEL_VERSION_NOT_FOUND, Reason.MODEL_NOT_READY)
 _HIGH, _NORMAL = 1, 2  # Triton's priorities: the lower, the sooner
 Message = TypeVar("Message")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The part of a request that its response needs."""
+
+    outputs: list[str]  # names, in their order
+    message_id: str
+    places: Mapping[str, Place]  # of outputs in the caller's memory
 
 
 class InferenceService:
@@ -180,21 +191,43 @@ class InferenceService:
         """
         message, started = received.message, time.monotonic()
         with self._calls.counted():
-            calls.check_id(message.id)
-            name = self._calls.choose(message.model_name)
+            name = self.choose(message)
         with self._counted(name, message.model_version, started):
             with self._engine.underway(name, message.model_version):
-                served = self._engine.find(name, message.model_version)
-                received, places = await self._memory.fetched(
-                    received, served.model.contract.limits.max_bytes, remaining
-                )
-                left = None if remaining is None else remaining - (time.monotonic() - started)
-                query, names = _query(served, received, left, flow, request_id)
+                query, wanted = await self.prepare(name, received, remaining, flow, request_id)
             outcome = await self._engine.detect(query)
-            given = self._memory.put(output_tensors.response(outcome, names, message.id), places)
-        self._statistics.answered(outcome, time.monotonic() - started)
-        calls.log_answer(request_id, outcome)
+            return self.answered(wanted, outcome, time.monotonic() - started)
+
+    def choose(self, message: pb.ModelInferRequest) -> str:
+        """Return the model that a request means and its caller may use. Raises `Refused`."""
+        calls.check_id(message.id)
+        return self._calls.choose(message.model_name)
+
+    async def prepare(
+        self, model: str, received: Gathered[Any], remaining: float | None, flow: Flow, request_id: str
+    ) -> tuple[Query, Wanted]:
+        """Return the query that a request makes, and what its response needs. Raises `Refused`."""
+        started, served = time.monotonic(), self._engine.find(model, received.message.model_version)
+        received, places = await self._memory.fetched(received, served.model.contract.limits.max_bytes, remaining)
+        left = None if remaining is None else remaining - (time.monotonic() - started)
+        query, names = _query(served, received, left, flow, request_id)
+        return query, Wanted(names, received.message.id, places)
+
+    def answered(self, wanted: Wanted, outcome: Outcome, seconds: float) -> pb.ModelInferResponse:
+        """Count and log an inference that took so long, and return its response.
+
+        Raises `Refused` where the response does not fit into the caller's memory.
+        """
+        response = output_tensors.response(outcome, wanted.outputs, wanted.message_id)
+        given = self._memory.put(response, wanted.places)
+        self._statistics.answered(outcome, seconds)
+        calls.log_answer(outcome.request_id, outcome)
         return given
+
+    def failed(self, model: str, version: str, seconds: float) -> None:
+        """Count an inference as a failure of its version, if that is known."""
+        with contextlib.suppress(Refused):
+            self._statistics.failed(self._engine.find(model, version).model, seconds)
 
     @contextlib.contextmanager
     def _counted(self, name: str, version: str, started: float) -> Iterator[None]:
@@ -202,8 +235,7 @@ class InferenceService:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(Refused):
-                self._statistics.failed(self._engine.find(name, version).model, time.monotonic() - started)
+            self.failed(name, version, time.monotonic() - started)
             raise
 
 

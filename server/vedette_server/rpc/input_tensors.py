@@ -47,6 +47,8 @@ _CONTENTS = {
 _CHANNELS = {"BGR8": 3, "RGB8": 3, "GRAY8": 1, "BGRA8": 4, "RGBA8": 4, "8UCN": None}
 _ORDERS = {ChannelOrder.BGR: 3, ChannelOrder.RGB: 3, ChannelOrder.GRAY: 1, ChannelOrder.MODEL: None}
 _NOT_SERVED = ("classification",)  # parameters of Triton's extensions for single tensors that this server lacks
+# The one reserved parameter that Triton's clients send. Here every response is final, and so none is empty.
+_EMPTY_FINAL = "triton_enable_empty_final_response"
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -71,7 +73,9 @@ class InputTensor:
 
 def parameters(fields: Mapping[str, Any]) -> Parameters:
     """Return parameters with their values. Raises `Refused` (PARAMETER_INVALID) for those that Triton reserves."""
-    for name in fields:
+    for name, field in fields.items():
+        if name == _EMPTY_FINAL and field.HasField("bool_param"):
+            continue
         if name.startswith("triton_"):
             raise Refused(
                 Reason.PARAMETER_INVALID, parameter=name, seen="reserved by Triton", expected="another name, or none"

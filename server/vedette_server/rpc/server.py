@@ -24,6 +24,7 @@ from vedette_server.rpc.detection import DetectionService
 from vedette_server.rpc.guard import INFERENCE, SERVICE, Guard
 from vedette_server.rpc.http_connections import Port
 from vedette_server.rpc.intake import Intake
+from vedette_server.rpc.open_streams import OpenStreams
 from vedette_server.rpc.socket_file import SocketFile
 
 _LOOKAHEAD = 256 * 1024  # bytes
@@ -65,15 +66,19 @@ class _Inference:
     rest: Port | None = None
 
 
-def _inference(engine: Engine, calls: Calls, intake: Intake, access: Access, most: int) -> _Inference:
+def _inference(
+    engine: Engine, calls: Calls, streams: OpenStreams, intake: Intake, access: Access, most: int
+) -> _Inference:
     """Return the Open Inference Protocol; empty without the extra `triton`, which has its messages."""
     if importlib.util.find_spec("tritonclient") is None:
         return _Inference()
     from vedette_server.rpc.inference import InferenceService  # imports the extra
+    from vedette_server.rpc.inference_stream import InferenceStreams  # the same
     from vedette_server.rpc.rest import Rest  # the same
 
     service = InferenceService(engine, calls)
-    return _Inference((service.handlers(),), Rest(service, calls, intake, access, most))
+    streamed = InferenceStreams(engine, calls, service, streams)
+    return _Inference((service.handlers(), streamed.handlers()), Rest(service, calls, intake, access, most))
 
 
 def _connections() -> int:
@@ -167,11 +172,11 @@ class RpcServer:
         )
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
-        calls = Calls(engine)
-        inference = _inference(engine, calls, self._intake, access, most)
+        calls, streams = Calls(engine), OpenStreams(engine, max_streams)
+        inference = _inference(engine, calls, streams, self._intake, access, most)
         self.rest = inference.rest  # for the HTTP port
         self.services = (SERVICE, INFERENCE) if inference.handlers else (SERVICE,)  # of models
-        ours = _handlers(DetectionService(engine, calls, max_streams))
+        ours = _handlers(DetectionService(engine, calls, streams))
         self._server.add_generic_rpc_handlers((ours, *inference.handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*self.services, health.SERVICE_NAME, reflection.SERVICE_NAME)
