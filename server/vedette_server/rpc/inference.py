@@ -43,7 +43,7 @@ class InferenceService:
         self._engine = engine
         self._calls = shared
         self._statistics = Statistics()
-        self._memory = SharedMemory(engine)
+        self.memory = SharedMemory(engine)
 
     @property
     def methods(self) -> dict[str, Callable[[Any], Any]]:
@@ -57,6 +57,8 @@ class InferenceService:
             "ModelConfig": self.model_config,
             "ModelStatistics": self.model_statistics,
             "RepositoryIndex": self.repository_index,
+            "SystemSharedMemoryStatus": self.memory.status,
+            "SystemSharedMemoryUnregister": self.memory.unregister,
         }
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -69,7 +71,7 @@ class InferenceService:
             )
             for name, method in self.methods.items()
         }
-        registered |= self._memory.handlers()
+        registered["SystemSharedMemoryRegister"] = self.memory.handler()
         registered["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
             self.model_infer,
             wire.sent(wire.gathering(pb.ModelInferRequest, "raw_input_contents")),
@@ -185,13 +187,13 @@ class InferenceService:
         with self._counted(name, message.model_version, started):
             with self._engine.underway(name, message.model_version):
                 served = self._engine.find(name, message.model_version)
-                received, places = await self._memory.fetched(
+                received, places = await self.memory.fetched(
                     received, served.model.contract.limits.max_bytes, remaining
                 )
                 left = None if remaining is None else remaining - (time.monotonic() - started)
                 query, names = _query(served, received, left, flow, request_id)
             outcome = await self._engine.detect(query)
-            given = self._memory.put(output_tensors.response(outcome, names, message.id), places)
+            given = self.memory.put(output_tensors.response(outcome, names, message.id), places)
         self._statistics.answered(outcome, time.monotonic() - started)
         calls.log_answer(request_id, outcome)
         return given
