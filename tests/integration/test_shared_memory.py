@@ -9,11 +9,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.http as triton_http
 import tritonclient.utils.shared_memory as shm
 from numpy.typing import NDArray
 from PIL import Image
@@ -479,6 +481,56 @@ def test_nothing_stays_open(bundled: running.Server, theirs: Any) -> None:
             refusal(lambda: theirs.infer(MODEL, [placed(given, source, offset=1)], parameters=RGB))
             refusal(lambda: theirs.register_system_shared_memory("x", new_name(), 10))
         running.wait_for(lambda: len(opened(bundled)) <= before, "no more files to be open than before")
+
+
+def test_http_has_the_same_regions(bundled: running.Server, theirs: Any) -> None:
+    """Registered by either protocol, they are of one caller; outputs in memory have no data in the response."""
+    given = as_pixels(PICTURES[0])
+    expected = theirs.infer(MODEL, [inline(given)], parameters=RGB)
+    with triton_http.InferenceServerClient(urlsplit(bundled.http).netloc) as other, region(theirs, ROOM) as target:
+        with region(other, len(given.data)) as source:
+            source.put(given.data)
+            listed = {one["name"]: one for one in other.get_system_shared_memory_status()}
+            assert set(listed) == set(theirs.get_system_shared_memory_status().regions) == {source.name, target.name}
+            assert listed[source.name] == {
+                "name": source.name,
+                "key": f"/{source.name}",
+                "offset": 0,
+                "byte_size": source.size,
+            }
+            assert refused_by_http(lambda: other.register_system_shared_memory(source.name, target.name, 10)) == "409"
+            pixels = triton_http.InferInput(given.name, given.shape, given.datatype)
+            threshold = triton_http.InferInput("SCORE_THRESHOLD", [1], "FP32")
+            threshold.set_data_from_numpy(np.array([0.6], np.float32))
+            boxes = triton_http.InferRequestedOutput("BOXES")
+            boxes.set_shared_memory(target.name, 1000, 24)
+            outputs = [triton_http.InferRequestedOutput("SCORES"), boxes, triton_http.InferRequestedOutput("CLASSES")]
+            pixels.set_shared_memory(source.name, len(given.data))
+            result = other.infer(MODEL, [pixels, threshold], outputs=outputs, parameters=RGB)
+            told = result.get_output("BOXES")
+            assert told["parameters"] == {
+                "shared_memory_region": target.name,
+                "shared_memory_byte_size": 16 * told["shape"][0],
+                "shared_memory_offset": 24,
+            }
+            assert "data" not in told
+            found = shm.get_contents_as_numpy(target.handle, np.float32, told["shape"], 24)
+            kept = expected.as_numpy("SCORES") >= 0.6
+            assert kept.any()
+            assert found.tolist() == expected.as_numpy("BOXES")[kept].tolist()
+            assert result.as_numpy("CLASSES").tolist() == expected.as_numpy("CLASSES")[kept].tolist()
+            os.truncate(source.path, 10)
+            assert refused_by_http(lambda: other.infer(MODEL, [pixels], parameters=RGB)) == "400"
+        assert refused_by_http(lambda: other.get_system_shared_memory_status(source.name)) == "404"
+        other.unregister_system_shared_memory()
+        assert not theirs.get_system_shared_memory_status().regions
+
+
+def refused_by_http(call: Callable[[], object]) -> str:
+    """The status of a refusal over HTTP."""
+    with pytest.raises(InferenceServerException) as caught:
+        call()
+    return str(caught.value.status())
 
 
 # Who may. These servers have no models, as none is needed to register a region.

@@ -54,7 +54,7 @@ class InferenceService:
         self._engine = engine
         self._calls = shared
         self._statistics = Statistics()
-        self._memory = SharedMemory(engine)
+        self.memory = SharedMemory(engine)
 
     @property
     def methods(self) -> dict[str, Callable[[Any], Any]]:
@@ -68,6 +68,8 @@ class InferenceService:
             "ModelConfig": self.model_config,
             "ModelStatistics": self.model_statistics,
             "RepositoryIndex": self.repository_index,
+            "SystemSharedMemoryStatus": self.memory.status,
+            "SystemSharedMemoryUnregister": self.memory.unregister,
         }
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -80,7 +82,7 @@ class InferenceService:
             )
             for name, method in self.methods.items()
         }
-        registered |= self._memory.handlers()
+        registered["SystemSharedMemoryRegister"] = self.memory.handler()
         registered["ModelInfer"] = grpc.unary_unary_rpc_method_handler(
             self.model_infer,
             wire.sent(wire.gathering(pb.ModelInferRequest, "raw_input_contents")),
@@ -208,7 +210,7 @@ class InferenceService:
     ) -> tuple[Query, Wanted]:
         """Return the query that a request makes, and what its response needs. Raises `Refused`."""
         started, served = time.monotonic(), self._engine.find(model, received.message.model_version)
-        received, places = await self._memory.fetched(received, served.model.contract.limits.max_bytes, remaining)
+        received, places = await self.memory.fetched(received, served.model.contract.limits.max_bytes, remaining)
         left = None if remaining is None else remaining - (time.monotonic() - started)
         query, names = _query(served, received, left, flow, request_id)
         return query, Wanted(names, received.message.id, places)
@@ -219,7 +221,7 @@ class InferenceService:
         Raises `Refused` where the response does not fit into the caller's memory.
         """
         response = output_tensors.response(outcome, wanted.outputs, wanted.message_id)
-        given = self._memory.put(response, wanted.places)
+        given = self.memory.put(response, wanted.places)
         self._statistics.answered(outcome, seconds)
         calls.log_answer(outcome.request_id, outcome)
         return given

@@ -55,6 +55,10 @@ def _index(message: Message) -> web.Response:
     return _json(rest_json.plain(message)["models"])
 
 
+def _regions(message: Message) -> web.Response:
+    return _json([*rest_json.plain(message)["regions"].values()])
+
+
 def _statistics(message: Any) -> web.Response:  # noqa: ANN401  generated code without types
     """Respond with all durations, those of a version that has answered nothing, too."""
     for one in message.model_stats:
@@ -74,6 +78,7 @@ class Route:
 
 
 _MODEL, _VERSION = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+_MEMORY, _REGION = "/v2/systemsharedmemory", "/v2/systemsharedmemory/region/{name}"
 ROUTES = (
     Route("GET", "/v2", "ServerMetadata", _server),
     Route("GET", "/v2/health/live", "ServerLive", _state),
@@ -90,6 +95,14 @@ ROUTES = (
         )
     ),
     Route("POST", "/v2/repository/index", "RepositoryIndex", _index),
+    *(
+        route
+        for prefix in (_MEMORY, _REGION)
+        for route in (
+            Route("GET", f"{prefix}/status", "SystemSharedMemoryStatus", _regions),
+            Route("POST", f"{prefix}/unregister", "SystemSharedMemoryUnregister"),
+        )
+    ),
 )
 
 
@@ -111,6 +124,8 @@ class Rest:
             yield route.http, route.path, self._handler(route.rpc, self._describing(route), connections)
         for prefix in (_MODEL, _VERSION):
             yield "POST", f"{prefix}/infer", self._handler("ModelInfer", self._infer, connections)
+        register = self._handler("SystemSharedMemoryRegister", self._register, connections)
+        yield "POST", f"{_REGION}/register", register
         yield "*", "/v2/{rest:.*}", _unknown
 
     def _handler(self, rpc: str, call: Call, connections: Connections) -> Handler:
@@ -144,6 +159,11 @@ class Rest:
             return route.respond(method(message))
 
         return call
+
+    async def _register(self, request: web.Request, body: memoryview) -> web.Response:
+        with self._calls.counted():
+            message = rest_json.message(pb.SystemSharedMemoryRegisterRequest, body, request.match_info)
+        return _response(await self._service.memory.register(message, http_calls.peer(request)))
 
     async def _infer(self, request: web.Request, body: memoryview) -> web.Response:
         named = request.match_info

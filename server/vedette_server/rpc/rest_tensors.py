@@ -17,7 +17,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from vedette_server.contract.image import Buffer
-from vedette_server.rpc import input_tensors, output_tensors, rest_json, wire
+from vedette_server.rpc import input_tensors, output_tensors, rest_json, shared_tensors, wire
 from vedette_server.rpc.input_tensors import packed
 from vedette_server.rpc.wire import Gathered
 
@@ -101,10 +101,12 @@ def _switch(parameters: Parameters, name: str) -> bool:
 
 
 def _contents(inputs: Iterable[_Input], binary: memoryview) -> list[Buffer]:
-    """Return the raw contents of each input."""
+    """Return the raw contents of each input, but of those in shared memory."""
     contents: list[Buffer] = []
     at = 0
     for one in inputs:
+        if shared_tensors.REGION in one.parameters and one.data is None and _SIZE not in one.parameters:
+            continue
         size = one.parameters.get(_SIZE)
         if (size is None) == (one.data is None):
             many = "both" if one.data is not None else "neither"
@@ -180,13 +182,19 @@ def _elements(tensor: _Input, expected: str) -> Exception:
     )
 
 
+def _values(fields: Any) -> dict[str, Any]:  # noqa: ANN401  generated code without types
+    return {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in fields.items()}
+
+
 def written(response: pb.ModelInferResponse, asked: Asked) -> tuple[bytes, int | None]:
     """Return the body of a response, and the bytes of JSON before its binary data; None if it has none."""
     binary: list[bytes] = []
     outputs = []
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         one = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-        if asked.is_binary(output.name):
+        if shared_tensors.REGION in output.parameters:
+            one["parameters"] = _values(output.parameters)
+        elif asked.is_binary(output.name):
             binary.append(raw)
             one["parameters"] = {_SIZE: len(raw)}
         elif output.name in output_tensors.FILES:
@@ -201,9 +209,7 @@ def written(response: pb.ModelInferResponse, asked: Asked) -> tuple[bytes, int |
         "model_name": response.model_name,
         "model_version": response.model_version,
         **({"id": response.id} if response.id else {}),
-        "parameters": {
-            name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in response.parameters.items()
-        },
+        "parameters": _values(response.parameters),
         "outputs": outputs,
     }
     text = rest_json.written(head)

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import math
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -47,26 +47,25 @@ class SharedMemory:
         self._turns = Turns(_AT_ONCE, math.inf)
         self._threads = ThreadPoolExecutor(_AT_ONCE, "shared-memory")
 
-    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
-        """Return the methods as generated code would register them."""
-        methods: dict[str, Callable[[Any, Context], Awaitable[Any]]] = {
-            "Register": self.register,
-            "Unregister": self.unregister,
-            "Status": self.status,
-        }
-        return {
-            (name := f"SystemSharedMemory{short}"): grpc.unary_unary_rpc_method_handler(
-                _answering(method),
-                wire.sent(wire.without_image(getattr(pb, f"{name}Request"))),
-                getattr(pb, f"{name}Response").SerializeToString,
-            )
-            for short, method in methods.items()
-        }
+    def handler(self) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Return the method that registers regions as generated code would register it."""
+
+        async def answer(request: Sent[Any], context: Context) -> pb.SystemSharedMemoryRegisterResponse:
+            async def call() -> pb.SystemSharedMemoryRegisterResponse:
+                return await self.register(request.read(), context.peer())
+
+            return await calls.guarded(context, uuid.uuid4().hex, call)
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer,
+            wire.sent(wire.without_image(pb.SystemSharedMemoryRegisterRequest)),
+            pb.SystemSharedMemoryRegisterResponse.SerializeToString,
+        )
 
     async def register(
-        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+        self, request: pb.SystemSharedMemoryRegisterRequest, peer: str
     ) -> pb.SystemSharedMemoryRegisterResponse:
-        """Register a region of a file that belongs to the caller's user."""
+        """Register a region of a file that belongs to the user of the peer, as gRPC names it. Raises `Refused`."""
         caller = _admitted()
         if not (0 < len(request.name) <= _LONGEST_NAME and request.name.isprintable()):
             expected = f"a name of 1 to {_LONGEST_NAME} printable characters"
@@ -76,7 +75,7 @@ class SharedMemory:
             expected = "the key of one file, of up to 255 letters, digits and '_.+-', with or without a slash before it"
             raise _invalid(request, f"its key is {request.key!r}", expected)
         try:
-            file, size = await self._off_loop(functools.partial(_looked_up, context.peer(), key), 0, None)
+            file, size = await self._off_loop(functools.partial(_looked_up, peer, key), 0, None)
         except UnfitFileError as error:
             raise _invalid(request, str(error), "a file of shared memory that the caller's own user has made") from None
         if not 0 < request.byte_size <= size - request.offset:
@@ -87,16 +86,12 @@ class SharedMemory:
         log.info("region_registered", region=region.name, key=key, bytes=region.byte_size, user=file.owner)
         return pb.SystemSharedMemoryRegisterResponse()
 
-    async def unregister(
-        self, request: pb.SystemSharedMemoryUnregisterRequest, _context: Context
-    ) -> pb.SystemSharedMemoryUnregisterResponse:
+    def unregister(self, request: pb.SystemSharedMemoryUnregisterRequest) -> pb.SystemSharedMemoryUnregisterResponse:
         """Forget one region, or all of the caller's; from then on nothing is written into it."""
         self._regions.remove(_admitted(), request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
-    async def status(
-        self, request: pb.SystemSharedMemoryStatusRequest, _context: Context
-    ) -> pb.SystemSharedMemoryStatusResponse:
+    def status(self, request: pb.SystemSharedMemoryStatusRequest) -> pb.SystemSharedMemoryStatusResponse:
         """List one region, or all of the caller's."""
         caller = _admitted()
         found = [self._regions.find(caller, request.name)] if request.name else self._regions.of(caller)
@@ -184,18 +179,6 @@ class SharedMemory:
                     return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except TimeoutError:
             raise Refused(Reason.DEADLINE_EXCEEDED, seconds=f"{seconds:.3f}", limit=limit) from None
-
-
-def _answering(method: Callable[[Any, Context], Awaitable[T]]) -> Callable[[Sent[Any], Context], Awaitable[T]]:
-    """Wrap a method, so that its refusals become statuses."""
-
-    async def answer(request: Sent[Any], context: Context) -> T:
-        async def call() -> T:
-            return await method(request.read(), context)
-
-        return await calls.guarded(context, uuid.uuid4().hex, call)
-
-    return answer
 
 
 def _invalid(request: pb.SystemSharedMemoryRegisterRequest, seen: str, expected: str) -> Refused:
