@@ -21,7 +21,7 @@ from tests.support import running
 INSTALLED = Path(__file__).parents[2] / "build" / "triton"  # NumPy 1 lies there, too
 _SERVER = INSTALLED / "pytriton" / "tritonserver"
 _STUB = _SERVER / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
-_PYTHON = "/usr/bin/python3"  # of Debian, whose library the stub is linked to
+_PYTHON = "/usr/bin/python3.11"  # of Debian, whose library the stub is linked to
 _SHARED = Path("/dev/shm")  # noqa: S108  where Triton has its shared memory
 
 

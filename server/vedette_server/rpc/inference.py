@@ -230,7 +230,7 @@ def _query(
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a request wants of a model."""
+    """The image of a request, its options, and the outputs to send."""
 
     image: SentImage
     asked: Asked
@@ -239,7 +239,7 @@ class Wanted:
 
 
 def read(received: Gathered[Any], contract: InputContract) -> Wanted:
-    """Return what a request wants of a model with this contract. Raises `Refused`."""
+    """Read a request to a model with this contract. Raises `Refused`."""
     message = received.message
     of_request = input_tensors.parameters(message.parameters)
     tensors = input_tensors.read(message, received.contents)

@@ -61,7 +61,7 @@ class SourceRecord:
         self.values = values(pixels, self.values if feed else None)
 
     def context(self, golden_failing: str, usual: Usual) -> Context:
-        """What its answers are explained with; both arguments are of its version."""
+        """Return the facts to explain its last answer with; both arguments are of its version."""
         return Context(
             golden_failing=golden_failing,
             identical=self.identical,
