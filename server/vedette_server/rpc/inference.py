@@ -229,7 +229,7 @@ def _query(
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageRequest:
     """The image of a request, its options, and the outputs to send."""
 
     image: SentImage
@@ -238,7 +238,7 @@ class Wanted:
     of_request: Parameters
 
 
-def read(received: Gathered[Any], contract: InputContract) -> Wanted:
+def read(received: Gathered[Any], contract: InputContract) -> ImageRequest:
     """Read a request to a model with this contract. Raises `Refused`."""
     message = received.message
     of_request = input_tensors.parameters(message.parameters)
@@ -254,7 +254,7 @@ def read(received: Gathered[Any], contract: InputContract) -> Wanted:
         class_names=class_names,
         class_ids=class_ids,
     )
-    return Wanted(input_tensors.image(tensors, of_request), asked, names, of_request)
+    return ImageRequest(input_tensors.image(tensors, of_request), asked, names, of_request)
 
 
 def _request_id(request: Sent[Gathered[Any]]) -> str:

@@ -22,7 +22,7 @@ from vedette_server.monitor.metrics import Metrics
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
 from vedette_server.rpc import calls, errors, inference, output_tensors
-from vedette_server.rpc.inference import Wanted
+from vedette_server.rpc.inference import ImageRequest
 from vedette_server.triton.export import PLUGINS, REPOSITORY, THREADS
 from vedette_server.triton.proof import prove
 from vedette_server.triton.published import Published
@@ -115,7 +115,7 @@ class Instance:
         self._metrics.answered(outcome)
         return outputs
 
-    def _predict(self, wanted: Wanted) -> Answer:
+    def _predict(self, wanted: ImageRequest) -> Answer:
         """Check what was sent, and predict, as the engine and its workers do. Raises `Refused`."""
         options = resolve(wanted.asked, self._model.contract)
         convert.check(wanted.image, self._model.contract)

@@ -16,7 +16,7 @@ from vedette_server.explain.explain import Context, explain
 from vedette_server.repository.golden import Golden
 from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc import inference, output_tensors
-from vedette_server.rpc.inference import Wanted
+from vedette_server.rpc.inference import ImageRequest
 from vedette_server.rpc.input_tensors import packed
 from vedette_server.triton.tensors import Tensors, TensorsGarbledError
 
@@ -27,7 +27,7 @@ def prove(
     model: ModelVersion,
     backend: Any,  # noqa: ANN401  a module without types
     tensors: Tensors,
-    predict: Callable[[Wanted], Answer],
+    predict: Callable[[ImageRequest], Answer],
 ) -> GoldenAnswers:
     """Answer the golden images.
 
@@ -69,7 +69,7 @@ def _request(golden: Golden, contract: InputContract, backend: Any, tensors: Ten
     )
 
 
-def _check_returned(outcome: Outcome, wanted: Wanted, tensors: Tensors) -> None:
+def _check_returned(outcome: Outcome, wanted: ImageRequest, tensors: Tensors) -> None:
     """Raise `TensorsGarbledError` if the outputs are not what they were made of."""
     response = output_tensors.response(outcome, wanted.outputs, "")
     for tensor, raw in zip(tensors.write(response), response.raw_output_contents, strict=True):
