@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PROSE := build/prose
+TRITON := build/triton
 # A file's tests share a server, and long files come first: those of the units fill what is left at the end.
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants lock clean
+.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants triton lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +60,14 @@ lint: $(INSTALLED) $(PROSE)/installed ## ruff, the import linter, Buf's lint of 
 
 type: $(INSTALLED) ## mypy, strict, over the code, its tests and the scripts
 	$(BIN)/mypy
+
+# Its dependencies are not installed: the tests need its programs alone.
+$(TRITON)/installed: tests/triton.lock | $(BIN)/python
+	rm -rf $(TRITON)
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes --target $(TRITON) --requirement $<
+	@touch $@
+
+triton: $(TRITON)/installed ## install NVIDIA's tritonserver for the tests that export a model into it
 
 fmt: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,7 @@
 """The `vedette-server` command."""
 
 import asyncio
+import importlib.util
 import json
 import re
 import shlex
@@ -263,6 +264,45 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
     if not as_json:
         check.show(checked, version.contract.class_names)
     sys.exit(0 if all(one.same for one in checked) else FAILURE)
+
+
+@main.command("export-triton")
+@click.argument("name", metavar="MODEL")
+@click.option("--out", required=True, type=_FILE, help="Triton's model repository, to write the folder MODEL into.")
+@click.option("--env", type=_FILE, help="The virtual environment that Triton runs the model in.  [default: this one]")
+@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
+@click.option(
+    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
+)
+@click.option(
+    "--plugin",
+    "plugins",
+    multiple=True,
+    metavar="MODULE",
+    type=kinds.Module(),
+    help="A module that the model may import.",
+)
+@click.option("--workers", type=int, help="Instances per device.  [default: 1]")
+@click.option("--threads", type=int, help="Threads per instance.  [default: an equal share of the cores]")
+@click.option("--device", help="Devices for the model: cpu, or cuda:0,cuda:1.  [default: cpu]")
+def export_triton(name: str, out: Path, env: Path | None, number: int | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
+    """Write a version of MODEL as a model that NVIDIA Triton runs in its Python backend, with the same answers.
+
+    It loads only if it answers its golden images as expected.
+    """
+    if importlib.util.find_spec("tritonclient") is None:
+        fail("the extra triton is not installed: pip install 'vedette[triton]'")
+    from vedette_server.triton.export import Placement, export  # imports the extra
+
+    chosen = _settings(flags)
+    version = repository.find(chosen.repository, name, number, chosen.plugins)
+    placement = Placement(
+        environment=(env or Path(sys.prefix)).absolute(),
+        devices=chosen.devices,
+        instances=chosen.workers,
+        threads=chosen.threads_per_worker(1),
+    )
+    click.echo(text.plain(text.name(export(version, out, placement))))
 
 
 main.add_command(report)

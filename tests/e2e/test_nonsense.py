@@ -47,6 +47,7 @@ SOUND: dict[tuple[str, str], tuple[list[str], list[str]]] = {
     ("vedette-server", "baseline"): (["nobody"], []),
     ("vedette-server", "doctor"): ([], []),
     ("vedette-server", "token"): (["somebody"], []),
+    ("vedette-server", "export-triton"): (["roadsigns"], ["--out", "{folder}/triton"]),
     ("vedette-server", "report"): ([], ["--scrape", "{page}", "--out", "{folder}/report.html"]),
     ("vedette-server", "rules"): ([], ["--out", "{folder}/rules"]),
     ("vedette-server", "dashboards"): ([], ["--out", "{folder}/dashboards"]),

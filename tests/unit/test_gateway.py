@@ -14,11 +14,12 @@ for module in pkgutil.walk_packages({package}.__path__, "{package}."):
 print([name for name in ("torch", "detectron2", "{other}") if name in sys.modules])
 """
 
-APART = "predictor", "importer", "check", "demo"
+APART = "predictor", "importer", "check", "demo", "triton"
 
 
 @pytest.mark.parametrize(("package", "other", "apart"), [
-    # What is left out are programs of their own: workers run the predictor, the rest train, import and check models.
+    # What is left out are programs of their own: workers run the predictor, Triton what is exported, and the rest
+    # train, import and check models.
     ("vedette_server", "vedette_client", tuple(f"vedette_server.{name}" for name in APART)),
     ("vedette_client", "vedette_server", ()),
 ])  # fmt: skip

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVING = {"app", "cli", "rpc", "settings_page"}  # what speaks gRPC, what composes it, and the commands' own page
+SERVING = {
+    "app",
+    "cli",
+    "rpc",
+    "settings_page",
+    "triton",
+}  # what speaks gRPC or its messages, what composes it, and the commands' own page
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ _Labels = tuple[tuple[str, str], ...]  # sorted by name
 LARGEST_PAGE = 256 * 2**20  # bytes, of a server with a great many series
 _PATIENCE_SECONDS = 10.0  # for a server to give its page: as long as Prometheus waits for it
 _COUNTING = ("counter", "histogram", "summary")  # types of families
+# An exported model's histograms are counters on Triton's page, to whose names the parser adds a suffix.
+_OF_TRITON = ("_bucket_total", "_count_total", "_sum_total")
 
 
 class Page:
@@ -33,9 +35,10 @@ class Page:
         gauges: set[str] = set()
         for family in _families(text):
             for sample in family.samples:
-                samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+                name = sample.name.removesuffix("_total") if sample.name.endswith(_OF_TRITON) else sample.name
+                samples.setdefault(name, {})[tuple(sorted(sample.labels.items()))] = sample.value
                 if family.type not in _COUNTING:
-                    gauges.add(sample.name)
+                    gauges.add(name)
         return cls(samples, gauges)
 
     def by(self, name: str, *labels: str, **match: str) -> dict[tuple[str, ...], float]:

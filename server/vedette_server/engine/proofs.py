@@ -7,20 +7,19 @@ from collections.abc import Iterable
 
 import structlog
 
-from vedette_server.baseline import stored
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.files import declare
 from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.options import defaults
 from vedette_server.contract.refusal import Refused
 from vedette_server.engine.estimate import Estimate
+from vedette_server.engine.golden_answers import GoldenAnswers
 from vedette_server.engine.query import Monitor
-from vedette_server.explain.explain import usual
 from vedette_server.explain.findings import Code
 from vedette_server.explain.usual import Usual
 from vedette_server.pool.pool import ProbationError
 from vedette_server.pool.process import Worker, WorkerBugError, WorkerLostError
-from vedette_server.repository.golden import Golden, agreed, difference, tolerance
+from vedette_server.repository.golden import Golden, agreed
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
@@ -92,22 +91,18 @@ class Proofs:
 
         Nothing of it is told to the monitor as traffic. Raises `ProbationError`, unless GOLDEN_CHANGED is waived.
         """
-        failing, cause, answers = "", None, []
-        allowed = tolerance(self._model.contract.precision)
+        answers = GoldenAnswers(self._model)
         for golden in self._model.golden:
             await self._until_idle(worker)
             answer = await self._answer_one(golden, worker)
-            answers.append(answer)
-            if wrong := difference(golden, answer, allowed):
-                failing, cause = failing or wrong, cause or _cause(answer)
-                self._golden_changed(wrong, cause)
+            if wrong := answers.see(golden, answer):
+                self._golden_changed(wrong, answers.cause)
             if golden is self._model.golden[-1]:  # the first ones warm the model up
                 self._estimate.learn_from(answer)
-        self._failing[worker] = failing
-        limits = stored.limits(self._model)
-        self.usual = usual(answers, self._model.contract, sees=not failing, limits=limits)
+        self._failing[worker] = answers.failing
+        self.usual = answers.usual()
         if self._model.golden:
-            self._monitor.golden(self._model, cause)
+            self._monitor.golden(self._model, answers.cause)
 
     async def _answer_one(self, golden: Golden, worker: Worker) -> Answer:
         """Have a worker answer one golden image. Raises `ProbationError`."""
@@ -140,16 +135,10 @@ class Proofs:
         )
         self._monitor.disagrees(self._model, predecessor, share)
 
-    def _golden_changed(self, wrong: str, cause: Code) -> None:
+    def _golden_changed(self, wrong: str, cause: Code | None) -> None:
         try:
             refuse(Check.GOLDEN_CHANGED, wrong, self._model.contract.waivers)
         except LoadRefusedError as error:
             self._monitor.golden(self._model, cause)
             raise ProbationError(str(error), error.check) from error
         log.warning("golden_changed_and_waived", model=self._model.name, version=self._model.version, seen=wrong)
-
-
-def _cause(answer: Answer) -> Code:
-    """Return why a golden image was not reproduced, as far as its answer tells."""
-    broken = answer.evidence.not_finite or answer.evidence.dropped
-    return Code.NON_FINITE_VALUES if broken else Code.GOLDEN_FAILING

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
+from vedette_server.contract.contract import InputContract
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.engine import Engine
@@ -245,7 +247,33 @@ def _query(
     served: ServedVersion, received: Gathered[Any], remaining: float | None, flow: Flow, request_id: str
 ) -> tuple[Query, list[str]]:
     """Return the query that a request makes, and the outputs to send. Raises `Refused`."""
-    message, contract = received.message, served.model.contract
+    wanted = read(received, served.model.contract)
+    query = Query(
+        model=served.model.name,
+        version=received.message.model_version,
+        image=wanted.image,
+        asked=wanted.asked,
+        seconds=_seconds(remaining, wanted.of_request),
+        flow=flow,
+        priority=_priority(wanted.of_request),
+        request_id=request_id,
+    )
+    return query, wanted.outputs
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """The image of a request, its options, and the outputs to send."""
+
+    image: SentImage
+    asked: Asked
+    outputs: list[str]
+    of_request: Parameters
+
+
+def read(received: Gathered[Any], contract: InputContract) -> ImageRequest:
+    """Read a request to a model with this contract. Raises `Refused`."""
+    message = received.message
     of_request = input_tensors.parameters(message.parameters)
     tensors = input_tensors.read(message, received.contents)
     for output in message.outputs:
@@ -259,17 +287,7 @@ def _query(
         class_names=class_names,
         class_ids=class_ids,
     )
-    query = Query(
-        model=served.model.name,
-        version=message.model_version,
-        image=input_tensors.image(tensors, of_request),
-        asked=asked,
-        seconds=_seconds(remaining, of_request),
-        flow=flow,
-        priority=_priority(of_request),
-        request_id=request_id,
-    )
-    return query, names
+    return ImageRequest(input_tensors.image(tensors, of_request), asked, names, of_request)
 
 
 def _request_id(request: Sent[Gathered[Any]]) -> str:

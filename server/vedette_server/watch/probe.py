@@ -20,7 +20,7 @@ from vedette_server.engine.query import Monitor, Query, unfailing
 from vedette_server.engine.queue import Item
 from vedette_server.engine.served import ServedVersion
 from vedette_server.explain.diagnosis import Candidate, Diagnosis
-from vedette_server.explain.explain import Context, explain, find
+from vedette_server.explain.explain import explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
 from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.repository.repository import ModelVersion
@@ -77,14 +77,7 @@ class Probe:
         source.see(answer)
         if source.suspicion and source.calm:  # whatever it was, it has been mended
             self._tell(served.model, source, None)
-        context = Context(
-            golden_failing=served.golden_failing,
-            identical=source.identical,
-            values=source.values,
-            suspicion=source.suspicion,
-            usual=served.proofs.usual,
-            stream=item.source,
-        )
+        context = source.context(served.golden_failing, served.proofs.usual)
         findings = explain(answer, served.model.contract, context)
         frame = _Frame(AskedImage(item.image, item.options), answer, self._clock())
         self._look_into(served, source, frame, findings)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, PixelStatistics
-from vedette_server.explain.explain import values
+from vedette_server.explain.explain import Context, values
 from vedette_server.explain.findings import Code, Finding
+from vedette_server.explain.usual import Usual
 from vedette_server.watch.diagnostician import AskedImage
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
@@ -58,6 +59,17 @@ class SourceRecord:
         self.identical = self.identical + 1 if feed and pixels.checksum == self._checksum else 1
         self._checksum = pixels.checksum
         self.values = values(pixels, self.values if feed else None)
+
+    def context(self, golden_failing: str, usual: Usual) -> Context:
+        """Return the facts to explain its last answer with; both arguments are of its version."""
+        return Context(
+            golden_failing=golden_failing,
+            identical=self.identical,
+            values=self.values,
+            suspicion=self.suspicion,
+            usual=usual,
+            stream=self.key.name,
+        )
 
     @property
     def restless(self) -> bool:

@@ -1,0 +1,23 @@
+"""The program of an exported model, which Triton's Python backend runs in a process for each instance."""
+
+from typing import Any
+
+import triton_python_backend_utils as backend  # exists only in that process
+
+from vedette_server.triton.instance import Instance
+
+
+class TritonPythonModel:
+    """One instance, as the backend calls it."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model; it serves only if it answers its golden images as expected."""
+        self._instance = Instance(backend, args)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer requests, in their order."""
+        return self._instance.execute(requests)
+
+    def finalize(self) -> None:
+        """Publish what was counted last."""
+        self._instance.close()
