@@ -39,7 +39,7 @@ _RETRIES = {
 _HEALTH_CHECKS = {"healthCheckConfig": {"serviceName": SERVICE}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A server, and the settings to reach it."""
 
@@ -61,7 +61,13 @@ class Endpoint:
         """Parse an address, and read the proxy and credentials from the environment. Raises `LocalError`."""
         parsed = parse(address)
         security = Security.of(parsed, tls, token)
-        return cls(parsed, proxy(parsed), keepalive_seconds, security, load_balancing)
+        return cls(
+            address=parsed,
+            proxy=proxy(parsed),
+            keepalive_seconds=keepalive_seconds,
+            security=security,
+            load_balancing=load_balancing,
+        )
 
     def __str__(self) -> str:
         """The address for messages, with the proxy if one is involved."""

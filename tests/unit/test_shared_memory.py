@@ -12,7 +12,7 @@ from vedette_server.access import peers
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.rpc import regions, shared_files
 from vedette_server.rpc.regions import Place, Region, Regions
-from vedette_server.rpc.shared_files import Part, SharedFile, UnfitFileError
+from vedette_server.rpc.shared_files import Piece, SharedFile, UnfitFileError
 
 from tests.support.shared import FOLDER, memory, new_name
 
@@ -108,14 +108,14 @@ def test_all_parts_are_written_or_none() -> None:
     with memory(100) as made:
         file, _ = shared_files.find(made.name, OWN)
         with pytest.raises(UnfitFileError, match="has 100 bytes, and 101 are needed"):
-            shared_files.write([Part(file, 0, b"xy"), Part(file, 99, b"xy")])
+            shared_files.write([Piece(file, 0, b"xy"), Piece(file, 99, b"xy")])
         assert made.bytes() == bytes(100)
-        shared_files.write([Part(file, 0, b"xy"), Part(file, 98, b"zz"), Part(file, 100, b"")])
+        shared_files.write([Piece(file, 0, b"xy"), Piece(file, 98, b"zz"), Piece(file, 100, b"")])
         assert made.bytes() == b"xy" + bytes(96) + b"zz"
 
 
 def region(name: str, inode: int = 1, offset: int = 0) -> Region:
-    return Region(name, name, offset, 100, SharedFile("x", OWN, 1, inode))
+    return Region(name=name, key=name, offset=offset, byte_size=100, file=SharedFile("x", OWN, 1, inode))
 
 
 def test_places_overlap_by_their_bytes_not_by_their_names() -> None:

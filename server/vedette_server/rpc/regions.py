@@ -10,7 +10,7 @@ MOST_REGIONS = 1_024  # of one caller
 MOST_OF_ALL = 4_096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Region:
     """A part of a file, by the name that its caller gave it; offset and size in bytes."""
 

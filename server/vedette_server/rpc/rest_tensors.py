@@ -52,7 +52,7 @@ class _Request(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Asked:
+class RestRequest:
     """A request of the gRPC service, and which outputs are wanted as binary data."""
 
     request: Gathered[pb.ModelInferRequest]
@@ -64,7 +64,7 @@ class Asked:
         return self.binary.get(output, self.all_binary)
 
 
-def read(body: memoryview, json_bytes: int, model: str, version: str) -> Asked:
+def read(body: memoryview, json_bytes: int, model: str, version: str) -> RestRequest:
     """Read a body that begins with so many bytes of JSON. Raises `Refused`: BODY_INVALID, REQUEST_TOO_LARGE."""
     if json_bytes > wire.MOST_BESIDE_IMAGE:
         raise wire.too_large(len(body))
@@ -83,7 +83,7 @@ def read(body: memoryview, json_bytes: int, model: str, version: str) -> Asked:
     except UnicodeEncodeError:
         raise rest_json.unfit(seen="it has a text with half a surrogate pair, which is no Unicode") from None
     binary = {one.name: _switch(one.parameters, _BINARY) for one in given.outputs if _BINARY in one.parameters}
-    return Asked(Gathered(message, contents), _switch(given.parameters, _ALL_BINARY), binary)
+    return RestRequest(Gathered(message, contents), _switch(given.parameters, _ALL_BINARY), binary)
 
 
 def _set(fields: Any, given: Parameters, but: str) -> None:  # noqa: ANN401  generated code without types
@@ -186,7 +186,7 @@ def _values(fields: Any) -> dict[str, Any]:  # noqa: ANN401  generated code with
     return {name: getattr(one, one.WhichOneof("parameter_choice")) for name, one in fields.items()}
 
 
-def written(response: pb.ModelInferResponse, asked: Asked) -> tuple[bytes, int | None]:
+def written(response: pb.ModelInferResponse, asked: RestRequest) -> tuple[bytes, int | None]:
     """Return the body of a response, and the bytes of JSON before its binary data; None if it has none."""
     binary: list[bytes] = []
     outputs = []

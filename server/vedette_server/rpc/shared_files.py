@@ -39,7 +39,7 @@ class SharedFile:
 
 
 @dataclass(frozen=True)
-class Part:
+class Piece:
     """Bytes to write, and their place in a file."""
 
     file: SharedFile
@@ -67,7 +67,7 @@ def read(file: SharedFile, offset: int, size: int) -> bytes:
     return data
 
 
-def write(parts: Sequence[Part]) -> None:
+def write(parts: Sequence[Piece]) -> None:
     """Write parts to their files, once all of these are found to be fit. Raises `UnfitFileError`."""
     with contextlib.ExitStack() as opened:
         fds = [

@@ -25,7 +25,7 @@ from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT
 from vedette_server.rpc import calls, guard, input_tensors, shared_files, shared_tensors, wire
 from vedette_server.rpc.calls import Context
 from vedette_server.rpc.regions import Place, Region, Regions
-from vedette_server.rpc.shared_files import Part, SharedFile, UnfitFileError
+from vedette_server.rpc.shared_files import Piece, SharedFile, UnfitFileError
 from vedette_server.rpc.shared_tensors import Named
 from vedette_server.rpc.turns import Turns
 from vedette_server.rpc.wire import Gathered, Sent
@@ -81,7 +81,9 @@ class SharedMemory:
         if not 0 < request.byte_size <= size - request.offset:
             seen = f"it has {request.byte_size} bytes from the offset {request.offset} of a file of {size} bytes"
             raise _invalid(request, seen, "a part of the file, of at least one byte")
-        region = Region(request.name, request.key, request.offset, request.byte_size, file)
+        region = Region(
+            name=request.name, key=request.key, offset=request.offset, byte_size=request.byte_size, file=file
+        )
         self._regions.add(caller, region)
         log.info("region_registered", region=region.name, key=key, bytes=region.byte_size, user=file.owner)
         return pb.SystemSharedMemoryRegisterResponse()
@@ -143,7 +145,7 @@ class SharedMemory:
         Their raw contents stay, empty, as clients find an output's contents by its position. It is done on the event
         loop, so that none is written once its region is unregistered; outputs are small.
         """
-        moved: list[Part] = []
+        moved: list[Piece] = []
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
             if (place := places.get(output.name)) is None:
                 continue
@@ -152,7 +154,7 @@ class SharedMemory:
                 raise Refused(Reason.REGION_TOO_SMALL, needed=len(raw), **facts)
             if self._regions.find(guard.current().caller.name, place.region.name) is not place.region:
                 raise Refused(Reason.REGION_NOT_FOUND, region=place.region.name)
-            moved.append(Part(place.region.file, place.start, raw))
+            moved.append(Piece(place.region.file, place.start, raw))
         try:
             shared_files.write(moved)
         except UnfitFileError as error:
