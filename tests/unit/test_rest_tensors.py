@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.http import InferResult
 from vedette_server.rpc import rest_json, rest_tensors
 from vedette_server.rpc.input_tensors import packed
-from vedette_server.rpc.rest_tensors import Asked
+from vedette_server.rpc.rest_tensors import RestRequest
 from vedette_server.rpc.wire import Gathered
 
 FILE = b"\x89PNG\xff"
@@ -34,8 +34,8 @@ def response() -> pb.ModelInferResponse:
     return given
 
 
-def asked(binary: Mapping[str, bool], *, all_binary: bool = False) -> Asked:
-    return Asked(Gathered(pb.ModelInferRequest(), []), all_binary, binary)
+def asked(binary: Mapping[str, bool], *, all_binary: bool = False) -> RestRequest:
+    return RestRequest(Gathered(pb.ModelInferRequest(), []), all_binary, binary)
 
 
 def test_json_holds_everything_exactly() -> None:
