@@ -44,7 +44,7 @@ class Pair:
         server.stop(number)
 
     def counted(self, series: str) -> list[float]:
-        """What each says of a series."""
+        """Read a series of each."""
         return [running.sample(server, series) if server else 0.0 for server in self._servers]
 
     def busiest(self) -> int:
