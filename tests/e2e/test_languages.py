@@ -25,7 +25,8 @@ FRAMES = 3  # that the program for Node.js streams
 def commands(language: str) -> list[str]:
     """The commands of a section of the page."""
     section = PAGE.read_text().split(f"\n## {language}\n")[1].split("\n## ")[0]
-    return BLOCK.findall(section)[0].splitlines()
+    lines: list[str] = BLOCK.findall(section)[0].splitlines()
+    return lines
 
 
 @pytest.fixture(scope="module")
