@@ -1,6 +1,7 @@
 """Limits of what callers over HTTP hold up: bodies that do not arrive, callers that go, requests that come early."""
 
 import contextlib
+import gc
 import http.client
 import json
 import socket
@@ -90,6 +91,24 @@ def test_a_caller_that_goes_takes_its_request_along(at: Guarded, models: Models)
         running.wait_for(lambda: models.engine.held_bytes == 3 * 300, "the requests to be read")
     running.wait_for(lambda: counts(at)["fail"] == before["fail"] + 3, "their end")
     assert counts(at)["success"] == before["success"]
+
+
+def test_half_a_body_is_let_go_of_at_once_when_its_caller_goes(at: Guarded) -> None:
+    """Without waiting for a collection of garbage, which would have others refused meanwhile."""
+    half = rest.head(INFER, 2_400_000, **{rest.LENGTH: 100}) + bytes(2_300_000)
+    taken, callers = at.rpc._intake, 8
+    gc.collect()
+    gc.disable()
+    try:
+        before = memory.used()
+        with contextlib.ExitStack() as held:
+            for _ in range(callers):
+                held.enter_context(rest.connect(at.http)).sendall(half)
+            running.wait_for(lambda: memory.used() - before > callers * 2_000_000, "the halves")
+        running.wait_for(lambda: not taken._awaited, "their end")
+        running.wait_for(lambda: memory.used() - before < callers * 1_000_000, "their memory")
+    finally:
+        gc.enable()
 
 
 def test_requests_on_one_connection_are_answered_in_their_order(at: Guarded) -> None:

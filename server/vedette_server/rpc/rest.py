@@ -195,18 +195,17 @@ async def _read(request: web.Request, most: int) -> bytes | Refused:
         return Refused(Reason.BODY_COMPRESSED, encoding=encoding)
     pieces: list[bytes] = []
     size, received = request.content_length or 0, 0
-    while size <= most:
-        try:
-            piece = await request.content.readany()
-        except Exception:  # noqa: BLE001  the caller has gone, or its chunks are none
-            return rest_json.unfit(
-                seen="it ends early, or has a broken chunk", expected="as many bytes as its headers say"
-            )
-        if not piece:
-            return b"".join(pieces)
-        pieces.append(piece)
-        received += len(piece)
-        size = max(size, received)
+    try:
+        while size <= most:
+            if not (piece := await request.content.readany()):
+                return b"".join(pieces)
+            pieces.append(piece)
+            received += len(piece)
+            size = max(size, received)
+    except Exception:  # noqa: BLE001  the caller has gone, or its chunks are none
+        return rest_json.unfit(seen="it ends early, or has a broken chunk", expected="as many bytes as its headers say")
+    finally:
+        pieces.clear()  # the request keeps the exception, and with it this frame
     if most == wire.MOST_BESIDE_IMAGE:
         return wire.too_large(size)
     return Refused(Reason.BODY_TOO_LARGE, bytes=size, most=most)
