@@ -10,10 +10,10 @@ import structlog
 
 from vedette_server import addresses, environment
 from vedette_server.access.access import Access
+from vedette_server.engine.control import Control
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.repository.repository import RepositoryError
 from vedette_server.repository.shelf import Shelf
 from vedette_server.rpc.http import HttpServer
 from vedette_server.rpc.server import RpcServer
@@ -54,7 +54,9 @@ class App:
         self._engine = Engine(pool, metrics, Probe(metrics, settings.diagnose_share), settings.max_request_seconds)
         most = max(model.contract.limits.max_bytes for model in models)
         self._access = Access(settings.sources, metrics.reloaded)
-        self._rpc = RpcServer(self._engine, most, settings.max_streams, self._access)
+        self._control = Control(self._shelf, self._engine)
+        control = self._control if settings.model_control else None
+        self._rpc = RpcServer(self._engine, most, settings.max_streams, self._access, control=control)
         self._http = HttpServer(metrics, lambda: self._engine.ready, self._access, self._rpc.rest)
         self._told_to_stop = asyncio.Event()
         self._forced = asyncio.Event()
@@ -121,27 +123,12 @@ class App:
             task.result()
 
     async def _poll(self, seconds: float | None) -> None:
-        """Load new versions in the repository, and unload removed ones once a newer version answers.
-
-        It polls every `seconds` (None: never), and on request.
-        """
-        unloading: set[asyncio.Task[None]] = set()
-        told = ""
+        """Read the repository again every `seconds` (None: never), and on request."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reread.wait(), seconds)
             self._reread.clear()
-            try:
-                await asyncio.to_thread(self._shelf.look)
-                told = ""
-            except RepositoryError as error:
-                if str(error) != told:  # logged once
-                    log.error("repository_refused", error=str(error))  # noqa: TRY400  a reason, not a bug
-                told = str(error)
-            self._engine.set_aside(self._shelf.refused)
-            for served in self._engine.replace(self._shelf.versions):
-                unloading.add(task := asyncio.create_task(self._engine.unload(served)))
-                task.add_done_callback(unloading.discard)
+            await self._control.look()
 
     async def _follow(self) -> None:
         """Keep health checks in sync with the engine."""

@@ -76,6 +76,8 @@ class Settings(BaseSettings):
     """Limit of each worker's private memory, in bytes (`RLIMIT_DATA`). Unset: that of the machine or container."""
     poll_seconds: Annotated[float, Field(ge=0)] = 0.0
     """Seconds between scans of the repository for new and removed versions. 0: it is read once."""
+    model_control: bool = False
+    """Let callers load and unload models by the Open Inference Protocol."""
     max_request_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Deadline of requests with none, or a longer one. A version that answers nothing for that long is not ready."""
     drain_seconds: Annotated[float, Field(ge=0)] = 20.0

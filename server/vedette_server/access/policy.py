@@ -22,6 +22,7 @@ class Verb(StrEnum):
     DETECT = auto()
     STREAM = auto()
     SHARE = auto()  # have images and answers in the caller's own memory
+    LOAD = auto()  # load and unload models
     DIAGNOSE = auto()
     DESCRIBE = auto()  # list models and their contracts
     METRICS = auto()

@@ -70,6 +70,7 @@ class Reason(StrEnum):
     MODEL_NOT_FOUND = auto()
     MODEL_VERSION_NOT_FOUND = auto()
     MODEL_NOT_READY = auto()
+    LOAD_REFUSED = auto()
     SAMPLE_MISSING = auto()
     OVERLOADED = auto()
     DEADLINE_EXCEEDED = auto()

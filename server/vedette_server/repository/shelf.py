@@ -35,6 +35,7 @@ class Shelf:
         self._read: dict[Path, ModelVersion] = {}
         self._refused: dict[Path, tuple[_Stamp, RefusedVersion]] = {}
         self._misnamed: list[str] = []
+        self.hidden: dict[str, list[int]] = {}  # models of which no notice is taken, and the versions that they had
 
     @property
     def versions(self) -> list[ModelVersion]:
@@ -46,12 +47,28 @@ class Shelf:
         """The refused versions, by name and number."""
         return sorted((one for _, one in self._refused.values()), key=lambda one: (one.name, one.version))
 
+    def names(self) -> list[str]:
+        """Return the names of all models under the folder, valid or not."""
+        return sorted({folder.parent.name for folder in repository.folders(self._root)})
+
+    def hide(self, name: str) -> None:
+        """Take no notice of a model any more, as if it were not there."""
+        if name not in self.hidden:
+            there: list[ModelVersion | RefusedVersion] = [*self.versions, *self.refused]
+            self.hidden[name] = sorted(one.version for one in there if one.name == name)
+        self._read = {folder: one for folder, one in self._read.items() if one.name != name}
+        self._refused = {folder: one for folder, one in self._refused.items() if one[1].name != name}
+
+    def show(self, name: str) -> None:
+        """Take notice of a model again, from the next look on."""
+        self.hidden.pop(name, None)
+
     def look(self) -> None:
         """Read new and changed versions, and log each refused version once.
 
         Raises `RepositoryError`, and keeps its previous content, if nothing at all can be served.
         """
-        there = repository.folders(self._root)
+        there = [folder for folder in repository.folders(self._root) if folder.parent.name not in self.hidden]
         read = {folder: self._read[folder] for folder in there if folder in self._read}
         refused: dict[Path, tuple[_Stamp, RefusedVersion]] = {}
         errors: list[VersionError] = []

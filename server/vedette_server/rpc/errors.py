@@ -373,7 +373,7 @@ TABLE: dict[Reason, ErrorRow] = {
         code=Code.UNIMPLEMENTED,
         field=None,
         message="This server has {feature} switched off.",
-        remedy="Start the server with diagnose_share above 0.",
+        remedy="Start the server with {setting}.",
     ),
     Reason.MODEL_NAME_MISSING: ErrorRow(
         code=_INVALID,
@@ -402,6 +402,12 @@ TABLE: dict[Reason, ErrorRow] = {
         message="Model {model!r} is not ready: {why}.",
         remedy="Try again, or watch grpc.health.v1 or /readyz.",
         retry=True,
+    ),
+    Reason.LOAD_REFUSED: ErrorRow(
+        code=Code.FAILED_PRECONDITION,
+        field=None,
+        message="Model {model!r} is not loaded; its newest version is {version}: {why}",
+        remedy="Correct it in the repository, or remove it, and load the model again.",
     ),
     Reason.OVERLOADED: ErrorRow(
         code=Code.RESOURCE_EXHAUSTED,

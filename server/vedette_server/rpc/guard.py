@@ -44,6 +44,8 @@ _METHODS = {
         "ModelConfig": Verb.DESCRIBE,
         "ModelStatistics": Verb.DESCRIBE,
         "RepositoryIndex": Verb.DESCRIBE,
+        "RepositoryModelLoad": Verb.LOAD,
+        "RepositoryModelUnload": Verb.LOAD,
         "ModelInfer": Verb.DETECT,
         "ModelStreamInfer": Verb.STREAM,
         "SystemSharedMemoryRegister": Verb.SHARE,

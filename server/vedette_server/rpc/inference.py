@@ -19,6 +19,7 @@ from vedette_server.contract.contract import InputContract
 from vedette_server.contract.image import SentImage
 from vedette_server.contract.options import Asked, MaskFormat
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine.control import Control
 from vedette_server.engine.engine import Engine
 from vedette_server.engine.query import Outcome, Query
 from vedette_server.engine.queue import Flow, Priority
@@ -52,9 +53,11 @@ class Wanted:
 class InferenceService:
     """Serves the engine as Triton serves its models."""
 
-    def __init__(self, engine: Engine, shared: Calls) -> None:
+    def __init__(self, engine: Engine, shared: Calls, control: Control | None = None) -> None:
+        """`control` loads and unloads models, where callers may."""
         self._engine = engine
         self._calls = shared
+        self._control = control
         self._statistics = Statistics()
         self.memory = SharedMemory(engine)
 
@@ -116,7 +119,8 @@ class InferenceService:
         """Name the server and the extensions that it has."""
         guard.current().admit()
         version = importlib.metadata.version("vedette")
-        return pb.ServerMetadataResponse(name="vedette", version=version, extensions=EXTENSIONS)
+        extensions = sorted((*EXTENSIONS, *(["model_repository"] if self._control else [])))
+        return pb.ServerMetadataResponse(name="vedette", version=version, extensions=extensions)
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Tell if a version answers; one that is unknown does not."""
@@ -167,6 +171,10 @@ class InferenceService:
             if call.may(refused.name):
                 version, reason = str(refused.version), why(refused.reason.check)
                 given.models.add(name=refused.name, version=version, state="UNAVAILABLE", reason=reason)
+        unloaded = self._control.unloaded if self._control and not request.ready else {}
+        for name, numbers in unloaded.items():
+            for number in numbers if call.may(name) else ():
+                given.models.add(name=name, version=str(number), state="UNAVAILABLE", reason="unloaded")
         return given
 
     def _found(self, name: str, version: str) -> ModelVersion:

@@ -17,6 +17,7 @@ from vedette_server.access.access import Access
 from vedette_server.access.certificates import Certificates
 from vedette_server.access.files import Kept
 from vedette_server.addresses import Tcp, Unix
+from vedette_server.engine.control import Control
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc import wire
 from vedette_server.rpc.calls import Calls
@@ -67,18 +68,25 @@ class _Inference:
 
 
 def _inference(
-    engine: Engine, calls: Calls, streams: OpenStreams, intake: Intake, access: Access, most: int
+    engine: Engine,
+    calls: Calls,
+    streams: OpenStreams,
+    control: Control | None,
+    intake: Intake,
+    access: Access,
+    most: int,
 ) -> _Inference:
     """Return the Open Inference Protocol; empty without the extra `triton`, which has its messages."""
     if importlib.util.find_spec("tritonclient") is None:
         return _Inference()
     from vedette_server.rpc.inference import InferenceService  # imports the extra
+    from vedette_server.rpc.inference_control import ModelControl  # the same
     from vedette_server.rpc.inference_stream import InferenceStreams  # the same
     from vedette_server.rpc.rest import Rest  # the same
 
-    service = InferenceService(engine, calls)
-    streamed = InferenceStreams(engine, calls, service, streams)
-    return _Inference((service.handlers(), streamed.handlers()), Rest(service, calls, intake, access, most))
+    service = InferenceService(engine, calls, control)
+    methods = (service, InferenceStreams(engine, calls, service, streams), ModelControl(engine, calls, control))
+    return _Inference(tuple(one.handlers() for one in methods), Rest(service, calls, intake, access, most))
 
 
 def _connections() -> int:
@@ -141,8 +149,9 @@ class RpcServer:
         max_streams: int,
         access: Access | None = None,
         keepalive: Keepalive | None = None,
+        control: Control | None = None,
     ) -> None:
-        """Without `access`, allow everyone to do everything."""
+        """Without `access`, allow everyone to do everything; without `control`, nobody to load models."""
         access = access or Access()
         self._certificates = access.certificates
         most = _SLACK * (max_image_bytes + wire.MOST_BESIDE_IMAGE)
@@ -173,7 +182,7 @@ class RpcServer:
         self._socket: SocketFile | None = None
         self._health = health.aio.HealthServicer()
         calls, streams = Calls(engine), OpenStreams(engine, max_streams)
-        inference = _inference(engine, calls, streams, self._intake, access, most)
+        inference = _inference(engine, calls, streams, control, self._intake, access, most)
         self.rest = inference.rest  # for the HTTP port
         self.services = (SERVICE, INFERENCE) if inference.handlers else (SERVICE,)  # of models
         ours = _handlers(DetectionService(engine, calls, streams))

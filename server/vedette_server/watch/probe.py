@@ -103,7 +103,7 @@ class Probe:
         finds no objects, and SAMPLE_MISSING.
         """
         if self._diagnostician is None:
-            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose")
+            raise Refused(Reason.FEATURE_NOT_SERVED, feature="Diagnose", setting="diagnose_share above 0")
         require(Output.BOXES, served.model.contract)
         sample: AskedImage | None = AskedImage(query.image, resolve(query.asked, served.model.contract))
         if sampled:
