@@ -67,6 +67,7 @@ def main() -> None:
 @click.option(
     "--poll-seconds", type=kinds.Number(), help="Interval of scans for new and removed versions.  [default: never]"
 )
+@click.option("--model-control", is_flag=True, default=None, help="Let callers load and unload models.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="Format of the log.  [default: console]")
 @click.option(
     "--log-level", type=click.Choice(get_args(logs.Level)), help="Least severe lines of the log.  [default: info]"

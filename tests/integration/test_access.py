@@ -190,7 +190,7 @@ def allows(policy: Mapping[str, Any], who: str, verb: str, model: str) -> bool:
         return True
     return any(
         verb in rule["may"]
-        and (verb in ("health", "reflection", "metrics") or any(is_like(model, one) for one in rule["models"]))
+        and (verb in ("health", "reflection", "metrics", "share") or any(is_like(model, one) for one in rule["models"]))
         and any(is_named(policy, who, one) for one in rule["who"])
         for rule in policy["rules"]
     )

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vedette.v1 import detection_service_pb2 as pb
 from vedette.v1 import image_pb2
 from vedette.v1.detection_service_pb2_grpc import DetectionServiceStub
@@ -176,6 +177,8 @@ class Caller:
         self._actions: dict[str, Callable[[str], Any]] = {
             "detect": self._detect,
             "stream": self._stream,
+            "share": self._share,
+            "load": self._load,
             "diagnose": self._diagnose,
             "describe": self._describe,
             "health": self._health,
@@ -195,7 +198,7 @@ class Caller:
             self._actions[verb](model)
         except grpc.RpcError as error:
             reason = reason_of(error)
-            # What is past the guard: there is no budget for diagnoses here.
+            # What is past the guard: there is no budget for diagnoses here, and no control of models.
             return "OK" if reason == "FEATURE_NOT_SERVED" else reason
         return "OK"
 
@@ -228,6 +231,16 @@ class Caller:
             yield answers
         finally:
             answers.cancel()
+
+    def _share(self, _model: str) -> None:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        request = service_pb2.SystemSharedMemoryStatusRequest()
+        stub.SystemSharedMemoryStatus(request, metadata=self._metadata, timeout=_PATIENCE)
+
+    def _load(self, model: str) -> None:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        stub.RepositoryModelLoad(request, metadata=self._metadata, timeout=_PATIENCE)
 
     def _diagnose(self, model: str) -> None:
         request = pb.DiagnoseRequest(model_name=model, image=image())

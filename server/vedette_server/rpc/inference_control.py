@@ -45,17 +45,17 @@ class ModelControl:
     async def load(self, request: pb.RepositoryModelLoadRequest) -> pb.RepositoryModelLoadResponse:
         """Load the versions of a model that are in the repository; wait until the newest is ready."""
         with self._calls.counted():
-            control = self._checked(request, {})
-            name = guard.current().choose(request.model_name, sorted({*await control.there(), *self._served()}))
-            await control.load(name)
+            there = await self._control.there() if self._control else ()
+            name = guard.current().choose(request.model_name, sorted({*there, *self._served()}))
+            await self._checked(request, {}).load(name)
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
         """Unload all versions of a model; wait until what they were given is answered."""
         with self._calls.counted():
-            control = self._checked(request, {"unload_dependents": "bool_param"})  # nothing depends on a model
-            name = guard.current().choose(request.model_name, sorted({*control.unloaded, *self._served()}))
-            await control.unload(name)
+            there = self._control.unloaded if self._control else ()
+            name = guard.current().choose(request.model_name, sorted({*there, *self._served()}))
+            await self._checked(request, {"unload_dependents": "bool_param"}).unload(name)  # nothing depends on a model
         return pb.RepositoryModelUnloadResponse()
 
     def _served(self) -> set[str]:
