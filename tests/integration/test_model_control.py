@@ -1,5 +1,6 @@
 """Models loaded and unloaded by Triton's client, with their reasons, their rights, and under traffic."""
 
+import os
 import shutil
 import signal
 import threading
@@ -22,7 +23,7 @@ KEPT, OTHER = "roadsigns", "signs"
 POLICY = f"""
 [[rules]]
 who = ["token:ops"]
-may = ["load", "detect", "describe"]
+may = ["load", "detect", "describe", "metrics"]
 [[rules]]
 who = ["token:gate"]
 may = ["load", "detect"]
@@ -119,10 +120,12 @@ def test_a_model_is_unloaded_and_loaded_again(served: Served, theirs: Caller) ->
 
 
 def test_a_new_version_is_loaded_and_waited_for(served: Served, theirs: Caller) -> None:
-    folder = served.add(OTHER, 2)
+    folder, of_another = served.add(OTHER, 2), served.add(KEPT, 2)
     theirs.load_model(OTHER)
     assert theirs.infer(OTHER, [picture()]).get_response().model_version == "2"
-    shutil.rmtree(folder)
+    assert theirs.index(KEPT) == [("1", "READY", "")], "nobody has asked for that"
+    for path in (folder, of_another):
+        shutil.rmtree(path)
     theirs.load_model(OTHER)
     running.wait_for(lambda: theirs.index(OTHER) == [("1", "READY", "")], "the removed version to go")
     assert theirs.infer(OTHER, [picture()]).get_response().model_version == "1"
@@ -146,6 +149,26 @@ def test_who_does_not_wait_does_not_stop_the_load(theirs: Caller) -> None:
     theirs.unload_model(OTHER)
     assert theirs.refused("load_model", OTHER, client_timeout=0.2).startswith("DEADLINE_EXCEEDED: ")
     running.wait_for(lambda: theirs.is_model_ready(OTHER), "the load to go on")
+
+
+def test_a_model_that_is_still_leaving_is_loaded_once_it_has_left(served: Served, theirs: Caller) -> None:
+    """Its worker is stopped meanwhile, so that its requests keep it."""
+    waiting = f'vedette_queued_requests{{model="{OTHER}",version="1"}}'
+    workers = served.server.worker_pids()
+    with ThreadPoolExecutor(9) as threads:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            answers = [threads.submit(theirs.infer, OTHER, [picture()]) for _ in range(8)]
+            running.wait_for(lambda: running.sample(served.server, waiting), "a request that waits")
+            assert theirs.refused("unload_model", OTHER, client_timeout=0.2).startswith("DEADLINE_EXCEEDED: ")
+            loading = threads.submit(theirs.load_model, OTHER)
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        loading.result()
+        assert theirs.is_model_ready(OTHER)
+        assert len([one.result() for one in answers]) == 8
 
 
 def test_what_was_unloaded_stays_so_when_the_repository_is_read_again(served: Served, theirs: Caller) -> None:

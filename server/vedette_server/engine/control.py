@@ -41,9 +41,9 @@ class Control:
         async with self._changing:
             await self._look()
 
-    async def _look(self) -> None:
+    async def _look(self, only: str | None = None) -> None:
         try:
-            await asyncio.to_thread(self._shelf.look)
+            await asyncio.to_thread(self._shelf.look, only)
             self._told = ""
         except RepositoryError as error:
             if str(error) != self._told:
@@ -72,7 +72,7 @@ class Control:
             if leaving := [task for task, of in self._unloading.items() if of == name]:
                 await asyncio.wait(leaving)
             self._shelf.show(name)
-            await self._look()
+            await self._look(name)
         there: list[ModelVersion | RefusedVersion] = [*self._shelf.versions, *self._shelf.refused]
         versions = [one for one in there if one.name == name]
         if not versions:

@@ -63,14 +63,18 @@ class Shelf:
         """Take notice of a model again, from the next look on."""
         self.hidden.pop(name, None)
 
-    def look(self) -> None:
-        """Read new and changed versions, and log each refused version once.
+    def look(self, only: str | None = None) -> None:
+        """Read new and changed versions, of all models or of one, and log each refused version once.
 
         Raises `RepositoryError`, and keeps its previous content, if nothing at all can be served.
         """
-        there = [folder for folder in repository.folders(self._root) if folder.parent.name not in self.hidden]
-        read = {folder: self._read[folder] for folder in there if folder in self._read}
-        refused: dict[Path, tuple[_Stamp, RefusedVersion]] = {}
+
+        def meant(folder: Path) -> bool:
+            return only in (None, folder.parent.name) and folder.parent.name not in self.hidden
+
+        there = [folder for folder in repository.folders(self._root) if meant(folder)]
+        read = {folder: one for folder, one in self._read.items() if folder in there or not meant(folder)}
+        refused = {folder: one for folder, one in self._refused.items() if not meant(folder)}
         errors: list[VersionError] = []
         for folder in (folder for folder in there if folder not in read):
             stamp = _stamp(folder)
