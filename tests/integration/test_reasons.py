@@ -243,6 +243,7 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     elsewhere |= {Reason.REQUEST_STALLED, Reason.INTAKE_FULL}  # tests/integration/test_intake.py
     elsewhere |= {Reason.CREDENTIALS_MISSING, Reason.CREDENTIALS_REFUSED, Reason.NOT_PERMITTED}  # test_access.py
     elsewhere |= {Reason.RATE_EXCEEDED, Reason.STREAMS_EXCEEDED}  # the same
+    elsewhere |= {Reason.LOAD_REFUSED}  # tests/integration/test_model_control.py
     elsewhere |= {Reason.INPUT_TENSOR_INVALID, Reason.PARAMETER_INVALID}  # tests/integration/test_inference.py
     elsewhere |= {Reason.BODY_INVALID, Reason.BODY_TOO_LARGE}  # tests/integration/test_rest_refusals.py
     elsewhere |= {Reason.BODY_COMPRESSED, Reason.PATH_NOT_FOUND}  # the same
