@@ -5,8 +5,10 @@ import gc
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
@@ -15,6 +17,7 @@ from vedette_server.pool import memory
 from vedette_server.rpc import intake
 
 from tests.support import rest, running
+from tests.support.authority import Authority
 from tests.support.guarded import Guarded, Models
 from tests.support.rest import asked, listed
 from tests.support.scripted import SLEEP
@@ -111,11 +114,24 @@ def test_half_a_body_is_let_go_of_at_once_when_its_caller_goes(at: Guarded) -> N
         gc.enable()
 
 
-def test_requests_on_one_connection_are_answered_in_their_order(at: Guarded) -> None:
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_requests_on_one_connection_are_answered_in_their_order(
+    encrypted: bool,  # noqa: FBT001
+    models: Models,
+    tmp_path: Path,
+) -> None:
     """Even those that are sent before the first is answered."""
     large = json.dumps({**json.loads(picture()), "unknown": 50_000 * " "}).encode()
     bodies = [picture(SLEEP), *[large] * 40, b"[]"]
-    with rest.connect(at.http) as connection, connection.makefile("rb") as replies:
+    authority = Authority(tmp_path / "ours")
+    pair = authority.server()
+    sources = AccessSources(tls_cert=pair.cert, tls_key=pair.key) if encrypted else AccessSources()
+    with models.behind(sources) as at, contextlib.ExitStack() as stack:
+        connection = stack.enter_context(rest.connect(at.http))
+        if encrypted:
+            context = ssl.create_default_context(cafile=authority.path)
+            connection = stack.enter_context(context.wrap_socket(connection, server_hostname="127.0.0.1"))
+        replies = stack.enter_context(connection.makefile("rb"))
         sending = threading.Thread(target=connection.sendall, args=(b"".join(map(post, bodies)),))
         sending.start()
         statuses = [status_of(replies) for _ in bodies]
