@@ -10,7 +10,7 @@ TRITON := build/triton
 SIDE_BY_SIDE := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants triton lock clean
+.PHONY: help demo test test-unit coverage serve lint type fmt proto dist docs docs-site bench bench-triton explain zoo honest load rotations losses shapes hostile fuzz alarms nights rules card train-demo gpu mutants triton lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ docs-site: $(INSTALLED) ## build the site of deploy/docs into build/site; every 
 
 bench: $(INSTALLED) ## measure, as ratios within one run
 	$(BIN)/python -m tests.bench
+
+bench-triton: $(INSTALLED) $(TRITON)/installed ## this server beside NVIDIA's Triton, with and without an export; seven minutes
+	$(BIN)/python -m tests.bench.triton
 
 explain: $(INSTALLED) ## print how often empty answers and Diagnose name the true cause; half an hour
 	$(BIN)/python -m tests.bench.explain

@@ -20,7 +20,7 @@ from vedette_server.demo import scenes
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.support import commands, running, tritons
+from tests.support import running, tritons
 
 pytestmark = pytest.mark.usefixtures("_installed")
 
@@ -52,16 +52,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory, _installed: None) -> Path
         shutil.copytree(BUNDLED_REPOSITORY / "roadsigns", ours / name)
     _change_golden(ours / "changed" / "1")
     for name, environment in {NEW: new, OLD: old, "changed": new, "garbled": old}.items():
-        export(name, ours, folder / "out", environment)
+        tritons.export(name, ours, folder / "out", environment)
     config = folder / "out" / "garbled" / "config.pbtxt"
     config.write_text(config.read_text().replace(str(old), str(new)))
     return folder / "out"
-
-
-def export(name: str, ours: Path, out: Path, environment: Path) -> None:
-    line = [name, "--repository", str(ours), "--out", str(out), "--env", str(environment), "--threads", "1"]
-    ran = commands.run(commands.SERVER, "export-triton", *line)
-    assert ran.returncode == 0, ran.stderr
 
 
 def _change_golden(folder: Path) -> None:

@@ -16,7 +16,7 @@ import vedette
 import vedette_client
 import vedette_server
 
-from tests.support import running
+from tests.support import commands, running
 
 INSTALLED = Path(__file__).parents[2] / "build" / "triton"  # NumPy 1 lies there, too
 _SERVER = INSTALLED / "pytriton" / "tritonserver"
@@ -40,6 +40,13 @@ def environment(folder: Path, *first: Path) -> Path:
     paths = [*first, *ours, sysconfig.get_path("purelib")]
     (site / "tests.pth").write_text("".join(f"{path}\n" for path in paths))
     return folder
+
+
+def export(name: str, ours: Path, out: Path, environment: Path) -> None:
+    """Export a model of our repository, by the command that users have."""
+    line = [name, "--repository", str(ours), "--out", str(out), "--env", str(environment), "--threads", "1"]
+    ran = commands.run(commands.SERVER, "export-triton", *line)
+    assert ran.returncode == 0, ran.stderr
 
 
 @dataclass(frozen=True)
