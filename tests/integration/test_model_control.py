@@ -1,5 +1,6 @@
 """Models loaded and unloaded by Triton's client, with their reasons, their rights, and under traffic."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http as triton_http
 from vedette_client import Client
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.support import running
+from tests.support import rest, running
 from tests.support.guarded import Tokens
 from tests.support.open_inference import BLACK, PICTURES, as_bytes, assert_equal, file
 
@@ -249,6 +252,28 @@ def test_traffic_loses_nothing_while_models_come_and_go(served: Served, theirs: 
     assert outcomes == [{"OK"}, {"OK"}]
     assert others == {"OK", "StatusCode.NOT_FOUND:"} | (others & {"StatusCode.UNAVAILABLE:"}), "unloaded, or loading"
     assert not served.server.events("bug")
+
+
+def test_models_are_controlled_over_http_too(served: Served) -> None:
+    with triton_http.InferenceServerClient(urlsplit(served.server.http).netloc) as client:
+        ops = served.shown["ops"]
+        client.unload_model(OTHER, headers=ops, unload_dependents=True)
+        (unloaded,) = [one for one in client.get_model_repository_index(headers=ops) if one["name"] == OTHER]
+        assert (unloaded["state"], unloaded["reason"]) == ("UNAVAILABLE", "unloaded")
+        client.load_model(OTHER, headers=ops)
+        assert client.is_model_ready(OTHER, headers=ops)
+        for parameters, who, reason in (
+            ({}, "viewer", "NOT_PERMITTED"),
+            ({"config": "{}"}, "ops", "PARAMETER_INVALID"),
+            ([3], "ops", "BODY_INVALID"),
+            ("yes", "ops", "BODY_INVALID"),
+            ({"unload_dependents": []}, "ops", "BODY_INVALID"),
+            ({"unload_dependents": 2**64}, "ops", "BODY_INVALID"),
+        ):
+            body = json.dumps({"parameters": parameters}).encode()
+            path = f"/v2/repository/models/{OTHER}/unload"
+            rest.assert_refused(rest.call(served.server.http, path, body, served.shown[who]), reason)
+        assert client.is_model_ready(OTHER, headers=ops)
 
 
 def test_by_default_nobody_controls_models(bundled: running.Server) -> None:

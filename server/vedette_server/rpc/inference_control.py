@@ -26,19 +26,20 @@ class ModelControl:
         self._calls = shared
         self._control = control
 
+    @property
+    def methods(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
+        """The methods by name."""
+        return {"RepositoryModelLoad": self.load, "RepositoryModelUnload": self.unload}
+
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the methods as generated code would register them, but read by `rpc.wire`."""
-        methods: dict[str, Callable[[Any], Awaitable[Any]]] = {
-            "RepositoryModelLoad": self.load,
-            "RepositoryModelUnload": self.unload,
-        }
         registered = {
             name: grpc.unary_unary_rpc_method_handler(
                 _answering(method),
                 wire.sent(wire.without_image(getattr(pb, f"{name}Request"))),
                 getattr(pb, f"{name}Response").SerializeToString,
             )
-            for name, method in methods.items()
+            for name, method in self.methods.items()
         }
         return grpc.method_handlers_generic_handler(guard.INFERENCE, registered)
 

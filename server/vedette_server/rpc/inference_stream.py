@@ -26,7 +26,7 @@ from vedette_server.engine.queue import Flow, Priority
 from vedette_server.engine.stream import DropPolicy, Frame, Stream, StreamSettings, Told
 from vedette_server.rpc import calls, convert, errors, guard, input_tensors, wire
 from vedette_server.rpc.calls import Calls, Context
-from vedette_server.rpc.inference import InferenceService, Wanted
+from vedette_server.rpc.inference import InferenceService, Wish
 from vedette_server.rpc.input_tensors import Parameters
 from vedette_server.rpc.open_streams import OpenStreams
 from vedette_server.rpc.wire import Gathered, Sent
@@ -94,7 +94,7 @@ class _Underway:
     started: float
     model: str = ""
     version: str = ""
-    wanted: Wanted | None = None  # None: it was refused before
+    wanted: Wish | None = None  # None: it was refused before
 
 
 class _Course:

@@ -1,6 +1,7 @@
 """The Open Inference Protocol over HTTP, /v2: each path is a method of the gRPC service, in JSON and binary data."""
 
 import contextlib
+import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,6 +20,7 @@ from vedette_server.rpc.calls import Calls
 from vedette_server.rpc.http_calls import Handler
 from vedette_server.rpc.http_connections import Connections
 from vedette_server.rpc.inference import InferenceService
+from vedette_server.rpc.inference_control import ModelControl
 from vedette_server.rpc.intake import Intake
 
 log = structlog.get_logger()
@@ -95,6 +97,8 @@ ROUTES = (
         )
     ),
     Route("POST", "/v2/repository/index", "RepositoryIndex", _index),
+    Route("POST", "/v2/repository/models/{model_name}/load", "RepositoryModelLoad"),
+    Route("POST", "/v2/repository/models/{model_name}/unload", "RepositoryModelUnload"),
     *(
         route
         for prefix in (_MEMORY, _REGION)
@@ -109,9 +113,18 @@ ROUTES = (
 class Rest:
     """Serves the inference service on the HTTP port."""
 
-    def __init__(self, service: InferenceService, shared: Calls, intake: Intake, access: Access, most: int) -> None:
+    def __init__(
+        self,
+        service: InferenceService,
+        controlling: ModelControl,
+        shared: Calls,
+        intake: Intake,
+        access: Access,
+        most: int,
+    ) -> None:
         """`most` is the size of the largest body in bytes."""
         self._service = service
+        self._methods: dict[str, Callable[[Any], Any]] = {**service.methods, **controlling.methods}
         self._calls = shared
         self._intake = intake
         self._access = access
@@ -151,12 +164,13 @@ class Rest:
         return handle
 
     def _describing(self, route: Route) -> Call:
-        method, kind = self._service.methods[route.rpc], getattr(pb, f"{route.rpc}Request")
+        method, kind = self._methods[route.rpc], getattr(pb, f"{route.rpc}Request")
 
         async def call(request: web.Request, body: memoryview) -> web.Response:
             with self._calls.counted():
                 message = rest_json.message(kind, body, request.match_info)
-            return route.respond(method(message))
+            told = method(message)
+            return route.respond(await told if inspect.isawaitable(told) else told)
 
         return call
 

@@ -6,11 +6,13 @@ from typing import Any, TypeVar
 
 import msgspec
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from vedette_server.contract.image import Buffer
 from vedette_server.contract.refusal import Reason, Refused
 
 M = TypeVar("M", bound=Message)
+CHOICES = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}  # of a parameter
 
 
 class _FaultError(ValueError):
@@ -62,11 +64,20 @@ def message(kind: type[M], text: Buffer, named: Mapping[str, str]) -> M:
     given = read(text) if text else {}
     if not isinstance(given, dict):
         raise unfit(seen="its JSON is no object", expected="an object")
-    known = {field.name for field in kind.DESCRIPTOR.fields}
+    fields: Mapping[str, Any] = kind.DESCRIPTOR.fields_by_name
     try:
-        return kind(**{name: value for name, value in {**given, **named}.items() if name in known})
-    except (TypeError, ValueError, AttributeError):  # of protobuf, for a value of another type
+        known = {name: value for name, value in {**given, **named}.items() if name in fields}
+        return kind(**{name: _chosen(fields[name], value) for name, value in known.items()})
+    except (TypeError, ValueError, AttributeError, KeyError):  # of protobuf, for a value of another type
         raise unfit(seen="a field has a value of another type", expected=f"{kind.DESCRIPTOR.name} as JSON") from None
+
+
+def _chosen(field: Any, value: Any) -> Any:  # noqa: ANN401  a descriptor, of which there are two classes, and any JSON
+    """Return the value of a field: of parameters, each with the choice of its type. Raises as protobuf does."""
+    if field.name != "parameters" or not isinstance(value, dict):
+        return value
+    kind: Any = GetMessageClass(field.message_type.fields_by_name["value"].message_type)
+    return {name: kind(**{CHOICES[type(one)]: one}) for name, one in value.items()}
 
 
 def plain(message: Message) -> dict[str, Any]:

@@ -28,7 +28,6 @@ _WHOLE = {name: np.iinfo(kind) for name, kind in (("UINT8", np.uint8), ("INT32",
 
 Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Parameters: TypeAlias = dict[str, bool | Whole | float | str]
-_KINDS = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
 
 
 class _Input(msgspec.Struct):
@@ -90,7 +89,7 @@ def _set(fields: Any, given: Parameters, but: str) -> None:  # noqa: ANN401  gen
     """Set the parameters of a message; `but` is one of the body alone."""
     for name, value in given.items():
         if name != but:
-            setattr(fields[name], _KINDS[type(value)], value)
+            setattr(fields[name], rest_json.CHOICES[type(value)], value)
 
 
 def _switch(parameters: Parameters, name: str) -> bool:

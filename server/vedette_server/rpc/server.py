@@ -85,8 +85,10 @@ def _inference(
     from vedette_server.rpc.rest import Rest  # the same
 
     service = InferenceService(engine, calls, control)
-    methods = (service, InferenceStreams(engine, calls, service, streams), ModelControl(engine, calls, control))
-    return _Inference(tuple(one.handlers() for one in methods), Rest(service, calls, intake, access, most))
+    controlling = ModelControl(engine, calls, control)
+    methods = (service, InferenceStreams(engine, calls, service, streams), controlling)
+    rest = Rest(service, controlling, calls, intake, access, most)
+    return _Inference(tuple(one.handlers() for one in methods), rest)
 
 
 def _connections() -> int:
