@@ -42,7 +42,7 @@ Message = TypeVar("Message")
 
 
 @dataclass(frozen=True)
-class Wish:
+class ResponsePlan:
     """The part of a request that its response needs."""
 
     outputs: list[str]  # names, in their order
@@ -217,15 +217,15 @@ class InferenceService:
 
     async def prepare(
         self, model: str, received: Gathered[Any], remaining: float | None, flow: Flow, request_id: str
-    ) -> tuple[Query, Wish]:
+    ) -> tuple[Query, ResponsePlan]:
         """Return the query that a request makes, and what its response needs. Raises `Refused`."""
         started, served = time.monotonic(), self._engine.find(model, received.message.model_version)
         received, places = await self.memory.fetched(received, served.model.contract.limits.max_bytes, remaining)
         left = None if remaining is None else remaining - (time.monotonic() - started)
         query, names = _query(served, received, left, flow, request_id)
-        return query, Wish(names, received.message.id, places)
+        return query, ResponsePlan(names, received.message.id, places)
 
-    def answered(self, wanted: Wish, outcome: Outcome, seconds: float) -> pb.ModelInferResponse:
+    def answered(self, wanted: ResponsePlan, outcome: Outcome, seconds: float) -> pb.ModelInferResponse:
         """Count and log an inference that took so long, and return its response.
 
         Raises `Refused` where the response does not fit into the caller's memory.

@@ -26,7 +26,7 @@ from vedette_server.engine.queue import Flow, Priority
 from vedette_server.engine.stream import DropPolicy, Frame, Stream, StreamSettings, Told
 from vedette_server.rpc import calls, convert, errors, guard, input_tensors, wire
 from vedette_server.rpc.calls import Calls, Context
-from vedette_server.rpc.inference import InferenceService, Wish
+from vedette_server.rpc.inference import InferenceService, ResponsePlan
 from vedette_server.rpc.input_tensors import Parameters
 from vedette_server.rpc.open_streams import OpenStreams
 from vedette_server.rpc.wire import Gathered, Sent
@@ -85,8 +85,8 @@ class InferenceStreams:
                 log.info("stream_ended", request_id=request_id, seconds=seconds, **course.told)
 
 
-@dataclass(frozen=True)
-class _Underway:
+@dataclass(frozen=True, kw_only=True)
+class _InFlight:
     """A request whose fate has not been told."""
 
     message_id: str  # as the caller knows it
@@ -94,7 +94,7 @@ class _Underway:
     started: float
     model: str = ""
     version: str = ""
-    wanted: Wish | None = None  # None: it was refused before
+    wanted: ResponsePlan | None = None  # None: it was refused before
 
 
 class _Course:
@@ -104,7 +104,7 @@ class _Course:
         self._service = service
         self._stream = stream
         self._numbers = itertools.count(1)
-        self._underway: dict[int, _Underway] = {}
+        self._underway: dict[int, _InFlight] = {}
         self.told = {"answer": 0, "error": 0}  # numbers of responses
 
     async def read(self, first: Request, others: AsyncIterator[Request]) -> None:
@@ -116,11 +116,11 @@ class _Course:
     async def _take(self, request: Request) -> None:
         """Feed one request to the engine, without keeping it. Raises `Refused` for what ends the stream."""
         number, started = next(self._numbers), time.monotonic()
-        one = _Underway("", uuid.uuid4().hex, started)
+        one = _InFlight(message_id="", request_id=uuid.uuid4().hex, started=started)
         try:
             received = request.take()
             message = received.message
-            one = _Underway(message.id, calls.loggable(message.id), started)
+            one = _InFlight(message_id=message.id, request_id=calls.loggable(message.id), started=started)
             model = self._service.choose(message)
         except Refused as refusal:
             if refusal.reason in _OF_THE_STREAM:
@@ -131,7 +131,7 @@ class _Course:
         one = dataclasses.replace(one, model=model, version=message.model_version)
         await self._put(number, one, received)
 
-    async def _put(self, number: int, one: _Underway, received: Gathered[Any]) -> None:
+    async def _put(self, number: int, one: _InFlight, received: Gathered[Any]) -> None:
         """Feed a request for a known model, with the settings that it asks for. Raises `Refused`: SHUTTING_DOWN."""
         stream, parameters = self._stream, received.message.parameters
         self._underway[number] = one
@@ -162,7 +162,7 @@ class _Course:
         self.told["error" if given.error_message else "answer"] += 1
         return given
 
-    def _response(self, one: _Underway, event: Told) -> pb.ModelStreamInferResponse:
+    def _response(self, one: _InFlight, event: Told) -> pb.ModelStreamInferResponse:
         if isinstance(event.fate, Refused):
             return self._refused(one, event.fate)
         assert isinstance(event.fate, Outcome)  # noqa: S101  LOSSLESS streams drop nothing
@@ -173,7 +173,7 @@ class _Course:
             return self._refused(one, refusal)
         return pb.ModelStreamInferResponse(infer_response=answer)
 
-    def _refused(self, one: _Underway, refusal: Refused) -> pb.ModelStreamInferResponse:
+    def _refused(self, one: _InFlight, refusal: Refused) -> pb.ModelStreamInferResponse:
         seconds = time.monotonic() - one.started
         self._fail(one)
         log.info(
@@ -188,7 +188,7 @@ class _Course:
             error_message=message, infer_response=pb.ModelInferResponse(id=one.message_id)
         )
 
-    def _fail(self, one: _Underway) -> None:
+    def _fail(self, one: _InFlight) -> None:
         if one.model:
             self._service.failed(one.model, one.version, time.monotonic() - one.started)
 

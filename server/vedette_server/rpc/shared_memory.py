@@ -26,7 +26,7 @@ from vedette_server.rpc import calls, guard, input_tensors, shared_files, shared
 from vedette_server.rpc.calls import Context
 from vedette_server.rpc.regions import Place, Region, Regions
 from vedette_server.rpc.shared_files import Piece, SharedFile, UnfitFileError
-from vedette_server.rpc.shared_tensors import Named
+from vedette_server.rpc.shared_tensors import NamedPlace
 from vedette_server.rpc.turns import Turns
 from vedette_server.rpc.wire import Gathered, Sent
 
@@ -131,7 +131,7 @@ class SharedMemory:
             raise Refused(Reason.REGION_CHANGED, seen=str(error)) from None
         return Gathered(message, [next(read if place else sent) for place in sources]), places
 
-    def _place(self, caller: str, named: Named) -> Place:
+    def _place(self, caller: str, named: NamedPlace) -> Place:
         """Return the place that parameters name. Raises `Refused`: REGION_NOT_FOUND, PARAMETER_INVALID."""
         region = self._regions.find(caller, named.region)
         if named.offset + named.byte_size > region.byte_size:

@@ -16,7 +16,7 @@ _LENGTH = 4  # bytes before an element of BYTES
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPlace:
     """The place of a tensor, as its parameters name it; sizes in bytes."""
 
     region: str
@@ -24,7 +24,7 @@ class Named:
     offset: int
 
 
-def take(fields: Any) -> Named | None:  # noqa: ANN401  generated code without types
+def take(fields: Any) -> NamedPlace | None:  # noqa: ANN401  generated code without types
     """Take the place of a tensor out of its parameters; None: it is in none. Raises `Refused`: PARAMETER_INVALID."""
     given = {name: fields[name] for name in (REGION, SIZE, OFFSET) if name in fields}
     if not given:
@@ -34,7 +34,7 @@ def take(fields: Any) -> Named | None:  # noqa: ANN401  generated code without t
         del fields[name]
     if not isinstance(region := values.get(REGION), str):
         raise refusal(REGION, _seen(region), f"the name of a region, beside {SIZE}")
-    return Named(region, _whole(SIZE, values.get(SIZE)), _whole(OFFSET, values.get(OFFSET, 0)))
+    return NamedPlace(region, _whole(SIZE, values.get(SIZE)), _whole(OFFSET, values.get(OFFSET, 0)))
 
 
 def _whole(name: str, value: object) -> int:
