@@ -385,27 +385,44 @@ async def test_what_a_live_stream_holds_is_counted_until_it_goes(engine: Engine)
         await engine.changed.wait()
 
 
+ROOMY = 32 * 2**20  # what the contract lets an image have is always taken
+LARGE = query(SLEEP, ROOMY // 3 - ROOMY // 3 % 3_000)
+
+
+async def lossless(engine: Engine, frames: int) -> list[Fate]:
+    """The fates of the frames of a stream that reads all that it may."""
+    settings = StreamSettings(
+        model=engine.served[0].model.name,
+        version="",
+        policy=DropPolicy.LOSSLESS,
+        priority=Priority.NORMAL,
+        name="",
+        max_in_flight=4,
+    )
+    with Stream(engine, settings, Asked()) as stream:
+        for frame_id in range(frames):
+            await stream.put(Frame(frame_id, time.time_ns(), LARGE.image))
+        await stream.finish()
+        return [told.fate async for told in stream.told()]
+
+
 async def test_lossless_streams_that_read_at_once_lose_no_frame_for_want_of_room() -> None:
     """Each finds room for one more frame when it looks, and there is room for one of all."""
-    roomy = 32 * 2**20  # what the contract lets an image have is always taken
-    engine = await started(dataclasses.replace(SETTINGS, max_queued_bytes=roomy))
-    sent = query(SLEEP, roomy // 3 - roomy // 3 % 3_000)
-
-    async def fates() -> list[Fate]:
-        settings = StreamSettings(
-            model="",
-            version="",
-            policy=DropPolicy.LOSSLESS,
-            priority=Priority.NORMAL,
-            name="",
-            max_in_flight=4,
-        )
-        with Stream(engine, settings, Asked()) as stream:
-            for frame_id in range(4):
-                await stream.put(Frame(frame_id, time.time_ns(), sent.image))
-            await stream.finish()
-            return [told.fate async for told in stream.told()]
-
-    for one in await asyncio.gather(*(fates() for _ in range(5))):
+    engine = await started(dataclasses.replace(SETTINGS, max_queued_bytes=ROOMY))
+    for one in await asyncio.gather(*(lossless(engine, 4) for _ in range(5))):
         assert [type(fate) for fate in one] == [Outcome] * 4
+    await engine.stop()
+
+
+async def test_a_frame_that_waits_for_room_in_a_version_that_goes_is_refused() -> None:
+    engine = await started(dataclasses.replace(SETTINGS, max_queued_bytes=ROOMY))
+    (served,) = engine.served
+    streams = [asyncio.create_task(lossless(engine, 1)) for _ in range(8)]
+    while not engine.held:  # the bytes of frames that wait for room
+        await asyncio.sleep(0)
+    await engine.unload(served)
+    fates = [fate for stream in streams for fate in await stream]
+    refused = {fate.reason for fate in fates if isinstance(fate, Refused)}
+    assert refused == {Reason.MODEL_NOT_FOUND}
+    assert any(isinstance(fate, Outcome) for fate in fates), "what the version had been given is answered"
     await engine.stop()

@@ -313,6 +313,8 @@ class Stream:
                 entry.served, entry.item = self._engine.item(query, deadline)
                 if self._lossless:
                     await self._until_taken(entry, entry.served)
+                    if entry.served not in self._engine.served:  # it was unloaded meanwhile
+                        entry.served, entry.item = self._engine.item(query, deadline)
                 entry.served.scheduler.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
