@@ -246,6 +246,6 @@ def test_every_reason_is_provoked_over_a_connection() -> None:
     elsewhere |= {Reason.LOAD_REFUSED}  # tests/integration/test_model_control.py
     elsewhere |= {Reason.INPUT_TENSOR_INVALID, Reason.PARAMETER_INVALID}  # tests/integration/test_inference.py
     elsewhere |= {Reason.BODY_INVALID, Reason.BODY_TOO_LARGE}  # tests/integration/test_rest_refusals.py
-    elsewhere |= {Reason.BODY_COMPRESSED, Reason.PATH_NOT_FOUND}  # the same
+    elsewhere |= {Reason.BODY_COMPRESSED, Reason.PATH_NOT_FOUND, Reason.ORIGIN_REFUSED}  # the same
     elsewhere |= {reason for reason in Reason if reason.startswith("REGION")}  # tests/integration/test_shared_memory.py
     assert by_input | set(TROUBLE) | {Reason.CAPTURE_TIME_INVALID} | elsewhere == set(Reason)

@@ -150,6 +150,16 @@ def test_a_compressed_body_is_refused(encoding: str, bundled: running.Server) ->
     assert_refused(rest.call(bundled.http, INFER, bomb, {"Content-Encoding": encoding}), "BODY_COMPRESSED")
 
 
+@pytest.mark.parametrize("origin", ["https://example.com", "null", "http://127.0.0.1:8002", 5_000 * "x"])
+def test_pages_in_browsers_are_refused(origin: str, bundled: running.Server) -> None:
+    for path, body in ((INFER, b""), ("/v2/repository/models/roadsigns/unload", b""), ("/v2", None)):
+        refused = rest.call(bundled.http, path, body, {"Origin": origin})
+        assert_refused(refused, "ORIGIN_REFUSED")
+        assert refused.status == 403
+        assert origin[:100] in refused.json["error"]
+        assert len(refused.body) < 1_000
+
+
 @pytest.mark.parametrize("path", ["/v2/", "/v2/models", "/v2/models/roadsigns/infer", "/v2/trace/setting", "/v2/%ff"])
 def test_paths_that_are_not_there_are_not_found(path: str, bundled: running.Server) -> None:
     assert_refused(rest.call(bundled.http, path), "PATH_NOT_FOUND")

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     BODY_TOO_LARGE = auto()
     BODY_COMPRESSED = auto()
     PATH_NOT_FOUND = auto()
+    ORIGIN_REFUSED = auto()
     REQUEST_STALLED = auto()
     INTAKE_FULL = auto()
     REGION_NOT_LOCAL = auto()

@@ -313,6 +313,12 @@ TABLE: dict[Reason, ErrorRow] = {
         message="There is no {method} {path}.",
         remedy="See the paths of the Open Inference Protocol that this server has, in its guide to Triton's clients.",
     ),
+    Reason.ORIGIN_REFUSED: ErrorRow(
+        code=Code.PERMISSION_DENIED,
+        field=None,
+        message="The request comes from a page of {origin}, and pages in browsers may not use this server.",
+        remedy="Call the server from a program, without the header Origin.",
+    ),
     Reason.REQUEST_STALLED: ErrorRow(
         code=Code.DEADLINE_EXCEEDED,
         field=None,

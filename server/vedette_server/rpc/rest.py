@@ -25,6 +25,7 @@ from vedette_server.rpc.intake import Intake
 
 log = structlog.get_logger()
 
+_LONGEST_ORIGIN = 100  # characters of it that a refusal shows
 _PLAIN = ("", "identity")  # encodings of a body that is not compressed
 
 Call: TypeAlias = Callable[[web.Request, memoryview], Awaitable[web.Response]]  # of a request and its body
@@ -149,6 +150,7 @@ class Rest:
             request_id = uuid.uuid4().hex
             try:
                 with self._calls.counted():
+                    _check_origin(request)
                     begun = guard.begin(self._access, http_calls.shown(request), verb)
                 with contextlib.closing(begun):
                     if begun.caller.known:
@@ -195,6 +197,15 @@ class Rest:
             return web.Response(body=written, content_type="application/octet-stream", headers=headers)
 
         return await _guarded(request_id, infer())
+
+
+def _check_origin(request: web.Request) -> None:
+    """Raise `Refused` (ORIGIN_REFUSED) for a page in a browser.
+
+    Any page could otherwise call a server on its reader's own machine, where nobody needs a token.
+    """
+    if origin := request.headers.get("Origin"):
+        raise Refused(Reason.ORIGIN_REFUSED, origin=origin[:_LONGEST_ORIGIN])
 
 
 async def _body(request: web.Request, most: int, connections: Connections) -> bytes | Refused:
