@@ -23,7 +23,15 @@ REPOSITORY = "repository"  # the folder with our own files, within Triton's vers
 THREADS, PLUGINS = "threads", "plugins"  # parameters of the configuration
 _CONFIG, _PROGRAM = "config.pbtxt", "model.py"
 _FIRST_GARBLED = 2  # major version of NumPy, whose arrays the backend of Triton 2.51 hands over as garbage
-_ASKED = "import detectron2, numpy, torchvision, tritonclient.grpc, vedette_server; print(numpy.__version__)"
+_NEEDED = ("vedette_server", "tritonclient", "detectron2", "torchvision", "numpy")
+_ASKED = """
+import importlib.util, sys
+missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
+if missing:
+    sys.exit("it has no " + ", ".join(missing))
+import numpy
+print(numpy.__version__)
+"""
 _MOST_SECONDS = 120.0  # for that; a cold disk is slow
 _GPU = re.compile(r"cuda:(\d+)")
 # The same inputs without texts, which the protocol has too.
@@ -111,7 +119,8 @@ def _numpy(environment: Path) -> int:
         msg = f"{environment} is no virtual environment: it needs bin/python, and bin/activate, which Triton reads"
         raise RepositoryError(msg)
     try:
-        ran = subprocess.run([python, "-c", _ASKED], capture_output=True, text=True, check=True, timeout=_MOST_SECONDS)  # noqa: S603  the operator's own
+        command = [str(python), "-E", "-c", _ASKED, *_NEEDED]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_MOST_SECONDS)  # noqa: S603  the operator's own
         return int(ran.stdout.partition(".")[0])
     except subprocess.CalledProcessError as error:
         told = (error.stderr.strip().splitlines() or ["it told nothing"])[-1]
