@@ -68,13 +68,16 @@ class Scheduler:
     def admit(self, item: Item) -> None:
         """Let an image wait for its turn.
 
-        Raises `Refused`, OVERLOADED or MODEL_NOT_READY, for what cannot be answered by its deadline.
+        Raises `Refused`: DEADLINE_EXCEEDED, OVERLOADED or MODEL_NOT_READY, for what cannot be answered by its deadline.
         """
-        late = self._expected(item) > item.deadline - time.monotonic()
+        left = item.deadline - time.monotonic()
+        late = self._expected(item) > left
         # To try costs nothing where nothing else is to be done, and estimates can be wrong.
         idle = not self._ledger.queue and self._pool.idle is not None
         if late and not self._pool.workers:
             raise Refused(Reason.MODEL_NOT_READY, model=self._model.name, why=self._standing.reason)
+        if left <= 0:
+            raise item.late()
         if self._ledger.queue.singles >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
