@@ -233,6 +233,13 @@ def test_what_this_server_refuses_is_refused_with_its_reason(
     assert refused.value.status() == told.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
+def test_the_images_of_a_sequence_are_frames_of_a_stream(caller: Any, theirs: tritons.Triton) -> None:
+    for _ in range(2):
+        caller.infer(NEW, [encoded(NEW, file(drawn(1)))], sequence_id=7)
+    series = f'vedette_answers_total{{model="{NEW}",stream="7",version="1"}} 2'
+    running.wait_for(lambda: series in theirs.page(), f"{series} on the page")
+
+
 def test_cancelled_requests_are_not_inferred(caller: Any, theirs: tritons.Triton) -> None:
     data = file(drawn(1))
     before = answers(theirs, NEW)

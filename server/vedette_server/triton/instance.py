@@ -21,7 +21,7 @@ from vedette_server.explain.explain import explain
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
-from vedette_server.rpc import calls, errors, inference, output_tensors
+from vedette_server.rpc import calls, errors, inference, inference_stream, output_tensors
 from vedette_server.rpc.inference import ImageRequest
 from vedette_server.triton.export import PLUGINS, REPOSITORY, THREADS
 from vedette_server.triton.proof import prove
@@ -108,9 +108,10 @@ class Instance:
         received = self._tensors.read(request)
         calls.check_id(received.message.id)
         wanted = inference.read(received, self._model.contract)
+        source = inference_stream.sequence(wanted.of_request)
         answer = self._predict(wanted)
         self._metrics.batch(self._model, 1)
-        outcome = self._outcome(answer, request_id, time.monotonic() - started)
+        outcome = self._outcome(answer, source, request_id, time.monotonic() - started)
         outputs = self._tensors.write(output_tensors.response(outcome, wanted.outputs, received.message.id))
         self._metrics.answered(outcome)
         return outputs
@@ -121,8 +122,8 @@ class Instance:
         convert.check(wanted.image, self._model.contract)
         return self._predictor.predict(wanted.image, options)
 
-    def _outcome(self, answer: Answer, request_id: str, seconds: float) -> Outcome:
-        source = self._sources.of(Key(self._model.name, self._model.version, ""))
+    def _outcome(self, answer: Answer, name: str, request_id: str, seconds: float) -> Outcome:
+        source = self._sources.of(Key(self._model.name, self._model.version, name))
         source.see(answer)
         context = source.context(self._golden.failing, self._usual)
         return Outcome(
@@ -131,5 +132,6 @@ class Instance:
             queue_seconds=0.0,  # Triton has its own metric of that
             total_seconds=seconds,
             findings=explain(answer, self._model.contract, context),
+            source=name,
             request_id=request_id,
         )

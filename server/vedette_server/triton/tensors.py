@@ -41,7 +41,10 @@ class Tensors:
     def read(self, request: Any) -> Gathered[Any]:  # noqa: ANN401  the same
         """Return a request as a message, with the contents of its inputs."""
         message = pb.ModelInferRequest(id=request.request_id())
-        for name, value in json.loads(request.parameters() or "{}").items():
+        given = json.loads(request.parameters() or "{}")
+        if sequence := request.correlation_id():  # Triton takes it out of the parameters
+            given["sequence_id"] = sequence
+        for name, value in given.items():
             setattr(message.parameters[name], _PARAMETERS[type(value)], value)
         for name in request.requested_output_names():
             message.outputs.add(name=name)
