@@ -36,6 +36,7 @@ from vedette_server.repository.repository import RepositoryError
 _WORDS = kinds.Words()
 _FILE = click.Path(path_type=Path)
 _MOST_COMMANDS = 3  # number of suggestions
+_MOST_INSTANCES = 1_000  # on one device, each with a model in memory
 _CHOOSING = ("--weights-key", "--strip-prefix")  # flags replaced in each suggestion
 _LONGEST_WINDOW = 7 * 86_400.0  # seconds
 
@@ -283,7 +284,7 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
     type=kinds.Module(),
     help="A module that the model may import.",
 )
-@click.option("--workers", type=int, help="Instances per device.  [default: 1]")
+@click.option("--workers", type=click.IntRange(1, _MOST_INSTANCES), help="Instances per device.  [default: 1]")
 @click.option("--threads", type=int, help="Threads per instance.  [default: an equal share of the cores]")
 @click.option("--device", help="Devices for the model: cpu, or cuda:0,cuda:1.  [default: cpu]")
 def export_triton(name: str, out: Path, env: Path | None, number: int | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
