@@ -70,14 +70,11 @@ class Scheduler:
 
         Raises `Refused`: DEADLINE_EXCEEDED, OVERLOADED or MODEL_NOT_READY, for what cannot be answered by its deadline.
         """
-        left = item.deadline - time.monotonic()
-        late = self._expected(item) > left
+        late = self._expected(item) > item.deadline - time.monotonic()
         # To try costs nothing where nothing else is to be done, and estimates can be wrong.
         idle = not self._ledger.queue and self._pool.idle is not None
         if late and not self._pool.workers:
             raise Refused(Reason.MODEL_NOT_READY, model=self._model.name, why=self._standing.reason)
-        if left <= 0:
-            raise item.late()
         if self._ledger.queue.singles >= self._settings.max_queued or (late and not idle):
             raise self._overloaded(item)
         self.put(item)
@@ -113,11 +110,12 @@ class Scheduler:
 
     def _overloaded(self, item: Item) -> Refused:
         expected, left = self._expected(item), item.deadline - time.monotonic()
+        if left <= 0:
+            return item.late()
         retry = max(expected - left, self._estimate.of(item.size))
         facts = {"expected": f"{expected:.2f}", "left": f"{left:.2f}", "retry_seconds": f"{retry:.3f}"}
-        return Refused(
-            Reason.OVERLOADED, model=self._model.name, queued=len(self._ledger.queue), limit=item.limit, **facts
-        )
+        facts |= {"model": self._model.name, "limit": item.limit}
+        return Refused(Reason.OVERLOADED, queued=len(self._ledger.queue), **facts)
 
     def _withdraw(self, item: Item) -> None:
         """Take an image off the queue that nobody waits for any more."""
