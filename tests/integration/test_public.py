@@ -28,11 +28,11 @@ from vedette_client import AsyncClient, Client, Failed, Frame, LocalError, Recon
 from tests.support import running
 
 PUBLIC = """
-    Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event Failed
-    FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint LocalError Mask MaskFormat Model
-    NoConnection NotFound NotPermitted NotServed Options Orientation OutputKind Overloaded Panoptic PixelFormat Policy
-    Raw Reconfigure Result RotatedBox Segment Sendable ServerError StageCounts Tensor Timings Tls Unauthenticated
-    Unavailable VedetteError
+    Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event
+    Failed FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint LoadBalancing
+    LocalError Mask MaskFormat Model NoConnection NotFound NotPermitted NotServed Options Orientation OutputKind
+    Overloaded Panoptic PixelFormat Policy Raw Reconfigure Result RotatedBox Segment Sendable ServerError
+    StageCounts Tensor Timings Tls Unauthenticated Unavailable VedetteError
 """
 
 WRONG: dict[str, Any] = {
