@@ -102,7 +102,8 @@ async def test_answers_come_in_the_order_of_the_requests(serve: Serve) -> None:
 async def test_a_stream_is_read_as_fast_as_it_is_answered(serve: Serve) -> None:
     """However many requests come at once, few are in flight, none is refused, and single requests have room."""
     one = await serve(dataclasses.replace(SETTINGS, workers=1, max_queued=2))
-    got = [response async for response in one.stub.ModelStreamInfer(iter([told(20)] * 100), timeout=_PATIENCE)]
+    requests = [told(SLEEP), *[told(20)] * 99]  # which come while the first is answered
+    got = [response async for response in one.stub.ModelStreamInfer(iter(requests), timeout=_PATIENCE)]
     assert len(got) == 100
     assert not any(response.error_message for response in got)
     assert one.monitor.most == 2

@@ -192,6 +192,12 @@ class Intake(grpc.aio.ServerInterceptor):
         except TurnedAwayError:
             raise self._refusal(Reason.INTAKE_FULL) from None
 
+    async def room(self) -> None:
+        """Wait while memory is above the ceiling. A body over HTTP comes in pieces, and asks before each."""
+        self._full = self._full or memory.used() - self._own - self._admitted() > CEILING
+        async with self._looked:
+            await self._looked.wait_for(lambda: not self._full)
+
     def writing(self, peer: str) -> contextlib.AbstractContextManager[None]:
         """Track an answer to `peer` while the block writes it: unread ones are abandoned when memory runs short."""
         return self._unread.writing(peer)

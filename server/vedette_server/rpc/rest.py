@@ -157,13 +157,18 @@ class Rest:
                         structlog.contextvars.bind_contextvars(caller=begun.caller.name)
                     most = self._most if rest_tensors.LENGTH in request.headers else wire.MOST_BESIDE_IMAGE
                     peer = http_calls.peer(request)
-                    body = await self._intake.single(lambda: _body(request, most, connections), peer)
+                    body = await self._intake.single(lambda: self._body(request, most, connections), peer)
                     with connections.answering(request):
                         return await _guarded(request_id, call(request, memoryview(body or b"")))
             except Refused as refusal:
                 return _refusal(refusal, request_id)
 
         return handle
+
+    async def _body(self, request: web.Request, most: int, connections: Connections) -> bytes | Refused:
+        """Read a body of at most `most` bytes."""
+        with connections.receiving(request):
+            return await _read(request, most, self._intake.room)
 
     def _describing(self, route: Route) -> Call:
         method, kind = self._methods[route.rpc], getattr(pb, f"{route.rpc}Request")
@@ -208,13 +213,7 @@ def _check_origin(request: web.Request) -> None:
         raise Refused(Reason.ORIGIN_REFUSED, origin=origin[:_LONGEST_ORIGIN])
 
 
-async def _body(request: web.Request, most: int, connections: Connections) -> bytes | Refused:
-    """Read a body of at most `most` bytes."""
-    with connections.receiving(request):
-        return await _read(request, most)
-
-
-async def _read(request: web.Request, most: int) -> bytes | Refused:
+async def _read(request: web.Request, most: int, room: Callable[[], Awaitable[None]]) -> bytes | Refused:
     encoding = ", ".join(request.headers.getall("Content-Encoding", ()))
     if encoding.lower() not in _PLAIN:
         return Refused(Reason.BODY_COMPRESSED, encoding=encoding)
@@ -222,6 +221,7 @@ async def _read(request: web.Request, most: int) -> bytes | Refused:
     size, received = request.content_length or 0, 0
     try:
         while size <= most:
+            await room()
             if not (piece := await request.content.readany()):
                 return b"".join(pieces)
             pieces.append(piece)
