@@ -74,8 +74,9 @@ def test_above_the_ceiling_bodies_that_are_arriving_are_given_up(at: Guarded, mo
     with rest.connect(at.http) as connection:
         connection.sendall(rest.head(INFER, 100) + b"x")
         running.wait_for(lambda: taken._awaited, "the body to be awaited")
-        monkeypatch.setattr(memory, "used", lambda: taken._own + intake.CEILING + 1 if taken._awaited else taken._own)
-        reply = response(connection)
+        with monkeypatch.context() as full:
+            full.setattr(memory, "used", lambda: taken._own + intake.CEILING + 1)
+            reply = response(connection)
     assert (reply.status, reply.reason) == (429, "INTAKE_FULL")
     assert reply.headers["Retry-After"] == "1"
     assert rest.call(at.http, INFER, picture()).status == 200, "others are read again"
