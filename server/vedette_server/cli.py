@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -221,20 +221,28 @@ def _again(arguments: Sequence[str], flags: Sequence[str]) -> str:
     return shlex.join(["vedette-server", *kept, *flags])
 
 
+def _of_a_version(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name a version of a model."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option(
+            "--plugin",
+            "plugins",
+            multiple=True,
+            metavar="MODULE",
+            type=kinds.Module(),
+            help="A module that the model may import.",
+        ),
+        click.option("--repository", type=path, help="The model repository.  [default: the bundled model]"),
+        click.option("--version", "number", type=int, help="The version.  [default: the newest]"),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command("check")
 @click.argument("name", metavar="MODEL")
-@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
-@click.option(
-    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
-)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="MODULE",
-    type=kinds.Module(),
-    help="A module that the model may import.",
-)
+@_of_a_version
 @click.option("--device", default="cpu", show_default=True, help="Device for the model, as named by torch.")
 @click.option("--save", type=click.Path(path_type=Path), help="Folder for comparisons: expected left, seen right.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
@@ -272,18 +280,7 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
 @click.argument("name", metavar="MODEL")
 @click.option("--out", required=True, type=_FILE, help="Triton's model repository, to write the folder MODEL into.")
 @click.option("--env", type=_FILE, help="The virtual environment that Triton runs the model in.  [default: this one]")
-@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
-@click.option(
-    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
-)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="MODULE",
-    type=kinds.Module(),
-    help="A module that the model may import.",
-)
+@_of_a_version
 @click.option("--workers", type=click.IntRange(1, _MOST_INSTANCES), help="Instances per device.  [default: 1]")
 @click.option("--threads", type=int, help="Threads per instance.  [default: an equal share of the cores]")
 @click.option("--device", help="Devices for the model: cpu, or cuda:0,cuda:1.  [default: cpu]")
@@ -324,18 +321,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str) 
 
 @main.command("baseline")
 @click.argument("name", metavar="MODEL")
-@click.option("--version", "number", type=int, help="The version.  [default: the newest]")
-@click.option(
-    "--repository", type=click.Path(path_type=Path), help="The model repository.  [default: the bundled model]"
-)
-@click.option(
-    "--plugin",
-    "plugins",
-    multiple=True,
-    metavar="MODULE",
-    type=kinds.Module(),
-    help="A module that the model may import.",
-)
+@_of_a_version
 @click.option(
     "--from", "servers", multiple=True, metavar="URL", help="A server's HTTP port.  [default: http://127.0.0.1:8002]"
 )
