@@ -191,9 +191,8 @@ class Stream:
             self._engine.monitor.refused("", "", refusal.reason)
         frame = Frame(frame_id, time.time_ns(), NO_IMAGE)
         entry = self._entry(frame)
-        entry.settle(
-            Refused(refusal.reason, **refusal.facts)
-        )  # without the frames of its traceback: they hold the image
+        # Without the frames of its traceback: they hold the image.
+        entry.settle(Refused(refusal.reason, **refusal.facts))
         await self._told.put(entry)
 
     async def paced(self, messages: AsyncIterator[T]) -> AsyncIterator[T]:
@@ -313,8 +312,9 @@ class Stream:
                 entry.served, entry.item = self._engine.item(query, deadline)
                 if self._lossless:
                     await self._until_taken(entry, entry.served)
-                    if entry.served not in self._engine.served:  # it was unloaded meanwhile
+                    while entry.served not in self._engine.served:  # it was unloaded meanwhile
                         entry.served, entry.item = self._engine.item(query, deadline)
+                        await self._until_taken(entry, entry.served)
                 entry.served.scheduler.put(entry.item)
                 entry.settle(await self._engine.outcome(entry.served, entry.item, entry.arrived))
         except Refused as refusal:
