@@ -165,8 +165,8 @@ class Scheduler:
     def _give(self, worker: Worker, batch: Sequence[Item]) -> None:
         """Send a batch to a worker: it has all of it, or, if this raises, nothing."""
         works = [(item.image, item.options) for item in batch]
+        now = time.monotonic()  # before the worker can begin, so that no time counts as waiting and as work
         replies = worker.submit(works, alone=batch[0].lost)
-        now = time.monotonic()
         for item, reply in zip(batch, replies, strict=True):
             self._ledger.run(item, Run(worker, reply))
             item.started = now
