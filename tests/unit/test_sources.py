@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 from vedette_server.contract.image import EncodedImage, SentImage
-from vedette_server.contract.options import defaults
+from vedette_server.contract.options import AskedImage, defaults
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import Code, Confidence, Finding
-from vedette_server.watch.diagnostician import AskedImage
 from vedette_server.watch.sources import Key, SourceRecord, Sources
 
 from tests.support.answers import CONTRACT, PICTURE, PIXELS, answer

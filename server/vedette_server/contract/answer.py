@@ -191,6 +191,11 @@ class StageTimes:
     forward: float
     postprocess: float
 
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.decode + self.preprocess + self.forward + self.postprocess
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:

@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from vedette_server.contract.contract import InputContract, Output
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.mistakes import Mistake
 from vedette_server.contract.refusal import Reason, Refused
 
@@ -49,6 +50,14 @@ class Options(msgspec.Struct, frozen=True):
     def masks(self) -> bool:
         """True if the answer includes masks."""
         return Output.MASKS in self.outputs and self.mask_format is not MaskFormat.NONE
+
+
+@dataclass(frozen=True)
+class AskedImage:
+    """An image and what was asked about it."""
+
+    image: SentImage
+    options: Options
 
 
 def defaults(contract: InputContract) -> Options:

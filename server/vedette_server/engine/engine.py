@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 
 from vedette_server.contract import convert
-from vedette_server.contract.options import resolve
+from vedette_server.contract.options import AskedImage, resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import CALLERS_LIMIT, SERVERS_LIMIT, Monitor, Outcome, Query, unfailing
 from vedette_server.engine.queue import Item
@@ -259,7 +259,7 @@ class Engine:
         except TimeoutError:
             raise item.late() from None
         now = time.monotonic()
-        findings = self._watcher.see(served, item, answer)
+        findings = self._watcher.see(served, item.source, AskedImage(item.image, item.options), answer)
         outcome = Outcome(
             answer=answer,
             model=served.model,

@@ -44,9 +44,7 @@ class Estimate:
 
     def learn_from(self, answer: Answer) -> None:
         """Take note of what the image took that has this answer."""
-        times = answer.times
-        seconds = times.decode + times.preprocess + times.forward + times.postprocess
-        self.learn((answer.height, answer.width), seconds)
+        self.learn((answer.height, answer.width), answer.times.total)
 
 
 def _averaged(old: float | None, new: float) -> float:

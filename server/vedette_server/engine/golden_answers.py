@@ -23,9 +23,13 @@ class GoldenAnswers:
         """Describe the difference between an answer and the expected one, or return None."""
         self._answers.append(answer)
         if wrong := difference(golden, answer, self._allowed):
-            self.failing = self.failing or wrong
-            self.cause = self.cause or _cause(answer)
+            self.fail(wrong, _cause(answer))
         return wrong
+
+    def fail(self, wrong: str, cause: Code = Code.GOLDEN_FAILING) -> None:
+        """Take note of a difference."""
+        self.failing = self.failing or wrong
+        self.cause = self.cause or cause
 
     def usual(self) -> Usual:
         """The version's normal range, by these answers and its baseline."""

@@ -1,16 +1,23 @@
 """One model version in service: its workers, and who schedules, proves and tells of them."""
 
 import asyncio
+import math
 
 import structlog
 
+from vedette_server.contract import convert
+from vedette_server.contract.answer import Answer
+from vedette_server.contract.options import AskedImage
+from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.estimate import Estimate
 from vedette_server.engine.ledger import Ledger
 from vedette_server.engine.proofs import Proofs
 from vedette_server.engine.query import Monitor
+from vedette_server.engine.queue import Flow, Item, Priority
 from vedette_server.engine.scheduler import Scheduler
 from vedette_server.engine.settings import PoolSettings
-from vedette_server.engine.standing import Standing
+from vedette_server.engine.standing import Standing, State
+from vedette_server.explain.usual import Usual
 from vedette_server.pool.forkserver import Forkserver
 from vedette_server.pool.messages import Start
 from vedette_server.pool.pool import Pool
@@ -45,6 +52,7 @@ class ServedVersion:
         self.scheduler = Scheduler(model, settings, pool, ledger, estimate, self.standing, monitor, self._note)
         self._pool = pool
         self._ledger = ledger
+        self._aside = Flow()  # of what is inferred after all traffic
 
     def _note(self) -> None:
         """Something has changed: go on with what can go on, and tell whoever wants to know."""
@@ -62,6 +70,37 @@ class ServedVersion:
     def golden_failing(self) -> str:
         """Waived failures of the golden images when they were last answered; empty if there are none."""
         return self.proofs.failing(self._pool.workers)
+
+    @property
+    def usual(self) -> Usual:
+        """The normal range, by the golden images and the version's baseline."""
+        return self.proofs.usual
+
+    @property
+    def workers(self) -> int:
+        """The number of workers when all is well."""
+        return self.scheduler.workers
+
+    @property
+    def last_traffic(self) -> float:
+        """Time of the last arrival other than a diagnosis, on the monotonic clock."""
+        return self.scheduler.last_traffic
+
+    async def infer_aside(self, asked: AskedImage) -> Answer:
+        """Infer an image after all traffic. Raises `Refused`, also MODEL_NOT_READY."""
+        size = convert.check(asked.image, self.model.contract)
+        if self.standing.state is not State.READY:
+            raise Refused(Reason.MODEL_NOT_READY, model=self.model.name, why=self.standing.reason)
+        item = Item(
+            image=asked.image,
+            options=asked.options,
+            size=size,
+            flow=self._aside,
+            priority=Priority.LOW,
+            deadline=math.inf,
+        )
+        self.scheduler.put(item)
+        return await item.answer
 
     @property
     def pids(self) -> list[int]:

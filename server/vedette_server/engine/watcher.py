@@ -3,8 +3,8 @@
 from typing import Protocol
 
 from vedette_server.contract.answer import Answer
+from vedette_server.contract.options import AskedImage
 from vedette_server.engine.query import Query
-from vedette_server.engine.queue import Item
 from vedette_server.engine.served import ServedVersion
 from vedette_server.explain.diagnosis import Diagnosis
 from vedette_server.explain.findings import Finding
@@ -14,7 +14,7 @@ from vedette_server.repository.repository import ModelVersion
 class Watcher(Protocol):
     """Explains what is empty."""
 
-    def see(self, served: ServedVersion, item: Item, answer: Answer) -> tuple[Finding, ...]:
+    def see(self, served: ServedVersion, source: str, asked: AskedImage, answer: Answer) -> tuple[Finding, ...]:
         """Explain an answer: the primary reason first, if it is empty. It is called for each, and must be quick."""
 
     async def diagnose(self, served: ServedVersion, query: Query, *, sampled: bool) -> Diagnosis:

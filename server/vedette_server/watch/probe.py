@@ -14,18 +14,17 @@ import structlog
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import Output
 from vedette_server.contract.mistakes import Mistake
-from vedette_server.contract.options import require, resolve
+from vedette_server.contract.options import AskedImage, require, resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Monitor, Query, unfailing
-from vedette_server.engine.queue import Item
-from vedette_server.engine.served import ServedVersion
 from vedette_server.explain.diagnosis import Candidate, Diagnosis
 from vedette_server.explain.explain import explain, find
 from vedette_server.explain.findings import OF_MISTAKE, Code, Confidence, Finding
 from vedette_server.explain.trial import Trial, TrialVerdict
 from vedette_server.repository.repository import ModelVersion
-from vedette_server.watch.diagnostician import AskedImage, Diagnostician
+from vedette_server.watch.diagnostician import Diagnostician
 from vedette_server.watch.sources import Key, SourceRecord, Sources
+from vedette_server.watch.watched import Watched
 
 log = structlog.get_logger()
 
@@ -71,16 +70,15 @@ class Probe:
         self._last: _Frame | None = None  # that counted
         self._next: asyncio.Future[_Frame] | None = None  # waited for
 
-    def see(self, served: ServedVersion, item: Item, answer: Answer) -> tuple[Finding, ...]:
+    def see(self, served: Watched, source: str, asked: AskedImage, answer: Answer) -> tuple[Finding, ...]:
         """Explain an answer of a source, and look into the source if it needs it."""
-        source = self._sources.of(_key(served, item.source))
-        source.see(answer)
-        if source.suspicion and source.calm:  # whatever it was, it has been mended
-            self._tell(served.model, source, None)
-        context = source.context(served.golden_failing, served.proofs.usual)
-        findings = explain(answer, served.model.contract, context)
-        frame = _Frame(AskedImage(item.image, item.options), answer, self._clock())
-        self._look_into(served, source, frame, findings)
+        record = self._sources.of(_key(served, source))
+        record.see(answer)
+        if record.suspicion and record.calm:  # whatever it was, it has been mended
+            self._tell(served.model, record, None)
+        findings = explain(answer, served.model.contract, record.context(served.golden_failing, served.usual))
+        frame = _Frame(asked, answer, self._clock())
+        self._look_into(served, record, frame, findings)
         self._forget_gone(frame.seen)
         return findings
 
@@ -96,7 +94,7 @@ class Probe:
             if now > source.seen + _GONE_SECONDS:
                 self._tell(model, source, None)
 
-    async def diagnose(self, served: ServedVersion, query: Query, *, sampled: bool) -> Diagnosis:
+    async def diagnose(self, served: Watched, query: Query, *, sampled: bool) -> Diagnosis:
         """Find out why a query's image gives nothing; or, where it is to be `sampled`, the source's last empty frame.
 
         Raises `Refused`, also FEATURE_NOT_SERVED where diagnoses are switched off, OUTPUT_NOT_PRODUCED where the model
@@ -112,9 +110,7 @@ class Probe:
             raise Refused(Reason.SAMPLE_MISSING, model=served.model.name, stream=query.source)
         return await self._diagnostician.diagnose(served, sample, thumbnails=True)
 
-    def _look_into(
-        self, served: ServedVersion, source: SourceRecord, frame: _Frame, findings: tuple[Finding, ...]
-    ) -> None:
+    def _look_into(self, served: Watched, source: SourceRecord, frame: _Frame, findings: tuple[Finding, ...]) -> None:
         if self._diagnostician is None:
             return
         if self._on_trial is source:
@@ -141,7 +137,7 @@ class Probe:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame) -> None:
+    async def _run(self, doctor: Diagnostician, served: Watched, source: SourceRecord, frame: _Frame) -> None:
         try:
             suspicion = await self._investigate(doctor, served, source, frame)
         except (Refused, TimeoutError) as error:  # the version has gone, or the source has
@@ -150,7 +146,7 @@ class Probe:
             return
         self._conclude(served, source, suspicion)
 
-    def _conclude(self, served: ServedVersion, source: SourceRecord, suspicion: Finding | None) -> None:
+    def _conclude(self, served: Watched, source: SourceRecord, suspicion: Finding | None) -> None:
         now = self._clock()
         if suspicion:
             source.fruitless, source.quiet_until = 0, now + _HOLD_SECONDS
@@ -170,7 +166,7 @@ class Probe:
         self._monitor.suspected(model, source.key.name, suspicion.code if suspicion else None)
 
     async def _investigate(
-        self, doctor: Diagnostician, served: ServedVersion, source: SourceRecord, frame: _Frame
+        self, doctor: Diagnostician, served: Watched, source: SourceRecord, frame: _Frame
     ) -> Finding | None:
         """Diagnose empty frames until one tells something, then put that on trial."""
         for _ in range(_TRIES):
@@ -195,7 +191,7 @@ class Probe:
                 if not empty or frame.answer.empty:
                     return frame
 
-    async def _try(self, doctor: Diagnostician, served: ServedVersion, trials: dict[Mistake, Trial]) -> Finding | None:
+    async def _try(self, doctor: Diagnostician, served: Watched, trials: dict[Mistake, Trial]) -> Finding | None:
         """Put mistakes on trial on the frames that follow; returns the first that is convicted."""
         while trials:
             frame = await self._next_frame(empty=False)
@@ -219,7 +215,7 @@ def _suspicion(mistake: Mistake, trial: Trial) -> Finding:
     return find(code, Confidence.LIKELY, seen)
 
 
-def _key(served: ServedVersion, name: str) -> Key:
+def _key(served: Watched, name: str) -> Key:
     return Key(served.model.name, served.model.version, name)
 
 

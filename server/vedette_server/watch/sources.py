@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vedette_server.contract.answer import Answer, PixelStatistics
+from vedette_server.contract.options import AskedImage
 from vedette_server.explain.explain import Context, values
 from vedette_server.explain.findings import Code, Finding
 from vedette_server.explain.usual import Usual
-from vedette_server.watch.diagnostician import AskedImage
 
 _MOST_SOURCES = 1_000  # that are remembered, of all models
 _MOST_SAMPLES, _MOST_SAMPLED_BYTES = 8, 64 * 2**20  # frames that are kept, and their bytes, but for the newest
