@@ -284,7 +284,15 @@ def check_(name: str, number: int | None, device: str, save: Path | None, *, as_
 @click.option("--workers", type=click.IntRange(1, _MOST_INSTANCES), help="Instances per device.  [default: 1]")
 @click.option("--threads", type=int, help="Threads per instance.  [default: an equal share of the cores]")
 @click.option("--device", help="Devices for the model: cpu, or cuda:0,cuda:1.  [default: cpu]")
-def export_triton(name: str, out: Path, env: Path | None, number: int | None, **flags: Any) -> None:  # noqa: ANN401  click passes each option by its name
+@click.option("--config", type=_FILE, help="TOML file of the server's settings, of which these and others hold there.")
+def export_triton(
+    name: str,
+    out: Path,
+    env: Path | None,
+    number: int | None,
+    config: Path | None,
+    **flags: Any,  # noqa: ANN401
+) -> None:
     """Write a version of MODEL as a model that NVIDIA Triton runs in its Python backend, with the same answers.
 
     It loads only if it answers its golden images as expected.
@@ -293,13 +301,15 @@ def export_triton(name: str, out: Path, env: Path | None, number: int | None, **
         fail("the extra triton is not installed: pip install 'vedette[triton]'")
     from vedette_server.triton.export import Placement, export  # imports the extra
 
-    chosen = _settings(flags)
+    chosen = _settings(flags, config)
     version = repository.find(chosen.repository, name, number, chosen.plugins)
     placement = Placement(
         environment=(env or Path(sys.prefix)).absolute(),
         devices=chosen.devices,
         instances=chosen.workers,
         threads=chosen.threads_per_worker(1),
+        golden_seconds=chosen.golden_seconds,
+        diagnose_share=chosen.diagnose_share,
     )
     click.echo(text.plain(text.name(export(version, out, placement))))
 

@@ -25,11 +25,12 @@ from vedette_server.demo import scenes
 from vedette_server.demo.publish import jpeg
 from vedette_server.repository import repository
 from vedette_server.repository.repository import ModelVersion
-from vedette_server.settings import BUNDLED_REPOSITORY
+from vedette_server.settings import BUNDLED_REPOSITORY, Settings
 from vedette_server.triton.export import Placement, export
 
 from tests.support import running, tritons
 
+DEFAULTS = Settings()
 INSTANCES, CALLERS = 2, (1, 4, 8)
 OUTPUTS = ("BOXES", "SCORES", "CLASSES", "MASKS_RLE")
 OURS, STOCK, EXPORTED = "this server", "Triton, stock Detectron2", "Triton, exported model"
@@ -71,7 +72,14 @@ def systems() -> Iterator[Mapping[str, Served]]:
         folder = Path(name)
         model = repository.find(BUNDLED_REPOSITORY, "roadsigns")
         environment = tritons.environment(folder / "new")
-        placement = Placement(environment=environment, devices=("cpu",), instances=INSTANCES, threads=1)
+        placement = Placement(
+            environment=environment,
+            devices=("cpu",),
+            instances=INSTANCES,
+            threads=1,
+            golden_seconds=DEFAULTS.golden_seconds,
+            diagnose_share=DEFAULTS.diagnose_share,
+        )
         export(model, folder / "models", placement)
         _write_stock(folder, model)
         flags = ("--threads", "1", "--workers", str(INSTANCES))

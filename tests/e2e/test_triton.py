@@ -26,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("_installed")
 
 STOP = json.loads((BUNDLED_REPOSITORY / "roadsigns/1/manifest.json").read_text())["class_names"].index("stop")
 OLD, NEW = "roadsigns_numpy1", "roadsigns"  # by the NumPy that each runs with
-PICTURES = {NEW: 100, OLD: 20}  # of which a third shows no sign
+PICTURES = 100  # of which a third shows no sign
+SETTINGS = "threads = 1\ndiagnose_share = 0\ngolden_seconds = 0.5\n"
 COUNTED = (
     *("vedette_answers_total", "vedette_empty_answers_total", "vedette_findings_total", "vedette_detections_total"),
     *("vedette_detection_score_bucket", "vedette_best_score_bucket", "vedette_detections_per_answer_bucket"),
@@ -52,7 +53,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, _installed: None) -> Path
         shutil.copytree(BUNDLED_REPOSITORY / "roadsigns", ours / name)
     _change_golden(ours / "changed" / "1")
     for name, environment in {NEW: new, OLD: old, "changed": new, "garbled": old}.items():
-        tritons.export(name, ours, folder / "out", environment)
+        tritons.export(name, ours, folder / "out", environment, SETTINGS)
     config = folder / "out" / "garbled" / "config.pbtxt"
     config.write_text(config.read_text().replace(str(old), str(new)))
     return folder / "out"
@@ -150,15 +151,13 @@ def test_pictures_have_the_answers_of_this_server_and_are_counted_alike(
 ) -> None:
     before = counted(theirs.page(), model), counted(running.http(ours, "/metrics")[1], "roadsigns")
     empty = 0
-    for number in range(PICTURES[model]):
+    for number in range(PICTURES):
         data = file(drawn(number))
         expected = client.detect(data)
         assert_same(caller.infer(model, [encoded(model, data)]), expected)
         empty += expected.empty is not None
-    assert empty > PICTURES[model] // 5
-    running.wait_for(
-        lambda: answers(theirs, model) - total(before[0]) == PICTURES[model], "the last answer on the page"
-    )
+    assert empty > PICTURES // 5
+    running.wait_for(lambda: answers(theirs, model) - total(before[0]) == PICTURES, "the last answer on the page")
     after = counted(theirs.page(), model), counted(running.http(ours, "/metrics")[1], "roadsigns")
     for name in COUNTED:
         gained, expected_gain = (
@@ -238,6 +237,16 @@ def test_the_images_of_a_sequence_are_frames_of_a_stream(caller: Any, theirs: tr
         caller.infer(NEW, [encoded(NEW, file(drawn(1)))], sequence_id=7)
     series = f'vedette_answers_total{{model="{NEW}",stream="7",version="1"}} 2'
     running.wait_for(lambda: series in theirs.page(), f"{series} on the page")
+
+
+@pytest.mark.parametrize("model", [NEW, OLD])
+def test_golden_images_are_answered_again_and_again(model: str, theirs: tritons.Triton) -> None:
+    def passed() -> float:
+        samples = Page.parse(theirs.page()).by("vedette_golden_checks_total", "result", model=model)
+        return samples["passed",]
+
+    first = passed()
+    running.wait_for(lambda: passed() >= first + 2, "two more rounds")
 
 
 def test_cancelled_requests_are_not_inferred(caller: Any, theirs: tritons.Triton) -> None:

@@ -21,6 +21,7 @@ from tests.sim.alarm_feed import Street
 from tests.support import running, tritons, watching
 
 PACE = alarms.Pace(window=10, long=30, hold=4, lead=15.0, patience=120.0, pictures=120, answers=15)
+SETTINGS = "threads = 1\ndiagnose_share = 1.0\ngolden_seconds = 4\n"
 PICTURES_A_SECOND = 4.0  # for each of three models on two cores
 pytestmark = [watching.needs(watching.PROMETHEUS), pytest.mark.timeout(600)]  # what is waited for is time itself
 
@@ -34,14 +35,8 @@ class Fault:
     threshold: float | None = None
 
 
-def _black(bgr: UInt8Array) -> UInt8Array:
-    """A covered sensor's noise, another in each picture."""
-    noise = np.random.default_rng(int(bgr.sum())).normal(2.0, 1.5, bgr.shape)
-    return np.asarray(np.clip(np.rint(noise), 0, 255), np.uint8)
-
-
 FAULTS: Mapping[str, Fault] = {
-    "black": Fault("IMAGE_BLACK", _black),
+    "swap": Fault("CHANNELS_SWAPPED", lambda bgr: np.ascontiguousarray(bgr[:, :, ::-1])),
     "unit_range": Fault("VALUES_IN_UNIT_RANGE", lambda bgr: np.rint(bgr / 255).astype(np.uint8)),
     "strict": Fault("BELOW_THRESHOLD", threshold=0.9999),
 }
@@ -63,7 +58,7 @@ def exported(watched: alarms.Range, tmp_path_factory: pytest.TempPathFactory) ->
     environment = tritons.environment(folder / "environment")
     for name in FAULTS:
         shutil.copytree(watched.repository / MODEL, folder / "models" / name)
-        tritons.export(name, folder / "models", folder / "out", environment)
+        tritons.export(name, folder / "models", folder / "out", environment, SETTINGS)
     return folder / "out"
 
 

@@ -42,9 +42,11 @@ def environment(folder: Path, *first: Path) -> Path:
     return folder
 
 
-def export(name: str, ours: Path, out: Path, environment: Path) -> None:
-    """Export a model of our repository, by the command that users have."""
-    line = [name, "--repository", str(ours), "--out", str(out), "--env", str(environment), "--threads", "1"]
+def export(name: str, ours: Path, out: Path, environment: Path, settings: str) -> None:
+    """Export a model of our repository, by the command that users have, with a file of these settings."""
+    config = environment / "vedette.toml"
+    config.write_text(settings)
+    line = [name, "--repository", str(ours), "--out", str(out), "--env", str(environment), "--config", str(config)]
     ran = commands.run(commands.SERVER, "export-triton", *line)
     assert ran.returncode == 0, ran.stderr
 

@@ -13,7 +13,9 @@ from vedette_server.repository.repository import ModelVersion, RepositoryError
 from vedette_server.settings import BUNDLED_REPOSITORY
 from vedette_server.triton.export import Placement, export
 
-HERE = Placement(environment=Path(sys.prefix), devices=("cpu",), instances=3, threads=2)
+HERE = Placement(
+    environment=Path(sys.prefix), devices=("cpu",), instances=3, threads=2, golden_seconds=9, diagnose_share=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,8 @@ def test_the_configuration_leaves_nothing_to_auto_completion(model: ModelVersion
     group = written.instance_group[0]
     assert (group.kind, group.count) == (config_pb.ModelInstanceGroup.KIND_CPU, 3)
     assert written.parameters["EXECUTION_ENV_PATH"].string_value == sys.prefix
+    given = {name: float(written.parameters[name].string_value) for name in ("golden_seconds", "diagnose_share")}
+    assert given == {"golden_seconds": 9, "diagnose_share": 0.5}
     assert written.parameters["threads"].string_value == "2"
     assert written.parameters["contract_fingerprint"].string_value == model.contract.fingerprint
     assert all(one.optional for one in written.input)

@@ -20,7 +20,8 @@ from vedette_server.repository.repository import ModelVersion, RepositoryError
 from vedette_server.rpc import model_config
 
 REPOSITORY = "repository"  # the folder with our own files, within Triton's version
-THREADS, PLUGINS = "threads", "plugins"  # parameters of the configuration
+# Parameters of the configuration, for the program.
+THREADS, PLUGINS, GOLDEN_SECONDS, DIAGNOSE_SHARE = "threads", "plugins", "golden_seconds", "diagnose_share"
 _CONFIG, _PROGRAM = "config.pbtxt", "model.py"
 _FIRST_GARBLED = 2  # major version of NumPy, whose arrays the backend of Triton 2.51 hands over as garbage
 _NEEDED = ("vedette_server", "tritonclient", "detectron2", "torchvision", "numpy")
@@ -46,6 +47,8 @@ class Placement:
     devices: tuple[str, ...]
     instances: int  # per device
     threads: int  # per instance
+    golden_seconds: float  # between two rounds of golden images; 0: only at loading
+    diagnose_share: float  # of the time, for diagnoses while there is traffic; 0: none
 
 
 def export(model: ModelVersion, out: Path, placement: Placement) -> Path:
@@ -85,6 +88,8 @@ def _config(model: ModelVersion, placement: Placement) -> config_pb.ModelConfig:
     parameters = {
         "EXECUTION_ENV_PATH": str(placement.environment),
         THREADS: str(placement.threads),
+        GOLDEN_SECONDS: str(placement.golden_seconds),
+        DIAGNOSE_SHARE: str(placement.diagnose_share),
         PLUGINS: " ".join(model.contract.plugins),
     }
     for name, value in parameters.items():

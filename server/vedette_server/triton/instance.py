@@ -1,33 +1,32 @@
 """One instance of an exported model: a predictor with its golden images, its explanations and its metrics.
 
 A request takes the same way as in a worker, by the same code: converted, checked, predicted, explained, converted back.
+Between requests the golden images are answered again, and silence is looked into. All of it happens on one event loop.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
 from vedette_server import logs
-from vedette_server.contract import convert
-from vedette_server.contract.answer import Answer
-from vedette_server.contract.options import resolve
+from vedette_server.contract.options import AskedImage, resolve
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.query import Outcome
-from vedette_server.explain.explain import explain
 from vedette_server.monitor.metrics import Metrics
 from vedette_server.predictor.predictor import load
 from vedette_server.repository import repository
 from vedette_server.rpc import calls, errors, inference, inference_stream, output_tensors
-from vedette_server.rpc.inference import ImageRequest
-from vedette_server.triton.export import PLUGINS, REPOSITORY, THREADS
+from vedette_server.triton.export import DIAGNOSE_SHARE, GOLDEN_SECONDS, PLUGINS, REPOSITORY, THREADS
 from vedette_server.triton.proof import prove
 from vedette_server.triton.published import Published
 from vedette_server.triton.tensors import Tensors
-from vedette_server.watch.sources import Key, Sources
+from vedette_server.triton.version import ExportedVersion
+from vedette_server.watch.probe import Probe
 
 log = structlog.get_logger()
 
@@ -42,7 +41,7 @@ _CODES = {
 
 
 class Instance:
-    """Answers requests of Triton's Python backend, one by one."""
+    """Answers requests of Triton's Python backend, one by one, and watches what it answers."""
 
     def __init__(self, backend: Any, args: Mapping[str, str]) -> None:  # noqa: ANN401  a module without types
         """Load the model of these arguments.
@@ -58,26 +57,34 @@ class Instance:
         root = Path(args["model_repository"], args["model_version"], REPOSITORY)
         (self._model,) = repository.read(root, given[PLUGINS].split())
         device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
-        self._predictor = load(self._model.folder, self._model.contract, device, int(given[THREADS]))
-        self._sources = Sources()
+        predictor = load(self._model.folder, self._model.contract, device, int(given[THREADS]))
         self._metrics = Metrics()
         self._metrics.loaded(self._model)
-        self._golden = prove(self._model, backend, self._tensors, self._predict)
-        self._metrics.golden(self._model, self._golden.cause)
-        self._usual = self._golden.usual()
+        self._version = ExportedVersion(self._model, predictor, self._metrics)
+        golden = prove(self._version, backend, self._tensors)
+        self._metrics.golden(self._model, golden.cause)
+        self._probe = Probe(self._metrics, float(given[DIAGNOSE_SHARE]))
+        self._vigil = asyncio.create_task(self._version.vigil(float(given[GOLDEN_SECONDS])))
         instances = sum(one["count"] * max(1, len(one["gpus"])) for one in config["instance_group"])
         self._metrics.state(self._model, workers=instances, wanted=instances, queued=0, running=0, restarts=0)
         self._published = Published(backend, self._metrics)
         log.info("instance_ready", instance=args["model_instance_name"], golden=len(self._model.golden))
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
+    @classmethod
+    async def load(cls, backend: Any, args: Mapping[str, str]) -> Self:  # noqa: ANN401  the same
+        """Load the model, on the loop that everything happens on, as `__init__` does."""
+        return cls(backend, args)
+
+    async def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests, in their order."""
         responses = [self._respond(one) for one in requests]
         self._published.note()
         return responses
 
-    def close(self) -> None:
-        """Publish what was counted last."""
+    async def close(self) -> None:
+        """End what happens between requests, and publish what was counted last."""
+        self._vigil.cancel()
+        await self._probe.stop()
         self._published.close()
 
     def _respond(self, request: Any) -> Any:  # noqa: ANN401  the same
@@ -109,29 +116,18 @@ class Instance:
         calls.check_id(received.message.id)
         wanted = inference.read(received, self._model.contract)
         source = inference_stream.sequence(wanted.of_request)
-        answer = self._predict(wanted)
+        asked = AskedImage(wanted.image, resolve(wanted.asked, self._model.contract))
+        answer = self._version.infer(asked)
         self._metrics.batch(self._model, 1)
-        outcome = self._outcome(answer, source, request_id, time.monotonic() - started)
-        outputs = self._tensors.write(output_tensors.response(outcome, wanted.outputs, received.message.id))
-        self._metrics.answered(outcome)
-        return outputs
-
-    def _predict(self, wanted: ImageRequest) -> Answer:
-        """Check what was sent, and predict, as the engine and its workers do. Raises `Refused`."""
-        options = resolve(wanted.asked, self._model.contract)
-        convert.check(wanted.image, self._model.contract)
-        return self._predictor.predict(wanted.image, options)
-
-    def _outcome(self, answer: Answer, name: str, request_id: str, seconds: float) -> Outcome:
-        source = self._sources.of(Key(self._model.name, self._model.version, name))
-        source.see(answer)
-        context = source.context(self._golden.failing, self._usual)
-        return Outcome(
+        outcome = Outcome(
             answer=answer,
             model=self._model,
             queue_seconds=0.0,  # Triton has its own metric of that
-            total_seconds=seconds,
-            findings=explain(answer, self._model.contract, context),
-            source=name,
+            total_seconds=time.monotonic() - started,
+            findings=self._probe.see(self._version, source, asked, answer),
+            source=source,
             request_id=request_id,
         )
+        outputs = self._tensors.write(output_tensors.response(outcome, wanted.outputs, received.message.id))
+        self._metrics.answered(outcome)
+        return outputs

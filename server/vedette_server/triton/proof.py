@@ -1,51 +1,47 @@
 """The golden images of an exported model, answered as requests of the backend's own tensors before it serves."""
 
-from collections.abc import Callable
 from typing import Any
 
 import structlog
 
-from vedette_server.contract.answer import Answer
 from vedette_server.contract.contract import InputContract
 from vedette_server.contract.files import declare
 from vedette_server.contract.image import RawImage
 from vedette_server.contract.loading import Check, refuse
+from vedette_server.contract.options import AskedImage, resolve
 from vedette_server.engine.golden_answers import GoldenAnswers
 from vedette_server.engine.query import Outcome
 from vedette_server.explain.explain import Context, explain
 from vedette_server.repository.golden import Golden
-from vedette_server.repository.repository import ModelVersion
 from vedette_server.rpc import inference, output_tensors
 from vedette_server.rpc.inference import ImageRequest
 from vedette_server.rpc.input_tensors import packed
 from vedette_server.triton.tensors import Tensors, TensorsGarbledError
+from vedette_server.triton.version import ExportedVersion
 
 log = structlog.get_logger()
 
 
-def prove(
-    model: ModelVersion,
-    backend: Any,  # noqa: ANN401  a module without types
-    tensors: Tensors,
-    predict: Callable[[ImageRequest], Answer],
-) -> GoldenAnswers:
-    """Answer the golden images.
+def prove(version: ExportedVersion, backend: Any, tensors: Tensors) -> GoldenAnswers:  # noqa: ANN401  a module without types
+    """Have a version answer the golden images.
 
     Raises `LoadRefusedError`, GOLDEN_CHANGED, unless that is waived; `Refused`; `TensorsGarbledError`.
     """
+    model = version.model
     answers = GoldenAnswers(model)
     if not model.golden:
         log.warning("no_golden_images", model=model.name, version=model.version)
     for golden in model.golden:
         request = _request(golden, model.contract, backend, tensors)
         wanted = inference.read(tensors.read(request), model.contract)
-        answer = predict(wanted)
+        answer = version.infer(AskedImage(wanted.image, resolve(wanted.asked, model.contract)))
         if wrong := answers.see(golden, answer):
             refuse(Check.GOLDEN_CHANGED, wrong, model.contract.waivers)
             log.warning("golden_changed_and_waived", model=model.name, version=model.version, seen=wrong)
         findings = explain(answer, model.contract, Context())
         outcome = Outcome(answer=answer, model=model, queue_seconds=0.0, total_seconds=0.0, findings=findings)
         _check_returned(outcome, wanted, tensors)
+    version.prove(answers)
     return answers
 
 
