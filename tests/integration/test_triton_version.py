@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 from torch import nn
+from vedette_server.contract.answer import Answer
 from vedette_server.contract.image import EncodedImage, SentImage
 from vedette_server.contract.options import AskedImage, defaults
 from vedette_server.contract.refusal import Refused
@@ -23,7 +24,9 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 from vedette_server.triton.version import ExportedVersion
 from vedette_server.watch.probe import Probe
 
+from tests.support.contracts import contract
 from tests.support.open_inference import file
+from tests.support.world import BAD, World, framed
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +43,6 @@ def network(model: ModelVersion) -> nn.Module:
 
 
 @pytest.fixture
-def predictor(model: ModelVersion, network: nn.Module) -> Predictor:
-    return Predictor(network, model.contract)
-
-
-@pytest.fixture
 def metrics(model: ModelVersion) -> Metrics:
     metrics = Metrics()
     metrics.loaded(model)
@@ -52,14 +50,14 @@ def metrics(model: ModelVersion) -> Metrics:
 
 
 @pytest.fixture
-def version(model: ModelVersion, predictor: Predictor, metrics: Metrics) -> ExportedVersion:
-    return ExportedVersion(model, predictor, metrics)
+def version(model: ModelVersion, network: nn.Module, metrics: Metrics) -> ExportedVersion:
+    return ExportedVersion(model, Predictor(network, model.contract).predict, metrics)
 
 
-def asked(number: int, change: Callable[[Any], Any] = lambda rgb: rgb) -> AskedImage:
+def asked(number: int) -> AskedImage:
     pixels = scenes.draw(scenes.describe(3_200_000 + number, quiet=False)).pixels
     contract = repository.find(BUNDLED_REPOSITORY, "roadsigns").contract
-    return AskedImage(SentImage(EncodedImage(), file(change(pixels))), defaults(contract))
+    return AskedImage(SentImage(EncodedImage(), file(pixels)), defaults(contract))
 
 
 @contextlib.asynccontextmanager
@@ -97,31 +95,32 @@ async def test_a_model_that_no_longer_sees_refuses_until_it_sees_again(
         await until(lambda: not refused(version))
 
 
-async def test_a_model_that_answers_nothing_at_all_refuses(
-    version: ExportedVersion, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
+async def test_a_model_that_answers_nothing_at_all_refuses(model: ModelVersion, metrics: Metrics) -> None:
+    def broken(*_: object) -> Answer:
         msg = "the device is lost"
         raise RuntimeError(msg)
 
+    version = ExportedVersion(model, broken, metrics)
     async with vigilant(version):
-        monkeypatch.setattr(predictor, "predict", broken)
-        await until(lambda: "was not answered" in version.golden_failing)
-    assert refused(version).startswith("MODEL_NOT_READY ")
+        await until(lambda: bool(version.golden_failing))
+        assert refused(version).startswith(
+            "MODEL_NOT_READY it fails its golden images: a golden image was not answered"
+        )
 
 
-async def test_what_silences_a_stream_is_found_between_its_requests(version: ExportedVersion, metrics: Metrics) -> None:
-    probe = Probe(metrics, share=1.0)
-    codes: set[Code] = set()
-    async with asyncio.timeout(120):
-        for number in range(1_000):
-            image = asked(number % 40, lambda rgb: rgb[:, :, ::-1])
-            codes |= {one.code for one in probe.see(version, "gate", image, version.infer(image))}
+async def test_what_silences_a_stream_is_found_between_its_requests(metrics: Metrics) -> None:
+    model = ModelVersion(name="test", version=1, folder=Path(), description="", contract=contract(), golden=())
+    metrics.loaded(model)
+    version, probe = ExportedVersion(model, World().predict, metrics), Probe(metrics, share=1.0)
+    seen: list[Code] = []
+    async with asyncio.timeout(60):
+        while Code.CHANNELS_SWAPPED not in seen:
+            asked = AskedImage(framed(BAD, len(seen)), defaults(model.contract))
+            seen += [probe.see(version, "gate", asked, version.infer(asked))[0].code]
             await asyncio.sleep(0.01)  # the next request comes later
-            if Code.CHANNELS_SWAPPED in codes:
-                break
     await probe.stop()
-    assert 'cause="CHANNELS_SWAPPED"' in page(metrics)
+    assert set(seen) == {Code.QUIET_SCENE, Code.CHANNELS_SWAPPED}
+    assert 'vedette_suspected_cause{cause="CHANNELS_SWAPPED",model="test",stream="gate",version="1"} 1' in page(metrics)
 
 
 def page(metrics: Metrics) -> str:

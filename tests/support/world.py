@@ -24,6 +24,9 @@ class World:
 
     max_batch = 1
 
+    def predict(self, image: SentImage, options: Options) -> Answer:
+        return self.encode(self.prepare(image, options))
+
     def prepare(self, image: SentImage, options: Options) -> tuple[bytes, Options]:
         return bytes(image.data), options
 
@@ -70,6 +73,11 @@ def world(**_start: object) -> World:
     return World()
 
 
+def framed(kind: int, number: int) -> SentImage:
+    """A frame of a kind, which differs from those of other numbers."""
+    return SentImage(RawImage(PixelFormat.BGR8, 10, 10), bytes([kind, number * 37 % 256]) + bytes(298))
+
+
 class Camera:
     """Sends frames that all differ, and leaves the server a moment after each."""
 
@@ -81,8 +89,7 @@ class Camera:
         reasons = []
         for kind in kinds:
             self._count += 1
-            data = bytes([kind, self._count * 37 % 256]) + bytes(298)
-            image = SentImage(RawImage(PixelFormat.BGR8, 10, 10), data)
+            image = framed(kind, self._count)
             outcome = await self._engine.detect(
                 Query(model="", version="", image=image, asked=Asked(), seconds=None, source=self._name)
             )

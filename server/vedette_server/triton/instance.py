@@ -60,7 +60,7 @@ class Instance:
         predictor = load(self._model.folder, self._model.contract, device, int(given[THREADS]))
         self._metrics = Metrics()
         self._metrics.loaded(self._model)
-        self._version = ExportedVersion(self._model, predictor, self._metrics)
+        self._version = ExportedVersion(self._model, predictor.predict, self._metrics)
         golden = prove(self._version, backend, self._tensors)
         self._metrics.golden(self._model, golden.cause)
         self._probe = Probe(self._metrics, float(given[DIAGNOSE_SHARE]))

@@ -3,18 +3,19 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable
 
 import structlog
 
 from vedette_server.contract import convert
 from vedette_server.contract.answer import Answer
 from vedette_server.contract.files import declare
+from vedette_server.contract.image import SentImage
 from vedette_server.contract.loading import Check
-from vedette_server.contract.options import AskedImage, defaults
+from vedette_server.contract.options import AskedImage, Options, defaults
 from vedette_server.contract.refusal import Reason, Refused
 from vedette_server.engine.golden_answers import GoldenAnswers
 from vedette_server.monitor.metrics import Metrics
-from vedette_server.predictor.predictor import Predictor
 from vedette_server.repository.repository import ModelVersion
 
 log = structlog.get_logger()
@@ -27,9 +28,10 @@ class ExportedVersion:
 
     workers = 1
 
-    def __init__(self, model: ModelVersion, predictor: Predictor, metrics: Metrics) -> None:
+    def __init__(self, model: ModelVersion, predict: Callable[[SentImage, Options], Answer], metrics: Metrics) -> None:
+        """`predict` is that of its predictor."""
         self.model = model
-        self._predictor = predictor
+        self._predict = predict
         self._metrics = metrics
         self._blind = ""  # why it does not answer
         self.last_traffic = -math.inf
@@ -44,12 +46,12 @@ class ExportedVersion:
         if self._blind:
             raise Refused(Reason.MODEL_NOT_READY, model=self.model.name, why=self._blind)
         self.last_traffic = time.monotonic()
-        return self._predictor.predict(asked.image, asked.options)
+        return self._predict(asked.image, asked.options)
 
     async def infer_aside(self, asked: AskedImage) -> Answer:
         """Infer an image after all requests that have arrived. Raises `Refused`."""
         await asyncio.sleep(_GAP_SECONDS)
-        return self._predictor.predict(asked.image, asked.options)
+        return self._predict(asked.image, asked.options)
 
     def prove(self, answers: GoldenAnswers) -> None:
         """Take note of its answers to the golden images."""
