@@ -16,6 +16,10 @@ from tests.support import running
 # Workers import only what is installed, or what a user has put there; so do they what tests give them.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.getenv("PYTHONPATH")])])
 
+# Threads of torch that wait for each other sleep, here and in programs. They would spin, which takes ten times as much
+# of two cores that other tests need as well. What they compute is the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Programs inherit signals that are ignored, as they are where the suite was started in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -1,12 +1,13 @@
 """Construction of a model from a plain config, in either of Detectron2's dialects; its weights are still random."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vedette_server.contract import bounds
 from vedette_server.contract.declared import is_lazy
@@ -42,7 +43,7 @@ def build(config: Mapping[str, Any], modules: Sequence[str], device: str, stored
 def _check_size(config: Mapping[str, Any], modules: Sequence[str], stored: int) -> None:
     """Build the model on torch's meta device, without data, and compare its size to the weights file."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             model = _build(config, modules, "meta")
     except Exception:  # noqa: BLE001  a custom model that needs data, or an error that recurs on the real device
         return
@@ -50,6 +51,22 @@ def _check_size(config: Mapping[str, Any], modules: Sequence[str], stored: int) 
     if needed > _MOST_OF_STORED * stored + _ALWAYS:
         seen = f"the config's model takes {needed} bytes, but its weights file has {stored}"
         raise LoadRefusedError(Check.MODEL_TOO_LARGE, seen)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no normal distributions: without data there is nothing to draw, but torch imports its compiler for it."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if func is Tensor.normal_:
+            return args[0]
+        return given["tensor"] if func is nn.init.normal_ else func(*args, **given)
 
 
 def _build(config: Mapping[str, Any], modules: Sequence[str], device: str) -> nn.Module:
