@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 import vedette_client.cli
@@ -68,6 +69,16 @@ def test_every_command_has_a_section() -> None:
     page = (DOCS / "commands.md").read_text()
     for program, group in COMMANDS.items():
         assert all(f"\n## {program} {name}\n" in page for name in group.commands)
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_every_option_says_what_it_is_for(program: str) -> None:
+    options = [(name, one) for name, command in COMMANDS[program].commands.items() for one in command.params]
+    assert not [
+        f"{name} {one.opts[0]}"
+        for name, one in options
+        if isinstance(one, click.Option) and not (one.help or "").strip()
+    ]
 
 
 def test_every_public_name_has_a_section() -> None:
