@@ -6,7 +6,7 @@
 ...         print(found.class_name, found.score, found.box)
 """
 
-from vedette_client.asking import Ask, MaskFormat, Options, OutputKind
+from vedette_client.asking import Ask, MaskFormat, Options, OutputKind, Priority, StreamAsk
 from vedette_client.channel import LoadBalancing
 from vedette_client.client import AsyncClient, Client
 from vedette_client.errors import (
@@ -25,7 +25,19 @@ from vedette_client.errors import (
     Unavailable,
     VedetteError,
 )
-from vedette_client.images import File, ImageLike, Orientation, PixelFormat, Raw, Tensor
+from vedette_client.images import (
+    ChannelOrder,
+    File,
+    ImageLike,
+    Orientation,
+    PixelFormat,
+    Raw,
+    Tensor,
+    TensorLayout,
+    ValueRange,
+    YuvMatrix,
+    YuvRange,
+)
 from vedette_client.results import (
     Candidate,
     Contract,
@@ -51,6 +63,7 @@ __all__ = [
     "Ask",
     "AsyncClient",
     "Candidate",
+    "ChannelOrder",
     "Client",
     "Contract",
     "DeadlineExceeded",
@@ -84,6 +97,7 @@ __all__ = [
     "Panoptic",
     "PixelFormat",
     "Policy",
+    "Priority",
     "Raw",
     "Reconfigure",
     "Result",
@@ -92,10 +106,15 @@ __all__ = [
     "Sendable",
     "ServerError",
     "StageCounts",
+    "StreamAsk",
     "Tensor",
+    "TensorLayout",
     "Timings",
     "Tls",
     "Unauthenticated",
     "Unavailable",
+    "ValueRange",
     "VedetteError",
+    "YuvMatrix",
+    "YuvRange",
 ]

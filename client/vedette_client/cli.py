@@ -17,8 +17,7 @@ from vedette_commands import kinds, shown, text
 from vedette_commands.outputs import prepare
 from vedette_commands.program import Ended, Program
 
-from vedette_client import detect_command, pictures, records
-from vedette_client.address import DEFAULT_ADDRESS
+from vedette_client import address, detect_command, pictures, records
 from vedette_client.asking import OutputKind
 from vedette_client.client import DEFAULT_TIMEOUT, Client
 from vedette_client.detect_command import Sending
@@ -40,6 +39,19 @@ class _Vedette(Program):
         return _status(error) if isinstance(error, VedetteError) else super().status(error)
 
 
+class _Address(kinds.Words):
+    """The address of a server, as the SDK takes it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401  click's own signature
+        """Return the text itself."""
+        given = super().convert(value, param, ctx)
+        try:
+            address.parse(given)
+        except LocalError as error:
+            self.fail(str(error), param, ctx)
+        return given
+
+
 def _options(*options: Callable[..., Any]) -> Callable[..., Any]:
     """Combine several options, in the order of the help."""
 
@@ -55,10 +67,10 @@ _server = _options(
     click.option(
         "--server",
         metavar="HOST:PORT",
-        default=DEFAULT_ADDRESS,
+        default=address.DEFAULT_ADDRESS,
         show_default=True,
         envvar="VEDETTE_SERVER",
-        type=_WORDS,
+        type=_Address(),
         help="The server; grpcs://HOST:PORT uses TLS.",
     ),
     shown.options,
@@ -188,15 +200,25 @@ def detect(
     help="Instead of IMAGE: the last sampled empty frame of this stream.",
 )
 @click.option("--save", type=_FILE, metavar="FOLDER", help="Save a sheet of all candidates in this folder.")
+@_timeout
 @_json
-def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, save: Path | None, **ask: Any) -> None:  # noqa: ANN401  click passes each option by its name
+def diagnose(
+    image: str | None,
+    server: str,
+    stream_id: str,
+    timeout: float,
+    *,
+    as_json: bool,
+    save: Path | None,
+    **ask: Any,  # noqa: ANN401  the same
+) -> None:
     """Find out why IMAGE yields no detections, by undoing each known mistake. - is standard input.
 
     Without IMAGE, the last empty frame that the server itself examined.
     """
     if image is not None and stream_id:
         raise click.UsageError("give IMAGE or --stream, not both")
-    sending = _sending(DEFAULT_TIMEOUT, **ask)
+    sending = _sending(timeout, **ask)
     picture = pictures.one(image) if image is not None else None
     outputs = ClientOutputs()
     if picture and picture.path:
@@ -206,7 +228,7 @@ def diagnose(image: str | None, server: str, stream_id: str, *, as_json: bool, s
         outputs.check(sheet)
         prepare(save, LocalError)
     sent = sending.file(picture.read()) if picture else None
-    with _client(server) as client:
+    with _client(server, timeout) as client:
         found = client.diagnose(sent, stream_id=stream_id, **sending.ask)
     if sheet:
         outputs.write(sheet, found.comparison_png)

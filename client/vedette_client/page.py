@@ -16,7 +16,8 @@ _HEAD = """\
 
 `vedette_client` needs neither torch nor Detectron2. `Client` and `AsyncClient` are the way in; all else is what they
 take and return. Options of `detect`, `stream` and `diagnose` are keywords. A wrong name or kind is an error before
-anything is sent. `Skipped`, `Video` and `VideoFrame` are in `vedette_client.video`, and need `vedette[video]`.
+anything is sent. `SkipReason`, `Skipped`, `Video` and `VideoFrame` are in `vedette_client.video`, and need
+`vedette[video]`.
 
 ```python
 from vedette_client import Client
@@ -29,7 +30,9 @@ with Client("127.0.0.1:8001") as client:
 `make docs` writes this page from the docstrings.
 """
 _FIRST = ("Client", "AsyncClient")
-_OPTIONAL = dict.fromkeys(("Skipped", "Video", "VideoFrame"), "vedette_client.video")  # what needs PyAV is apart
+_OPTIONAL = dict.fromkeys(  # what needs PyAV is apart
+    ("SkipReason", "Skipped", "Video", "VideoFrame"), "vedette_client.video"
+)
 _CONSTANT = re.compile(r"(?<== )[A-Z][A-Z_]+\b")
 _REMARK = re.compile(r"  # noqa.*")
 

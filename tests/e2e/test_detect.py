@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from vedette_client.client import DEFAULT_TIMEOUT
 from vedette_server.demo import scenes
 
 from tests.support import commands, running
@@ -234,6 +235,12 @@ def test_a_server_that_says_nothing_is_told_once(mute: str, drawn: list[Path]) -
     assert ran.returncode in (64 + 4, 64 + 14)
     (line,) = ran.stderr.decode().splitlines()
     assert line.endswith("(the other 3 of 4 pictures are skipped)")
+
+
+def test_a_diagnosis_waits_as_long_as_it_is_told(mute: str, drawn: list[Path]) -> None:
+    asked = ("diagnose", drawn[0], "--server", mute, "--timeout", "1")
+    ran = commands.run(commands.CLIENT, *asked, patience=DEFAULT_TIMEOUT - 5)
+    assert ran.returncode in (64 + 4, 64 + 14)
 
 
 def test_what_cannot_be_asked_is_told_once(drawn: list[Path]) -> None:

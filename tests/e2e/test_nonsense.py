@@ -191,6 +191,27 @@ def test_nonsense_is_told_in_a_line(name: str, here: dict[str, str]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+ASKING = [name for name, command in vedette.commands.items() if any("--server" in one.opts for one in command.params)]
+
+
+NOT_AN_ADDRESS = "127.0.0.1:99999"
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        *(([name, "--server", NOT_AN_ADDRESS], {}) for name in ASKING),
+        (["models"], {"VEDETTE_SERVER": NOT_AN_ADDRESS}),
+    ],
+    ids=[*ASKING, "by variable"],
+)
+def test_a_server_without_a_valid_address_is_wrong_usage(words: list[str], variables: dict[str, str]) -> None:
+    ran = CliRunner().invoke(vedette, words, env=variables)
+    assert ran.exit_code == 2
+    assert ran.stderr.startswith("vedette: Invalid value for '--server'")
+    assert f"'{NOT_AN_ADDRESS}' is not a server's address: its port 99999 is not from 1 to 65535; try" in ran.stderr
+
+
 ODD = {"LC_ALL": "C", "LANG": "C", "COLUMNS": "20", "LINES": "1", "NO_COLOR": "1", "TERM": "dumb"}
 
 

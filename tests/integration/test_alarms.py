@@ -1,4 +1,4 @@
-"""Some of the fault matrix, hurried: what rings first, what it names, what it silences; and that health is silent."""
+"""Some of the fault matrix, hurried: what fires first, what it names, what it inhibits; and that health is silent."""
 
 import pytest
 
@@ -39,19 +39,19 @@ def test_health_is_silent(watched: alarms.Range) -> None:
     assert not outcome.inhibited, outcome
 
 
-# What rings first at most a few windows after the fault, and what it keeps from ringing.
+# What fires first at most a few windows after the fault, and what it inhibits.
 @pytest.mark.parametrize(
-    ("name", "rings", "silenced"),
+    ("name", "fires", "inhibited"),
     [
         ("black camera", "VedetteModelSilenced", "StreamSilenced IMAGE_BLACK"),
         ("threshold too high", "VedetteModelSilenced", "StreamSilenced BELOW_THRESHOLD"),
         ("server killed", "VedetteServerDown", "ServerDown SERVER_DOWN"),
     ],
 )
-def test_a_fault_rings_and_names_its_cause(watched: alarms.Range, name: str, rings: str, silenced: str) -> None:
+def test_a_fault_fires_and_names_its_cause(watched: alarms.Range, name: str, fires: str, inhibited: str) -> None:
     outcome = watched.run(name, FAULTS[name])
     assert outcome.detected, outcome
     assert outcome.named, outcome
-    assert rings in [labels["alertname"] for labels in outcome.rung], outcome
-    assert silenced in outcome.inhibited, outcome
+    assert fires in [labels["alertname"] for labels in outcome.fired], outcome
+    assert inhibited in outcome.inhibited, outcome
     assert outcome.seconds < 4 * PACE.window, outcome

@@ -151,23 +151,6 @@ async def test_callers_that_give_up_do_not_make_it_ready() -> None:
     await engine.stop()
 
 
-async def test_the_time_in_which_the_gateway_stood_still_is_not_counted() -> None:
-    engine = await started(dataclasses.replace(SETTINGS, stuck_seconds=2.5))
-    for pid in (pids := await both(engine)):
-        os.kill(pid, signal.SIGSTOP)
-    held = [asyncio.create_task(engine.detect(query(0))) for _ in pids]
-    watching = asyncio.create_task(engine.watch())
-    await asyncio.sleep(0.1)
-    time.sleep(4)  # noqa: ASYNC251  as a process that is stopped
-    await asyncio.sleep(0.1)
-    assert engine.ready
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
-    await asyncio.gather(*held)
-    watching.cancel()
-    await engine.stop()
-
-
 async def both(engine: Engine) -> list[int]:
     """Its workers, all of them."""
     while len(engine.served[0].pids) < SETTINGS.workers:

@@ -1,4 +1,4 @@
-"""A shortened quiet night: nobody is woken, and the same machinery rings when a fault is put into the traffic."""
+"""A shortened quiet night: nobody is woken, and the same machinery fires when a fault is put into the traffic."""
 
 import os
 import shutil
@@ -36,9 +36,9 @@ def test_nobody_is_woken_on_an_honest_day_and_night(play: nights.Play) -> None:
         ("black", "VedetteCameraDark", "IMAGE_BLACK", "ring south"),
     ],
 )
-def test_the_same_nights_ring_for_a_fault(play: nights.Play, fault: str, alert: str, cause: str, stream: str) -> None:
+def test_the_same_nights_fire_for_a_fault(play: nights.Play, fault: str, alert: str, cause: str, stream: str) -> None:
     report = play.fault(fault, (9, 10.5, 11.5))
-    rung = {one.labels["alertname"]: one for one in report.firing}
-    assert rung[alert].labels["cause"] == cause
-    assert rung[alert].labels.get("stream", "") == stream
-    assert 10.5 < rung[alert].hour < 10.75
+    fired = {one.labels["alertname"]: one for one in report.firing}
+    assert fired[alert].labels["cause"] == cause
+    assert fired[alert].labels.get("stream", "") == stream
+    assert 10.5 < fired[alert].hour < 10.75

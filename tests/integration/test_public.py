@@ -28,13 +28,13 @@ from vedette_client import AsyncClient, Client, Failed, Frame, LocalError, Recon
 from tests.support import running
 
 PUBLIC = """
-    Answered Ask AsyncClient Candidate Client Contract DeadlineExceeded Detection Diagnosis Dropped Empty Event
-    Failed FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint LoadBalancing
-    LocalError Mask MaskFormat Model NoConnection NotFound NotPermitted NotServed Options Orientation OutputKind
-    Overloaded Panoptic PixelFormat Policy Raw Reconfigure Result RotatedBox Segment Sendable ServerError
-    StageCounts Tensor Timings Tls Unauthenticated Unavailable VedetteError
+    Answered Ask AsyncClient Candidate ChannelOrder Client Contract DeadlineExceeded Detection Diagnosis Dropped
+    Empty Event Failed FieldViolation File Finding Frame ImageLike InternalError InvalidRequest Keypoint
+    LoadBalancing LocalError Mask MaskFormat Model NoConnection NotFound NotPermitted NotServed Options
+    Orientation OutputKind Overloaded Panoptic PixelFormat Policy Priority Raw Reconfigure Result RotatedBox
+    Segment Sendable ServerError StageCounts StreamAsk Tensor TensorLayout Timings Tls Unauthenticated
+    Unavailable ValueRange VedetteError YuvMatrix YuvRange
 """
-
 WRONG: dict[str, Any] = {
     "None": None,
     "an object": object(),

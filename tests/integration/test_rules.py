@@ -18,7 +18,7 @@ from vedette_server.alerts.parts import Parameters, duration, seconds
 
 from tests.rules import promtool
 from tests.rules.cases import ALWAYS, CASES, bounds, usual_classes, usual_scores
-from tests.rules.stories import END, ROUTES, STORIES, Story, ringing
+from tests.rules.stories import END, ROUTES, STORIES, Story, uninhibited
 from tests.rules.timeline import Case, Labels, ends, values
 from tests.support import commands, watching
 from tests.support.running import wait_for
@@ -191,9 +191,9 @@ def test_two_causes_of_equal_weight_do_not_flap(tmp_path: Path) -> None:
 
 @watching.needs(watching.PROMTOOL)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_one_cause_rings_once_from_its_beginning_to_its_end(story: Story, tmp_path: Path) -> None:
-    ever = f"group by (alertname, cause, stream) (count_over_time(({ringing('critical', 'warning')})[{END}s:10s]))"
-    expected = [{"labels": promtool.labelled(labels), "value": 1} for labels in story.rings]
+def test_one_cause_notifies_once_from_its_beginning_to_its_end(story: Story, tmp_path: Path) -> None:
+    ever = f"group by (alertname, cause, stream) (count_over_time(({uninhibited('critical', 'warning')})[{END}s:10s]))"
+    expected = [{"labels": promtool.labelled(labels), "value": 1} for labels in story.alerts]
     ask = {"expr": ever, "eval_time": f"{END}s", "exp_samples": expected}
     ran = promtool.run(tmp_path, [promtool.story(story.samples(), promql_expr_test=[ask])])
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -288,7 +288,7 @@ def test_an_alert_is_routed_by_its_severity(alert: tuple[str, str]) -> None:
 BLACK, SWAPPED = {"cause": "IMAGE_BLACK"}, {"cause": "CHANNELS_SWAPPED"}
 NORTH, SOUTH = {"stream": "north"}, {"stream": "south"}
 
-# What fires together, and which of them ring.
+# What fires together, and which of them notify.
 TOGETHER: dict[str, tuple[Sequence[Labels], set[str]]] = {
     "a black camera, alone on its model": (
         [
@@ -408,10 +408,10 @@ TOGETHER: dict[str, tuple[Sequence[Labels], set[str]]] = {
 
 @pytest.fixture(scope="module")
 def judge() -> Any:
-    """Says which alerts a real Alertmanager lets ring; one process, models apart."""
+    """Says which alerts a real Alertmanager lets notify; one process, models apart."""
     with watching.alertmanager(ROUTES.read_text()) as alertmanager:
 
-        def ring(together: Sequence[Labels], model: str) -> Callable[[], list[Labels]]:
+        def judged(together: Sequence[Labels], model: str) -> Callable[[], list[Labels]]:
             named = [
                 {**labels, "model": model, **({} if "NoModelReady" in labels["alertname"] else {"version": "2"})}
                 for labels in together
@@ -428,23 +428,23 @@ def judge() -> Any:
             wait_for(seen, "the alerts")
             return lambda: [one["labels"] for one in seen() or () if not one["status"]["inhibitedBy"]]
 
-        yield ring
+        yield judged
 
 
 @watching.needs(watching.ALERTMANAGER)
 @pytest.mark.parametrize("name", TOGETHER)
-def test_one_cause_rings_once(name: str, judge: Any) -> None:
+def test_one_cause_notifies_once(name: str, judge: Any) -> None:
     together, expected = TOGETHER[name]
-    uninhibited = judge(together, name)
-    wait_for(lambda: len(uninhibited()) <= len(expected), "the others to be inhibited")
-    rings = uninhibited()
-    known = {labels["alertname"] for labels in rings} | {f"{one['alertname']} {one['severity']}" for one in rings}
+    notifying = judge(together, name)
+    wait_for(lambda: len(notifying()) <= len(expected), "the others to be inhibited")
+    left = notifying()
+    known = {labels["alertname"] for labels in left} | {f"{one['alertname']} {one['severity']}" for one in left}
     assert expected <= known
-    assert len(rings) == len(expected), rings
+    assert len(left) == len(expected), left
 
 
 @watching.needs(watching.ALERTMANAGER)
-def test_where_no_server_is_up_nothing_else_rings() -> None:
+def test_where_no_server_is_up_nothing_else_notifies() -> None:
     with watching.alertmanager(ROUTES.read_text()) as alertmanager:
         down = [_labels("VedetteServerDown", scope="all"), _labels("VedetteServerDown", scope="instance", instance="a")]
         rest = [_labels(name, model="m", **BLACK) for name in ("VedetteModelSilenced", "VedetteOverload")]
@@ -455,9 +455,9 @@ def test_where_no_server_is_up_nothing_else_rings() -> None:
         urllib.request.urlopen(request).close()  # noqa: S310  our own
         wait_for(lambda: len(alertmanager.alerts()) == 5, "the alerts")
 
-        def rings() -> list[str]:
+        def notifying() -> list[str]:
             return sorted(
                 one["labels"]["alertname"] for one in alertmanager.alerts() if not one["status"]["inhibitedBy"]
             )
 
-        wait_for(lambda: rings() == ["VedetteServerDown", ALWAYS], "the others to be inhibited")
+        wait_for(lambda: notifying() == ["VedetteServerDown", ALWAYS], "the others to be inhibited")

@@ -1,4 +1,4 @@
-"""Troubles from their beginning until long after their end, and all that may ring in that time: one alert each.
+"""Troubles from their beginning until long after their end, and all that may notify in that time: one alert each.
 
 They go through the very rules, evaluated by promtool, and through Alertmanager's inhibition, read as PromQL.
 """
@@ -20,18 +20,18 @@ END = STEP * sum(STEPS)  # seconds
 
 @dataclass(frozen=True)
 class Story:
-    """Events, and the alerts that fire: one for each cause."""
+    """Events, and the alerts that fire uninhibited: one for each cause."""
 
     name: str
     series: Series
-    rings: tuple[Labels, ...]
+    alerts: tuple[Labels, ...]
 
     def samples(self) -> dict[str, str]:
         """Its series as promtool reads them."""
         return {name: values(name, phases, STEPS) for name, phases in self.series.items()}
 
 
-def ringing(*severities: str) -> str:
+def uninhibited(*severities: str) -> str:
     """The alerts of these severities that fire and that nothing inhibits, at any moment."""
     expr = _firing(f'severity=~"{"|".join(severities)}"')
     for rule in yaml.safe_load(ROUTES.read_text())["inhibit_rules"]:
@@ -63,7 +63,7 @@ def _empty(reason: str, *streams: str, share: float = 1.0) -> Series:
     return found
 
 
-def _rings(alert: str, cause: str, stream: str = "") -> Mapping[str, str]:
+def _alert(alert: str, cause: str, stream: str = "") -> Mapping[str, str]:
     return {"alertname": alert, "cause": cause, **({"stream": stream} if stream else {})}
 
 
@@ -76,13 +76,13 @@ def _silences() -> Iterator[Story]:
             ("VALUES_IN_UNIT_RANGE", "VedetteStreamSilenced"),
         ):
             one = len(streams) == 1
-            rings = _rings(alone, reason, streams[0]) if one else _rings("VedetteModelSilenced", reason)
-            yield Story(f"{reason} in {who}", _empty(reason, *streams, share=0.95), (rings,))
+            fires = _alert(alone, reason, streams[0]) if one else _alert("VedetteModelSilenced", reason)
+            yield Story(f"{reason} in {who}", _empty(reason, *streams, share=0.95), (fires,))
 
 
 def _explained() -> Iterator[Story]:
     swapped: Series = {f'vedette_suspected_cause{{{of("north")}, cause="CHANNELS_SWAPPED"}}': (None, 1, None)}
-    suspected = _rings("VedetteSuspectedCause", "CHANNELS_SWAPPED", "north")
+    suspected = _alert("VedetteSuspectedCause", "CHANNELS_SWAPPED", "north")
     yield Story("a cause that was found out", {**_empty("CHANNELS_SWAPPED", "north"), **swapped}, (suspected,))
     lower = scores({"0.5": (2, 8, 2), "0.8": (6, 14, 6), "0.9": (10, 16, 10), "0.95": (14, 18, 14), "+Inf": (20,)})
     drifted: Series = {**usual_scores(), **bounds("score_distance", 0.0, 0.05, 0.1), **lower}
@@ -90,16 +90,16 @@ def _explained() -> Iterator[Story]:
     crowd = {**drifted, **swapped}
     for number in range(10):
         crowd |= answers((10,), stream=f"s{number}")
-    both = (suspected, _rings("VedetteScoreDrift", "SCORES_DRIFTED"))
+    both = (suspected, _alert("VedetteScoreDrift", "SCORES_DRIFTED"))
     yield Story("scores that one stream of many does not explain", crowd, both)
     dark = images(brightness=(110, 30, 110), contrast=(45, 12, 45), sharpness=(26, 15, 26))
-    drift = _rings("VedetteInputDrift", "IMAGE_TOO_DARK", "north")
+    drift = _alert("VedetteInputDrift", "IMAGE_TOO_DARK", "north")
     yield Story("a picture too dark to see in", {**dark, **_empty("LOW_CONTRAST", "north")}, (drift,))
     mix: Series = {**usual_classes(stop=0.5, give=0.3, park=0.2), **bounds("class_distance", 0.0, 0.05, 0.15)}
     gone = {**mix, **classes(stop=(10,), give=(6,), park=(4, 0, 4))}
-    yield Story("a class that is lost", gone, (_rings("VedetteClassSilent", "CLASS_SILENT"),))
+    yield Story("a class that is lost", gone, (_alert("VedetteClassSilent", "CLASS_SILENT"),))
     black = {**gone, **_empty("IMAGE_BLACK", "north")}
-    dark_camera = _rings("VedetteCameraDark", "IMAGE_BLACK", "north")
+    dark_camera = _alert("VedetteCameraDark", "IMAGE_BLACK", "north")
     yield Story("a class that only a dark camera saw", black, (dark_camera,))
 
 
@@ -109,17 +109,17 @@ def _broken() -> Iterator[Story]:
         f'vedette_golden_failures_total{{{V}, cause="NON_FINITE_VALUES"}}': (0, 1, 0),
     }
     nan = _empty("NON_FINITE_VALUES", *STREAMS)
-    failing = _rings("VedetteGoldenFailing", "NON_FINITE_VALUES")
+    failing = _alert("VedetteGoldenFailing", "NON_FINITE_VALUES")
     yield Story("weights that are NaN", {**nan, **golden}, (failing,))
-    nonfinite = _rings("VedetteNonFinite", "NON_FINITE_VALUES")
+    nonfinite = _alert("VedetteNonFinite", "NON_FINITE_VALUES")
     yield Story("a precision that overflows", nan, (nonfinite,))
     few = {**_empty("BELOW_THRESHOLD", *STREAMS), **findings("east", NON_FINITE_VALUES=(0, 1, 0))}
-    silenced = _rings("VedetteModelSilenced", "BELOW_THRESHOLD")
+    silenced = _alert("VedetteModelSilenced", "BELOW_THRESHOLD")
     yield Story("a few answers with NaN, and another cause", few, (nonfinite, silenced))
     order: dict[str, Phases] = {f'vedette_golden_disagreement_ratio{{{V}, predecessor="0"}}': (0.9,)}
     for stream in STREAMS:
         order |= answers(stream=stream, QUIET_SCENE=(1, 10, 1))
-    both = (_rings("VedetteVersionDisagrees", "WRONG_VERSION"), _rings("VedetteModelQuiet", "UNKNOWN"))
+    both = (_alert("VedetteVersionDisagrees", "WRONG_VERSION"), _alert("VedetteModelQuiet", "UNKNOWN"))
     yield Story("a model that falls quiet, with classes in another order on purpose", order, both)
     workers: Series = {
         f"vedette_model_ready{{{V}}}": (1, 0, 1),
@@ -134,17 +134,17 @@ def _broken() -> Iterator[Story]:
         outcome % "DEADLINE_EXCEEDED": (0, 5, 0),
         f"vedette_worker_restarts_total{{{V}}}": (0, 0.5, 0),
     }
-    yield Story("workers that stand still", still, (_rings("VedetteStuck", "STUCK"),))
+    yield Story("workers that stand still", still, (_alert("VedetteStuck", "STUCK"),))
     starved: Series = {
         f'vedette_workers_lost_total{{{V}, cause="out_of_memory"}}': (0, 1, 0),
         f"vedette_worker_restarts_total{{{V}}}": (0, 1, 0),
     }
-    yield Story("workers without memory", starved, (_rings("VedetteOutOfMemory", "OUT_OF_MEMORY"),))
-    yield Story("workers that do not start", workers, (_rings("VedetteNoModelReady", "NO_WORKER"),))
+    yield Story("workers without memory", starved, (_alert("VedetteOutOfMemory", "OUT_OF_MEMORY"),))
+    yield Story("workers that do not start", workers, (_alert("VedetteNoModelReady", "NO_WORKER"),))
 
 
 STORIES = tuple(
-    Story(story.name, {**_world(), **story.series}, story.rings)
+    Story(story.name, {**_world(), **story.series}, story.alerts)
     for stories in (_silences, _explained, _broken)
     for story in stories()
 )

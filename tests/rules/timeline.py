@@ -14,11 +14,11 @@ Labels: TypeAlias = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Case:
-    """One story: nothing rings at the end of the first phase, `fires` at that of the second, nothing in the end."""
+    """One story: nothing fires at the end of the first phase, `fires` at that of the second, nothing in the end."""
 
     alert: str
     series: Series
-    fires: tuple[Labels, ...] = ()  # labels of that alert beside severity and role; none: it must not ring
+    fires: tuple[Labels, ...] = ()  # labels of that alert beside severity and role; none: it must not fire
     steps: tuple[int, int, int] = (12, 16, 30)
     note: str = field(default="", kw_only=True)  # what is special, for whoever reads a failure
 

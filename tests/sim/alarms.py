@@ -46,7 +46,7 @@ class Pace:
     objective: float = 10.0  # within which requests are to be answered: the machine is shared with what watches
     lead: float = 30.0  # in health, before the fault
     patience: float = 90.0  # with the fault, until an alert has been told of
-    linger: float = 20.0  # after it, in which others are silenced or are not
+    linger: float = 20.0  # after it, in which others are inhibited or are not
     control: float = 90.0  # more in health, where there is no fault
     baseline_window: int = 20
     baseline_windows: int = 8
@@ -65,14 +65,14 @@ class Outcome:
 
     name: str
     right: tuple[str, ...]
-    before: list[str] = field(default_factory=list)  # alerts that rang in health
-    rung: list[dict[str, str]] = field(default_factory=list)  # the labels of those that rang with it, in their order
+    before: list[str] = field(default_factory=list)  # alerts that fired in health
+    fired: list[dict[str, str]] = field(default_factory=list)  # the labels of those that fired with it, in their order
     seconds: float = 0.0  # from the fault to the first notification
     inhibited: set[str] = field(default_factory=set)
 
     @property
     def first(self) -> dict[str, str] | None:
-        return self.rung[0] if self.rung else None
+        return self.fired[0] if self.fired else None
 
     @property
     def detected(self) -> bool:
@@ -86,7 +86,7 @@ class Outcome:
     @property
     def verdict(self) -> str:
         if self.before:
-            return f"rang in health: {', '.join(self.before)}"
+            return f"fired in health: {', '.join(self.before)}"
         if not self.right:
             return "silent, rightly" if self.detected else "false alarm"
         return ("right cause" if self.named else "wrong cause") if self.detected else "not detected"
@@ -180,14 +180,14 @@ class Range:
     def _watch(
         self, outcome: Outcome, began: float, webhook: watching.Webhook, alertmanager: watching.Alertmanager
     ) -> None:
-        """Note what rings from the fault on, and what is silenced meanwhile."""
+        """Note what fires from the fault on, and what is inhibited meanwhile."""
         until = began + (self.pace.patience if outcome.right else self.pace.control)
         while time.time() < until:
-            rung = [(at, labels) for at, labels in webhook.alerts(*FIRING) if at >= began]
-            if rung and not outcome.rung:
-                outcome.seconds = rung[0][0] - began
-                until = rung[0][0] + self.pace.linger
-            outcome.rung = [labels for _, labels in rung]
+            fired = [(at, labels) for at, labels in webhook.alerts(*FIRING) if at >= began]
+            if fired and not outcome.fired:
+                outcome.seconds = fired[0][0] - began
+                until = fired[0][0] + self.pace.linger
+            outcome.fired = [labels for _, labels in fired]
             outcome.inhibited |= {
                 _name(alert["labels"])
                 for alert in alertmanager.alerts()
@@ -215,7 +215,7 @@ def table(outcomes: Sequence[Outcome], pace: Pace) -> Table:
         "right causes",
         "windows",
         "evaluations",
-        "rang after it",
+        "fired after it",
         "inhibited",
         "verdict",
         title=f"window {pace.window} s, long window {pace.long} s, hold {pace.hold} s, evaluated every second",
@@ -224,7 +224,7 @@ def table(outcomes: Sequence[Outcome], pace: Pace) -> Table:
         first = one.first or {}
         took = (f"{one.seconds / pace.window:.1f}", f"{one.seconds / pace.evaluation:.0f}") if one.first else ("", "")
         alert = f"{first['alertname']} ({first['severity']})" if one.first else "none"
-        also, inhibited = (", ".join(names) for names in (map(_name, one.rung[1:]), sorted(one.inhibited)))
+        also, inhibited = (", ".join(names) for names in (map(_name, one.fired[1:]), sorted(one.inhibited)))
         shown.add_row(
             one.name, alert, first.get("cause", ""), ", ".join(one.right), *took, also, inhibited, one.verdict
         )

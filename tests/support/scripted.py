@@ -5,7 +5,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +167,14 @@ def query(first: int, size: int = 300, seconds: float | None = None) -> Query:
     return Query(model="", version="", image=image, asked=Asked(), seconds=seconds)
 
 
-async def started(settings: PoolSettings, until: State = State.READY, monitor: Monitor | None = None) -> Engine:
+async def started(
+    settings: PoolSettings,
+    until: State = State.READY,
+    monitor: Monitor | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Engine:
     monitor = monitor or Silent()
-    engine = Engine(settings, monitor, Probe(monitor), max_seconds=60)
+    engine = Engine(settings, monitor, Probe(monitor), max_seconds=60, clock=clock)
     engine.load(MODEL)
     while engine.served[0].standing.state is not until:
         engine.changed.clear()

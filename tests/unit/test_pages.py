@@ -1,5 +1,6 @@
 """The generated pages of the documentation are what their tables say: `make docs` writes them."""
 
+import ast
 import dataclasses
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 import vedette_client.cli
@@ -25,6 +27,7 @@ from vedette_server.settings import Settings
 
 DOCS = Path(__file__).parents[2] / "deploy/docs"
 COMMANDS = {"vedette": vedette_client.cli.main, "vedette-server": vedette_server.cli.main}
+HEADING = re.compile(r"^## (\w+)$", re.MULTILINE)
 # Words in capitals that are neither a reason, a finding nor a check.
 WORDS = {"LATEST", "LOSSLESS", "UNAVAILABLE", "NOT_SERVING", "SIGTERM", "SIGQUIT", "VEDETTE_DEVICE"}
 
@@ -68,10 +71,32 @@ def test_every_command_has_a_section() -> None:
         assert all(f"\n## {program} {name}\n" in page for name in group.commands)
 
 
+@pytest.mark.parametrize("program", COMMANDS)
+def test_every_option_says_what_it_is_for(program: str) -> None:
+    options = [(name, one) for name, command in COMMANDS[program].commands.items() for one in command.params]
+    assert not [
+        f"{name} {one.opts[0]}"
+        for name, one in options
+        if isinstance(one, click.Option) and not (one.help or "").strip()
+    ]
+
+
 def test_every_public_name_has_a_section() -> None:
     page = (DOCS / "python.md").read_text()
-    of_videos = ["Skipped", "Video", "VideoFrame"]
-    assert sorted(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == sorted([*vedette_client.__all__, *of_videos])
+    of_videos = ["SkipReason", "Skipped", "Video", "VideoFrame"]
+    assert sorted(HEADING.findall(page)) == sorted([*vedette_client.__all__, *of_videos])
+
+
+def test_every_name_in_a_signature_has_a_section() -> None:
+    """Users annotate with the names that they read there, but for what Python and NumPy have already."""
+    page, package = (DOCS / "python.md").read_text(), Path(vedette_client.__file__).parent
+    nodes = [node for path in package.glob("*.py") for node in ast.parse(path.read_text()).body]
+    ours = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AnnAssign)}
+    ours |= {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    named = {
+        word for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) for word in re.findall(r"\w+", block)
+    }
+    assert (named & ours) - {"Array", "PathLike"} <= set(HEADING.findall(page))
 
 
 def test_the_rules_read_only_metrics_that_have_a_row() -> None:

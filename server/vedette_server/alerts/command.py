@@ -8,6 +8,7 @@ import click
 from vedette_commands import kinds, text
 from vedette_commands.outputs import Outputs
 
+from vedette_server import docstrings
 from vedette_server.alerts.parts import Parameters, seconds
 from vedette_server.alerts.render import FILE, TIMES, flag, render, shown
 
@@ -25,10 +26,13 @@ class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic in some ve
 
 
 def _options(command: click.Command) -> click.Command:
+    meanings = docstrings.of_fields(Parameters)
     for field in fields(Parameters):
         kind = _Seconds() if field.name in TIMES else _KINDS.get(type(field.default), type(field.default))
-        written = shown(field.name, field.default)
-        command.params.append(click.Option([flag(field.name)], type=kind, default=field.default, show_default=written))
+        default, meaning = shown(field.name, field.default), meanings[field.name]
+        command.params.append(
+            click.Option([flag(field.name)], type=kind, default=default, show_default=True, help=meaning)
+        )
     return command
 
 

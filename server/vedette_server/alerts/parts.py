@@ -59,7 +59,7 @@ class Parameters:
     model_floor: float = limits.MODEL_FLOOR
     """Share of empty answers below which no model counts as silenced, whatever its baseline."""
     stream_floor: float = limits.STREAM_FLOOR
-    """The same for a stream."""
+    """Share of empty answers below which no stream counts as silenced, whatever its baseline."""
     patience: int = limits.PATIENCE
     """Long windows for which fewer than three sources may be quiet."""
     objective: float = limits.OBJECTIVE

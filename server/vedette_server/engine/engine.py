@@ -37,9 +37,17 @@ class Engine:
     It is long because it is the one way in: what comes and goes, who is found and what is drained are of one list.
     """
 
-    def __init__(self, settings: PoolSettings, monitor: Monitor, watcher: Watcher, max_seconds: float) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        monitor: Monitor,
+        watcher: Watcher,
+        max_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.changed = asyncio.Event()  # set whenever a version's state may have changed
         self.max_seconds = max_seconds  # that a request may take
+        self.clock = clock  # monotonic; of deadlines, and of everything that hangs or is late
         self.monitor = unfailing(monitor)
         self._settings = settings
         self._forkserver = Forkserver(settings.factory, settings.memory_bytes)
@@ -58,8 +66,9 @@ class Engine:
         before = [
             one.model for one in self._served if one.model.name == model.name and one.model.version < model.version
         ]
+        predecessor = before[-1] if before else None
         served = ServedVersion(
-            model, self._settings, self._forkserver, self.monitor, self.changed, before[-1] if before else None
+            model, self._settings, self._forkserver, self.monitor, self.changed, self.clock, predecessor
         )
         self._served = sorted([*self._served, served], key=lambda one: (one.model.name, one.model.version))
         self.monitor.loaded(model)
@@ -144,9 +153,9 @@ class Engine:
     async def watch(self) -> None:
         """Have it noticed which versions get stuck, until cancelled."""
         while True:
-            due = time.monotonic() + _LOOK_SECONDS
+            due = self.clock() + _LOOK_SECONDS
             await asyncio.sleep(_LOOK_SECONDS)
-            overslept = time.monotonic() > due + OVERSLEPT_SECONDS
+            overslept = self.clock() > due + OVERSLEPT_SECONDS
             for served in self._served:
                 served.standing.excuse() if overslept else served.standing.look()
 
@@ -194,7 +203,7 @@ class Engine:
 
         Raises `Refused` for everything that is wrong with it or keeps it from being answered.
         """
-        started = time.monotonic()
+        started = self.clock()
         with self.underway(query.model, query.version):
             seconds = self.max_seconds if query.seconds is None else min(query.seconds, self.max_seconds)
             served, item = self.item(query, started + seconds)
@@ -248,17 +257,18 @@ class Engine:
             request_id=query.request_id,
             captured=query.captured,
             limit=CALLERS_LIMIT if callers else SERVERS_LIMIT,
+            queued=self.clock(),
         )
         return served, item
 
     async def outcome(self, served: ServedVersion, item: Item, started: float) -> Outcome:
         """Wait for an item's answer, until its deadline. Raises `Refused`."""
         try:
-            async with asyncio.timeout_at(None if math.isinf(item.deadline) else item.deadline):
+            async with asyncio.timeout(None if math.isinf(item.deadline) else item.deadline - self.clock()):
                 answer = await item.answer
         except TimeoutError:
             raise item.late() from None
-        now = time.monotonic()
+        now = self.clock()
         findings = self._watcher.see(served, item.source, AskedImage(item.image, item.options), answer)
         outcome = Outcome(
             answer=answer,

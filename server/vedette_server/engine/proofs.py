@@ -1,9 +1,8 @@
 """The golden images of one version: its workers prove by them that they see, before they serve and while they do."""
 
 import asyncio
-import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -37,6 +36,7 @@ class Proofs:
         seconds: float,
         estimate: Estimate,
         monitor: Monitor,
+        clock: Callable[[], float],
     ) -> None:
         """`seconds` lie between two proofs of a worker that serves; 0: it gives none but the first.
 
@@ -47,6 +47,7 @@ class Proofs:
         self._seconds = seconds
         self._estimate = estimate
         self._monitor = monitor
+        self._clock = clock
         # What they showed last, where it is waived that this must be nothing.
         self._failing: weakref.WeakKeyDictionary[Worker, str] = weakref.WeakKeyDictionary()
         self.usual = Usual()  # what they and the version's baseline show
@@ -78,10 +79,10 @@ class Proofs:
 
     async def _until_idle(self, worker: Worker) -> None:
         """Wait until a worker has nothing else to do; if that takes too long, until it has room."""
-        patience = time.monotonic() + self._seconds
+        patience = self._clock() + self._seconds
 
         def ready() -> bool:
-            return not worker.alive or (worker.room and (time.monotonic() > patience or not worker.batches))
+            return not worker.alive or (worker.room and (self._clock() > patience or not worker.batches))
 
         while not ready():  # noqa: ASYNC110  workers tell when they have room, and not when time has passed
             await asyncio.sleep(_IDLE_SECONDS)

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -55,6 +54,7 @@ class Scheduler:
         self._standing = standing
         self._monitor = monitor
         self._changed = changed
+        self._clock = pool.clock
         self._free_at: dict[Worker, float] = {}  # when each is expected to be through with what it has
         self.workers = settings.workers  # how many there are when all is well
         self.last_traffic = -math.inf  # when something but a diagnosis was put into the queue; monotonic
@@ -70,7 +70,7 @@ class Scheduler:
 
         Raises `Refused`: DEADLINE_EXCEEDED, OVERLOADED or MODEL_NOT_READY, for what cannot be answered by its deadline.
         """
-        late = self._expected(item) > item.deadline - time.monotonic()
+        late = self._expected(item) > item.deadline - self._clock()
         # To try costs nothing where nothing else is to be done, and estimates can be wrong.
         idle = not self._ledger.queue and self._pool.idle is not None
         if late and not self._pool.workers:
@@ -85,7 +85,7 @@ class Scheduler:
             raise self._overloaded(item)
         item.cost = self._estimate.of(item.size)
         if item.options.undo is None:
-            self.last_traffic = time.monotonic()
+            self.last_traffic = self._clock()
         self._ledger.admit(item)
         item.answer.add_done_callback(lambda _done: self._withdraw(item))
         self._changed()
@@ -106,10 +106,10 @@ class Scheduler:
 
     def _expected(self, item: Item) -> float:
         """Seconds until an image would be answered, with one image's time to spare: what is late was for nothing."""
-        return self._seconds_until_turn(item, time.monotonic()) + 2 * self._estimate.of(item.size)
+        return self._seconds_until_turn(item, self._clock()) + 2 * self._estimate.of(item.size)
 
     def _overloaded(self, item: Item) -> Refused:
-        expected, left = self._expected(item), item.deadline - time.monotonic()
+        expected, left = self._expected(item), item.deadline - self._clock()
         if left <= 0:
             return item.late()
         retry = max(expected - left, self._estimate.of(item.size))
@@ -142,7 +142,7 @@ class Scheduler:
     def _serve(self, item: Item, worker: Worker) -> None:
         """Give a worker the item whose turn it is, unless that has become hopeless."""
         cost = item.cost if len(self._ledger.queue) > 1 else 0.0  # where nothing else waits, it is tried
-        if time.monotonic() + cost > item.deadline:
+        if self._clock() + cost > item.deadline:
             self._ledger.settle(item, item.late())
         else:
             self._give(worker, self._batch(item, worker.max_batch))
@@ -153,7 +153,7 @@ class Scheduler:
         if first.lost or first.options.undo is not None:  # whose size may be another than the header's
             return batch
         for item in self._ledger.queue.in_turn() if most > 1 else ():
-            done = time.monotonic() + sum(one.cost for one in batch) + item.cost
+            done = self._clock() + sum(one.cost for one in batch) + item.cost
             alike = resized(item.size, rule) == resized(first.size, rule) and not item.lost
             alike &= item.options.panoptic_threshold == first.options.panoptic_threshold and item.options.undo is None
             if item is not first and alike and done <= min(item.deadline, *(one.deadline for one in batch)):
@@ -165,7 +165,7 @@ class Scheduler:
     def _give(self, worker: Worker, batch: Sequence[Item]) -> None:
         """Send a batch to a worker: it has all of it, or, if this raises, nothing."""
         works = [(item.image, item.options) for item in batch]
-        now = time.monotonic()  # before the worker can begin, so that no time counts as waiting and as work
+        now = self._clock()  # before the worker can begin, so that no time counts as waiting and as work
         replies = worker.submit(works, alone=batch[0].lost)
         for item, reply in zip(batch, replies, strict=True):
             self._ledger.run(item, Run(worker, reply))
@@ -208,7 +208,7 @@ class Scheduler:
         """A worker has one item less: it has begun with its next one just now, if it has one."""
         rest = [item.cost for item, run in self._ledger.running.items() if run.worker is worker]
         if rest:
-            self._free_at[worker] = time.monotonic() + sum(rest)
+            self._free_at[worker] = self._clock() + sum(rest)
         else:
             self._free_at.pop(worker, None)
 
@@ -219,7 +219,7 @@ class Scheduler:
         """
         item.losses.append(loss)
         if loss is Loss.OUT_OF_MEMORY:
-            item.since = time.monotonic()
+            item.since = self._clock()
         alike = item.losses.count(loss)
         if loss in _BLAMED and alike >= _MOST_ALIKE:
             self._ledger.settle(item, Refused(_BLAMED[loss], losses=alike))

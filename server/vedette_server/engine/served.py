@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import structlog
 
@@ -36,6 +37,7 @@ class ServedVersion:
         forkserver: Forkserver,
         monitor: Monitor,
         changed: asyncio.Event,
+        clock: Callable[[], float],
         predecessor: ModelVersion | None = None,
     ) -> None:
         """`predecessor` is the version before, whose golden images are answered too, for comparison."""
@@ -46,8 +48,9 @@ class ServedVersion:
             for device in [settings.devices[index % len(settings.devices)]]
         ]
         ledger, estimate = Ledger(), Estimate(model.contract.resize)
-        self.proofs = Proofs(model, predecessor, settings.golden_seconds, estimate, monitor)
-        pool = Pool(starts, forkserver, settings.hang_seconds, self.proofs.probation, self.proofs.vigil, self._note)
+        self.proofs = Proofs(model, predecessor, settings.golden_seconds, estimate, monitor, clock)
+        probation, vigil = self.proofs.probation, self.proofs.vigil
+        pool = Pool(starts, forkserver, settings.hang_seconds, probation, vigil, self._note, clock)
         self.standing = Standing(model, settings, pool, ledger, monitor, changed)
         self.scheduler = Scheduler(model, settings, pool, ledger, estimate, self.standing, monitor, self._note)
         self._pool = pool

@@ -1,7 +1,6 @@
 """The standing of a version: its state, the reason for it, and since when it owes an answer."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -49,6 +48,7 @@ class Standing:
         self._ledger = ledger
         self._monitor = monitor
         self._changed = changed
+        self._clock = pool.clock
         self._owes_since: float | None = None  # monotonic; None: there is nothing to answer, or somebody to do it
         self.stuck = False  # it has answered nothing for too long, though it has something to answer
 
@@ -84,7 +84,7 @@ class Standing:
 
     def look(self) -> None:
         """Notice whether it has answered nothing for too long, as time alone tells."""
-        silent = 0.0 if self._owes_since is None else time.monotonic() - self._owes_since
+        silent = 0.0 if self._owes_since is None else self._clock() - self._owes_since
         if silent > self._settings.stuck_seconds and not self.stuck:
             log.error("stuck", model=self._model.name, version=self._model.version, seconds=round(silent, 1))
             self.stuck = True
@@ -111,7 +111,7 @@ class Standing:
             self._owes_since = None
         if self._owes_since is None:
             self.stuck = False
-            self._owes_since = time.monotonic() if owes else None
+            self._owes_since = self._clock() if owes else None
         self._check(self._ledger.violations())
         self._changed.set()
         self._monitor.state(

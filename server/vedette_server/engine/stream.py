@@ -171,7 +171,7 @@ class Stream:
     def _entry(self, frame: Frame) -> _FrameUnderway:
         fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
         return _FrameUnderway(
-            frame=frame, settings=self.settings, asked=self.asked, arrived=time.monotonic(), fate=fate
+            frame=frame, settings=self.settings, asked=self.asked, arrived=self._engine.clock(), fate=fate
         )
 
     @contextlib.contextmanager
@@ -237,8 +237,8 @@ class Stream:
     async def _until_room(self, size: int) -> None:
         """Wait for room, and for workers that are being replaced: no frame is lost to that."""
         await self._until_few()
-        patience = time.monotonic() + self._engine.max_seconds
-        while time.monotonic() < patience and not self._engine.draining:
+        patience = self._engine.clock() + self._engine.max_seconds
+        while self._engine.clock() < patience and not self._engine.draining:
             try:
                 served = self._find()
                 if served.standing.state is State.READY and served.scheduler.takes(size, streamed=True):

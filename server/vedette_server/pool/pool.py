@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
@@ -49,13 +48,16 @@ class Pool:
         probation: Probation,
         vigil: Vigil,
         changed: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
+        """`changed` is called when a worker comes, goes or has room; `clock` is monotonic."""
         self._starts = starts
         self._forkserver = forkserver
         self._hang_seconds = hang_seconds
         self._probation = probation
         self._vigil = vigil
         self._changed = changed
+        self.clock = clock  # of its workers too: the time of their forks, and of their silence
         self._keepers: list[asyncio.Task[None]] = []
         self.workers: list[Worker] = []  # in rotation
         self.restarts = 0
@@ -74,13 +76,13 @@ class Pool:
         backoff = 0.0
         while True:
             try:
-                worker = await Worker.spawn(start, self._forkserver, self._changed)
+                worker = await Worker.spawn(start, self._forkserver, self._changed, self.clock)
                 async with contextlib.AsyncExitStack() as stack:
                     stack.push_async_callback(worker.stop)
                     watch = asyncio.create_task(self._watch(worker))
                     stack.callback(watch.cancel)
                     await self._probation(worker)
-                    self._start_seconds = time.monotonic() - worker.forked
+                    self._start_seconds = self.clock() - worker.forked
                     await self._in_rotation(worker)
                 backoff = 0.0
             except (WorkerStartError, ProbationError) as error:
@@ -108,10 +110,10 @@ class Pool:
         missed its workers' signs of life and waits for another.
         """
         while (silent := worker.silent_seconds) < self._hang_seconds:
-            due = time.monotonic() + self._hang_seconds - silent
+            due = self.clock() + self._hang_seconds - silent
             await asyncio.sleep(self._hang_seconds - silent)
-            if time.monotonic() > due + OVERSLEPT_SECONDS:
-                log.warning("gateway_overslept", seconds=round(time.monotonic() - due, 1))
+            if self.clock() > due + OVERSLEPT_SECONDS:
+                log.warning("gateway_overslept", seconds=round(self.clock() - due, 1))
                 worker.excuse()
         log.error("worker_hangs", pid=worker.pid, seconds=round(silent, 1))
         worker.dump()
@@ -130,7 +132,7 @@ class Pool:
             self.losses[cause] += 1
             self.check = Check.OUT_OF_MEMORY if cause is End.OUT_OF_MEMORY else None
             self.last_failure = f"worker {worker.pid} ended with status {status} ({cause})"
-            self._back_at = time.monotonic() + self._start_seconds
+            self._back_at = self.clock() + self._start_seconds
         finally:
             vigil.cancel()
             self.workers.remove(worker)
@@ -141,7 +143,7 @@ class Pool:
         """Estimated seconds until a lost worker is replaced; 0 if there is a worker, None if none is due."""
         if self.workers:
             return 0.0
-        return None if self._back_at is None else max(self._back_at - time.monotonic(), 0.0)
+        return None if self._back_at is None else max(self._back_at - self.clock(), 0.0)
 
     @property
     def idle(self) -> Worker | None:

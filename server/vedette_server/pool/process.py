@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -48,27 +47,38 @@ class WorkerBugError(Exception):
 class Worker:
     """A running worker process with a loaded predictor."""
 
-    def __init__(self, process: Process, channel: GatewayEnd, changed: Callable[[], None], *, limited: bool) -> None:
-        """`limited` says that it runs under a memory limit of its own."""
+    def __init__(
+        self,
+        process: Process,
+        channel: GatewayEnd,
+        changed: Callable[[], None],
+        clock: Callable[[], float],
+        *,
+        limited: bool,
+    ) -> None:
+        """`clock` is monotonic; `limited` says that it runs under a memory limit of its own."""
         self._process = process
-        self.forked = time.monotonic()
+        self._clock = clock
+        self.forked = clock()
         self._channel = channel
         self._changed = changed  # called when there is room for another batch
         self._jobs = Jobs()
-        self._sign = time.monotonic()  # time of its last progress; while idle, being alive counts
+        self._sign = clock()  # time of its last progress; while idle, being alive counts
         self._ending = Ending(limited=limited)
         self._listening: asyncio.Task[None] | None = None
         self.alive = True
         self.max_batch = 1
 
     @classmethod
-    async def spawn(cls, start: Start, forkserver: Forkserver, changed: Callable[[], None]) -> "Worker":
+    async def spawn(
+        cls, start: Start, forkserver: Forkserver, changed: Callable[[], None], clock: Callable[[], float]
+    ) -> "Worker":
         """Fork a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         try:
             process, channel = await forkserver.fork()
         except ForkError as error:
             raise _unforked(error) from error
-        worker = cls(process, channel, changed, limited=forkserver.memory_bytes is not None)
+        worker = cls(process, channel, changed, clock, limited=forkserver.memory_bytes is not None)
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
                 await worker._load(start)
@@ -101,11 +111,11 @@ class Worker:
     @property
     def silent_seconds(self) -> float:
         """The seconds without visible progress while it has something to do."""
-        return time.monotonic() - self._sign
+        return self._clock() - self._sign
 
     def excuse(self) -> None:
         """Restart the count of its silence."""
-        self._sign = time.monotonic()
+        self._sign = self._clock()
 
     async def _load(self, start: Start) -> None:
         try:
@@ -120,7 +130,7 @@ class Worker:
             raise WorkerStartError(reply.error, reply.check)
         assert isinstance(reply, Ready)  # noqa: S101  the protocol's only other reply
         self.max_batch = reply.max_batch
-        self._sign = time.monotonic()
+        self._sign = self._clock()
 
     def submit(self, works: Sequence[Work], *, alone: bool = False) -> list[asyncio.Future[Answer]]:
         """Send one batch, for which there must be room. `alone` keeps other batches away meanwhile.
@@ -132,7 +142,7 @@ class Worker:
         with self._jobs.written(works) as (jobs, fds):
             self._send(jobs, fds)
         if not self._jobs:
-            self._sign = time.monotonic()  # its silence counts from here
+            self._sign = self._clock()  # its silence counts from here
         return self._jobs.add(jobs, alone=alone)
 
     def _send(self, jobs: Sequence[Job], fds: Sequence[int]) -> None:
@@ -174,7 +184,7 @@ class Worker:
         match message:
             case Alive(through=through):
                 if through or not self._jobs:  # an idle loop beside a hung stage is not progress
-                    self._sign = time.monotonic()
+                    self._sign = self._clock()
                 for job_id in through:
                     self._jobs.inferred(job_id)
                 if through:
@@ -188,7 +198,7 @@ class Worker:
 
     def _settle(self, job_id: int, result: Answer | Exception) -> None:
         self._jobs.settle(job_id, result)
-        self._sign = time.monotonic()
+        self._sign = self._clock()
         self._changed()
 
     def dump(self) -> None:

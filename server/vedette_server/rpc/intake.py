@@ -42,15 +42,20 @@ class Intake(grpc.aio.ServerInterceptor):
     """Interceptor that reads the messages of every call, of all services; the HTTP port reads its bodies by it too."""
 
     def __init__(
-        self, admitted: Callable[[], int], refused: Callable[[Reason], None], arrive_seconds: float = ARRIVE_SECONDS
+        self,
+        admitted: Callable[[], int],
+        refused: Callable[[Reason], None],
+        arrive_seconds: float = ARRIVE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`admitted` returns the bytes of images waiting or in flight; `refused` is called for each refusal."""
         self._admitted = admitted
         self._refused = refused
         self._arrive_seconds = arrive_seconds
+        self._clock = clock
         self._awaited: dict[asyncio.Task[Any], tuple[bool, float]] = {}  # whether streamed, and since when
-        self._unread = Unread()
-        self._turns = Turns(_MOST_NEW, _NEW_SECONDS)  # of single messages
+        self._unread = Unread(clock)
+        self._turns = Turns(_MOST_NEW, _NEW_SECONDS, clock)  # of single messages
         self._own = 0  # bytes in use when this process began to listen
         self._collected = -math.inf  # monotonic
         self._full = False
@@ -78,7 +83,7 @@ class Intake(grpc.aio.ServerInterceptor):
 
     def _collect(self) -> bool:
         """Collect cycles held by tracebacks of ended calls, unless that was recent; return whether it ran."""
-        now = time.monotonic()
+        now = self._clock()
         if now < self._collected + _COLLECT_SECONDS:
             return False
         self._collected = now
@@ -94,7 +99,7 @@ class Intake(grpc.aio.ServerInterceptor):
             for _ in range(unread):
                 self._refused(Reason.INTAKE_FULL)
             return
-        late = time.monotonic() - _GRACE_SECONDS
+        late = self._clock() - _GRACE_SECONDS
         old = [task for task, (_, since) in self._awaited.items() if since < late and not task.done()]
         for task in sorted(old, key=self._awaited.__getitem__)[: -(-len(old) // 2)]:
             task.cancel()
@@ -107,7 +112,7 @@ class Intake(grpc.aio.ServerInterceptor):
         Raises `Refused`: REQUEST_STALLED, INTAKE_FULL, REQUEST_UNREADABLE.
         """
         task = asyncio.ensure_future(coming)
-        self._awaited[task] = (seconds is None, time.monotonic())
+        self._awaited[task] = (seconds is None, self._clock())
         try:
             await asyncio.wait({task}, timeout=seconds)
             if not task.done():

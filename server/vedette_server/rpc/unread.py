@@ -8,8 +8,7 @@ Unix socket have no address to tell their connections apart; those are left alon
 import contextlib
 import os
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,12 +26,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Unread:
     """The answers that are still buffered."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._answers: dict[object, tuple[float, str]] = {}  # since when, and for which peer
 
     def _add(self, peer: str) -> object:
         answer = object()
-        self._answers[answer] = time.monotonic(), unquote(peer)
+        self._answers[answer] = self._clock(), unquote(peer)
         return answer
 
     def until_done(self, context: Context) -> None:
@@ -55,7 +55,7 @@ class Unread:
 
     def give_up(self) -> int:
         """Close the connections of the older half of the answers; return the number of these answers."""
-        late = time.monotonic() - _GRACE_SECONDS
+        late = self._clock() - _GRACE_SECONDS
         old = sorted((since, peer) for since, peer in self._answers.values() if since < late and peer.startswith("ipv"))
         given_up = old[: -(-len(old) // 2)]
         if given_up:
