@@ -3,13 +3,17 @@
 import dataclasses
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
+from detectron2.layers import paste_masks_in_image
+from detectron2.structures import Boxes
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as rle
 from tritonclient.grpc import service_pb2 as pb
 from vedette_client import Client, Result, Tensor
 from vedette_server.demo import scenes
@@ -95,6 +99,7 @@ def assert_equal(result: Any, expected: Result) -> None:
     masks = [json.loads(one) for one in texts(result, "MASKS_RLE")]
     assert masks == [{**one.mask.coco(), "counts": as_text(one.mask.coco()["counts"])} for one in expected if one.mask]
     assert len(masks) == len(expected)
+    assert all(np.array_equal(rle.decode(one), two) for one, two in zip(masks, pasted(result, masks), strict=True))
     findings = [
         {"code": one.code, "confidence": one.confidence, "evidence": one.evidence, "remedy": one.remedy}
         for one in expected.findings
@@ -105,6 +110,15 @@ def assert_equal(result: Any, expected: Result) -> None:
     parameters = response["parameters"] if isinstance(response, dict) else values(response.parameters)
     assert parameters["contract_fingerprint"] == expected.contract_fingerprint
     assert parameters["threshold"] == pytest.approx(expected.threshold)
+
+
+def pasted(result: Any, masks: Sequence[Any]) -> NDArray[np.bool_]:
+    """The masks that Detectron2 makes of those in the boxes, of the image's size."""
+    if not masks:
+        return np.zeros((0, 1, 1), np.bool_)
+    boxed, boxes = (torch.from_numpy(result.as_numpy(name)) for name in ("MASKS_28", "BOXES"))
+    made: NDArray[np.bool_] = paste_masks_in_image(boxed, Boxes(boxes), masks[0]["size"], threshold=0.5).numpy()
+    return made
 
 
 def as_text(counts: bytes | str) -> str:

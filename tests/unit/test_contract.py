@@ -167,15 +167,14 @@ def test_any_number_of_detections_is_r_cnns_negative() -> None:
     assert derive(with_most(-1), Names("ab"), source_digest="1").max_detections is None
 
 
-def test_a_lazy_cascade_selects_by_its_last_stage() -> None:
-    stages = [{"test_score_thresh": threshold, "test_topk_per_image": 7} for threshold in (0.1, 0.2, 0.3)]
-    given = {
+def lazy(**heads: Any) -> dict[str, Any]:
+    return {
         "model": {
             "_target_": "detectron2.modeling.meta_arch.GeneralizedRCNN",
             "pixel_mean": [0, 0, 0],
             "pixel_std": [1, 1, 1],
             "proposal_generator": {"_target_": "detectron2.modeling.proposal_generator.RPN"},
-            "roi_heads": {"num_classes": 2, "box_predictors": stages},
+            "roi_heads": {"num_classes": 2, **heads},
         },
         "dataloader": {
             "test": {
@@ -186,15 +185,52 @@ def test_a_lazy_cascade_selects_by_its_last_stage() -> None:
             }
         },
     }
-    seen = declared(given)
+
+
+def test_a_lazy_cascade_selects_by_its_last_stage() -> None:
+    stages = [{"test_score_thresh": threshold, "test_topk_per_image": 7} for threshold in (0.1, 0.2, 0.3)]
+    seen = declared(lazy(box_predictors=stages))
     assert (seen.threshold, seen.most) == (0.3, Count("model.roi_heads.box_predictors.2.test_topk_per_image", 7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "given"),
+    [
+        ({}, True),
+        ({"MASK_ON": False}, False),
+        ({"ROI_HEADS": {"NAME": "Res5ROIHeads", "SCORE_THRESH_TEST": 0.05, "NUM_CLASSES": 2}}, False),
+        ({"ROI_MASK_HEAD": {"NAME": "PointRendMaskHead", "POOLER_RESOLUTION": 14}}, False),
+        ({"ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "POOLER_RESOLUTION": 7}}, False),
+    ],
+)
+def test_only_the_usual_mask_head_gives_masks_of_28(changes: dict[str, Any], *, given: bool) -> None:
+    assert derive(config(**changes), Names("ab"), source_digest="1").box_masks is given
+
+
+@pytest.mark.parametrize(
+    ("heads", "given"),
+    [
+        (
+            {"mask_head": {"_target_": "d2.MaskRCNNConvUpsampleHead"}, "mask_pooler": {"output_size": 14}},
+            True,
+        ),
+        ({"mask_head": {"_target_": "d2.MaskRCNNConvUpsampleHead"}}, False),
+        ({"mask_head": {"_target_": "a.project.MaskHead"}, "mask_pooler": {"output_size": 14}}, False),
+        ({"mask_head": None}, False),
+    ],
+)
+def test_a_lazy_config_tells_of_masks_of_28_too(heads: dict[str, Any], *, given: bool) -> None:
+    assert declared(lazy(**heads)).box_masks is given
 
 
 def test_the_fingerprint_changes_with_everything_that_changes_an_answer() -> None:
     one = contract()
     assert one.fingerprint == contract().fingerprint
     operators: dict[str, Any] = {"limits": LIMITS, "inputs": (Input.BGR8,), "waivers": (Check.ALWAYS_EMPTY,)}
-    operators["own_threshold"] = True  # follows from the config and the weights, which are digested
+    operators |= {
+        "own_threshold": True,
+        "box_masks": True,
+    }  # follow from the config and the weights, which are digested
     assert one.fingerprint == dataclasses.replace(one, **operators).fingerprint
     changes: dict[str, Any] = {
         "channel_order": ChannelOrder.RGB,

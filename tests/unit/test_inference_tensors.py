@@ -18,7 +18,11 @@ from tests.support.contracts import contract
 from tests.support.outcomes import MODEL, outcome
 
 EVERYTHING = dataclasses.replace(
-    contract(), outputs=tuple(Output), keypoint_names=("left", "right"), stuff_class_names=("things", "sky")
+    contract(),
+    outputs=tuple(Output),
+    box_masks=True,
+    keypoint_names=("left", "right"),
+    stuff_class_names=("things", "sky"),
 )
 SEGMENTS = (
     Segment(id=1, is_thing=True, class_id=0, area=60, score=0.75),
@@ -32,7 +36,10 @@ def test_every_output_of_every_family_has_its_tensor() -> None:
     points = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     rotated = np.arange(10, dtype=np.float32).reshape(2, 5)
     masks = (Mask(counts=b"abc"), Mask(counts=b"def"))
-    found = dataclasses.replace(given.answer.detections, keypoints=points, rotated=rotated, masks=masks)
+    boxed = np.linspace(0, 1, 2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28)
+    found = dataclasses.replace(
+        given.answer.detections, keypoints=points, rotated=rotated, masks=masks, box_masks=boxed
+    )
     panoptic = Panoptic(b"a map", SEGMENTS)
     answer = dataclasses.replace(given.answer, detections=found, panoptic=panoptic, class_map_png=b"classes")
     response = output_tensors.response(
@@ -40,6 +47,7 @@ def test_every_output_of_every_family_has_its_tensor() -> None:
     )
     result = InferResult(response)
     assert [one.name for one in response.outputs] == list(output_tensors.TENSORS)
+    assert result.as_numpy("MASKS_28").tolist() == boxed.tolist()
     assert result.as_numpy("KEYPOINTS").tolist() == points.tolist()
     assert result.as_numpy("ROTATED_BOXES").tolist() == rotated.tolist()
     assert result.as_numpy("PANOPTIC").tolist() == [b"a map"]
@@ -61,6 +69,7 @@ def test_an_empty_answer_has_the_shapes_of_no_detections() -> None:
     assert shapes["BOXES"] == (0, 4)
     assert shapes["KEYPOINTS"] == (0, 2, 3)
     assert shapes["ROTATED_BOXES"] == (0, 5)
+    assert shapes["MASKS_28"] == (0, 28, 28)
     assert {shapes[name] for name in ("SCORES", "CLASSES", "CLASS_NAMES", "MASKS_RLE")} == {(0,)}
     assert result.as_numpy("EMPTY_REASON").tolist() == [b"QUIET_SCENE"]
 
@@ -68,6 +77,7 @@ def test_an_empty_answer_has_the_shapes_of_no_detections() -> None:
 def test_a_model_computes_only_what_is_sent() -> None:
     assert output_tensors.kinds(["SCORES"], EVERYTHING) == (Output.BOXES,)
     assert output_tensors.kinds(["FINDINGS", "MASKS_RLE"], EVERYTHING) == (Output.BOXES, Output.MASKS)
+    assert "MASKS_28" not in output_tensors.produced(dataclasses.replace(EVERYTHING, box_masks=False))
     semantic = dataclasses.replace(EVERYTHING, outputs=(Output.SEMANTIC,))
     assert output_tensors.produced(semantic) == ["SEMANTIC", "EMPTY_REASON", "FINDINGS"]
     assert output_tensors.kinds(["SEMANTIC"], semantic) == (Output.SEMANTIC,)

@@ -39,6 +39,7 @@ class Detections:
     scores: Float32Array  # (N,), 0 to 1
     class_ids: Int32Array  # (N,), from 0
     masks: tuple[Mask, ...] | None = None  # N masks
+    box_masks: Float32Array | None = None  # (N, 28, 28): probabilities in each box, before they are pasted
     keypoints: Float32Array | None = None  # (N, K, 3): x and y in pixels, and the model's score
     rotated: Float32Array | None = None  # (N, 5): centre x and y, width, height in pixels; degrees, counter-clockwise
 

@@ -101,6 +101,7 @@ class InputContract:
     limits: ImageLimits = field(default_factory=ImageLimits)
     waivers: tuple[Check, ...] = ()  # checks that the operator has waived
     own_threshold: bool = False  # the model applies a threshold of its own and drops everything below it unseen
+    box_masks: bool = False  # its mask head gives 28 x 28 probabilities in each box, which are then pasted
 
     @property
     def detects(self) -> bool:
@@ -122,8 +123,8 @@ class InputContract:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of everything that affects an answer: all fields but the last four, as sorted JSON."""
-        others = ("inputs", "limits", "waivers", "own_threshold")
+        """The SHA-256 of everything that affects an answer: all fields but the last five, as sorted JSON."""
+        others = ("inputs", "limits", "waivers", "own_threshold", "box_masks")
         fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in others}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

@@ -62,6 +62,7 @@ class Gives:
     most: Count = ANY_NUMBER  # detections per image; negative if that means any number
     classes: Count | None = None  # of objects; None: finds no objects
     keypoints: Count | None = None
+    box_masks: bool = False  # its mask head gives 28 x 28 probabilities in each box, which are then pasted
     stuff: Count | None = None  # classes of the semantic map
     panoptic_threshold: float | None = None  # None: no map combines things and stuff
 

@@ -21,6 +21,8 @@ Config = Mapping[str, Any]
 
 # Detectron2's defaults for arguments that a LazyConfig omits.
 _RCNN_THRESHOLD, _COMBINE_THRESHOLD, _MOST = 0.0, 0.5, 100
+# The mask head that doubles 14 x 14 features to 28 x 28, and the heads that give it the features of its own pooler.
+_UPSAMPLING, _POOLED, _BOX_MASKED = "MaskRCNNConvUpsampleHead", 14, ("StandardROIHeads", "CascadeROIHeads")
 _DENSE_THRESHOLD = {"RetinaNet": 0.05, "FCOS": 0.2}
 _FORMATS = ("BGR", "RGB", "L")
 _WHITE = 255
@@ -128,8 +130,15 @@ def _yacs_regions(config: Config) -> Gives:
         threshold=float(model["ROI_HEADS"]["SCORE_THRESH_TEST"]),
         most=_yacs_most(config),
         classes=_count("MODEL.ROI_HEADS.NUM_CLASSES", model["ROI_HEADS"]),
+        box_masks=_yacs_box_masks(model),
         keypoints=_count("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", points) if points else None,
     )
+
+
+def _yacs_box_masks(model: Config) -> bool:
+    head = model.get("ROI_MASK_HEAD", {})
+    pooled = model["ROI_HEADS"].get("NAME") in _BOX_MASKED and head.get("POOLER_RESOLUTION") == _POOLED
+    return bool(model["MASK_ON"]) and pooled and head.get("NAME") == _UPSAMPLING
 
 
 def _yacs_panoptic(config: Config) -> Gives:
@@ -235,6 +244,8 @@ def _lazy_regions(config: Config) -> Gives:
         threshold=float(selects.get("test_score_thresh", _RCNN_THRESHOLD)),
         most=Count(f"{prefix}.test_topk_per_image", int(selects.get("test_topk_per_image", _MOST))),
         classes=_count("model.roi_heads.num_classes", heads),
+        box_masks=(heads.get("mask_head") or {}).get("_target_", "").endswith(f".{_UPSAMPLING}")
+        and heads.get("mask_pooler", {}).get("output_size") == _POOLED,
         keypoints=_count("model.roi_heads.keypoint_head.num_keypoints", points) if points else None,
     )
 

@@ -66,6 +66,7 @@ def derive(  # noqa: PLR0913  all but two are keywords
         limits=limits or ImageLimits(),
         waivers=tuple(waivers),
         own_threshold=model.own_threshold,
+        box_masks=model.box_masks,
     )
 
 

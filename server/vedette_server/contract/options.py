@@ -31,6 +31,7 @@ class Asked:
     class_ids: tuple[int, ...] = ()
     max_detections: int | None = None
     panoptic_threshold: float | None = None
+    box_masks: bool = False  # masks also as the head gives them, where it does
     contract_fingerprint: str = ""  # empty: any
 
 
@@ -43,6 +44,7 @@ class Options(msgspec.Struct, frozen=True):
     class_ids: tuple[int, ...] | None = None  # None: all
     max_detections: int | None = None  # None: any number
     panoptic_threshold: float | None = None  # None: not a panoptic model
+    box_masks: bool = False  # return the mask head's own masks as well
     undo: Mistake | None = None  # mistake to undo in the image first; None: take the image as declared
     thumbnail: bool = False  # return a small picture of the model's input and detections
 
@@ -80,6 +82,7 @@ def resolve(asked: Asked, contract: InputContract) -> Options:
         class_ids=_class_ids(asked, contract),
         max_detections=_max_detections(asked.max_detections, contract),
         panoptic_threshold=_panoptic_threshold(asked.panoptic_threshold, contract),
+        box_masks=asked.box_masks and contract.box_masks,
     )
 
 

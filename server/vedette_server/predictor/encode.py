@@ -33,6 +33,7 @@ def detections(instances: Any, options: Options) -> Detections:  # noqa: ANN401 
         class_ids=instances.pred_classes.to(torch.int32).numpy(),
         # Convert one by one, so that only one mask is copied at a time.
         masks=None if masks is None or not options.masks else tuple(_mask(mask, options.mask_format) for mask in masks),
+        box_masks=instances.box_masks.float().numpy() if options.box_masks and instances.has("box_masks") else None,
         keypoints=instances.pred_keypoints.float().numpy() if keypoints else None,
         rotated=turned if Output.ROTATED_BOXES in options.outputs else None,
     )

@@ -92,6 +92,12 @@ def _fetch(output: dict[str, Any], options: Options) -> None:
         output["sem_seg"] = output["sem_seg"].to("meta")
 
 
+def _keep_box_masks(_head: nn.Module, _given: object, found: Sequence[Any]) -> None:
+    """Keep a mask head's own masks, which Detectron2 replaces by those that it pastes."""
+    for instances in found:
+        instances.box_masks = instances.pred_masks[:, 0]
+
+
 class Predictor:
     """A model in evaluation mode with its contract. One thread must call `infer`; any may call the other stages."""
 
@@ -102,6 +108,9 @@ class Predictor:
         self._observe = observe
         self._rgb = contract.channel_order is ChannelOrder.RGB
         self._observer = observer(model, contract, observe=observe)
+        if contract.box_masks:
+            heads: Any = model.roi_heads
+            heads.mask_head.register_forward_hook(_keep_box_masks)
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 

@@ -294,6 +294,7 @@ def read(received: Gathered[Any], contract: InputContract) -> ImageRequest:
         mask_format=MaskFormat.COCO_RLE,
         class_names=class_names,
         class_ids=class_ids,
+        box_masks="MASKS_28" in names,
     )
     return ImageRequest(input_tensors.image(tensors, of_request), asked, names, of_request)
 

@@ -38,6 +38,11 @@ def _masks(outcome: Outcome) -> Content:
     return [_json({"size": [given.height, given.width], "counts": (one.counts or b"").decode()}) for one in masks]
 
 
+def _box_masks(outcome: Outcome) -> Content:
+    found = outcome.answer.detections.box_masks
+    return np.zeros((0, 28, 28)) if found is None else found
+
+
 def _keypoints(outcome: Outcome) -> Content:
     found = outcome.answer.detections.keypoints
     return np.zeros((0, len(outcome.model.contract.keypoint_names), 3)) if found is None else found
@@ -84,6 +89,7 @@ TENSORS = {
     "CLASS_NAMES": OutputTensor("BYTES", Output.BOXES, _class_names),
     "ROTATED_BOXES": OutputTensor("FP32", Output.ROTATED_BOXES, _rotated),
     "MASKS_RLE": OutputTensor("BYTES", Output.MASKS, _masks),
+    "MASKS_28": OutputTensor("FP32", Output.MASKS, _box_masks),
     "KEYPOINTS": OutputTensor("FP32", Output.KEYPOINTS, _keypoints),
     "PANOPTIC": OutputTensor("BYTES", Output.PANOPTIC, _panoptic),
     "SEGMENTS": OutputTensor("BYTES", Output.PANOPTIC, _segments),
@@ -97,7 +103,8 @@ FILES = ("PANOPTIC", "SEMANTIC")  # outputs whose elements are not text
 
 def produced(contract: InputContract) -> list[str]:
     """Return the names of a model's outputs, in their order."""
-    return [name for name, tensor in TENSORS.items() if tensor.of is None or tensor.of in contract.outputs]
+    own = [name for name, tensor in TENSORS.items() if tensor.of is None or tensor.of in contract.outputs]
+    return [name for name in own if name != "MASKS_28" or contract.box_masks]
 
 
 def dimensions(name: str, contract: InputContract) -> list[int]:
@@ -107,6 +114,8 @@ def dimensions(name: str, contract: InputContract) -> list[int]:
             return [-1, 4]
         case "ROTATED_BOXES":
             return [-1, 5]
+        case "MASKS_28":
+            return [-1, 28, 28]
         case "KEYPOINTS":
             return [-1, len(contract.keypoint_names) or -1, 3]
         case "SCORES" | "CLASSES" | "CLASS_NAMES" | "MASKS_RLE":
