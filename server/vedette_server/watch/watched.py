@@ -1,4 +1,4 @@
-"""What is watched: a model version, wherever it is inferred."""
+"""The protocol of a model version as vigilance needs it, wherever it is inferred."""
 
 from typing import Protocol
 
