@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import MetadataCatalog
 from torch import nn
 
 from vedette_server.contract import bounds
@@ -24,7 +23,7 @@ from vedette_server.contract.loading import Check, LoadRefusedError, refuse
 from vedette_server.contract.naming import clean
 from vedette_server.predictor import trial
 from vedette_server.predictor.build import build
-from vedette_server.predictor.config import resolve
+from vedette_server.predictor.config import catalogued, resolve
 from vedette_server.predictor.export import export
 from vedette_server.predictor.predictor import load
 from vedette_server.predictor.seen import see
@@ -116,7 +115,7 @@ def _names(config: Mapping[str, Any], source: ModelSource, produced: Produced | 
     For a model that finds no objects, the classes are those of pixels. If pixel classes have no names, the names of
     objects apply if there are as many.
     """
-    known = [MetadataCatalog.get(name) for name in datasets(config)]
+    known = [catalogued(name) for name in datasets(config)]
     model = declared(config, produced)
 
     def choose(given: Sequence[str] | None, key: str, count: Count | None) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def drawn(number: int) -> NDArray[np.uint8]:
 
 def file(pixels: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -1,5 +1,6 @@
 """Workers are forked from one process, which has their imports done, and are the gateway's children."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,10 +16,17 @@ from vedette_server.pool import forks, worker
 from tests.support import running
 
 
-@pytest.fixture
-def server() -> Iterator[running.Server]:
+@contextlib.contextmanager
+def serving() -> Iterator[running.Server]:
     with running.server("--workers", "2", "--threads", "1") as started:
         running.wait_for(lambda: len(ready(started)) == 2, "both workers")
+        yield started
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[running.Server]:
+    """One that outlives what is done to its processes."""
+    with serving() as started:
         yield started
 
 
@@ -42,16 +50,6 @@ def replaced(server: running.Server) -> None:
     running.wait_for(lambda: len(ready(server) - before) == len(lost), "other workers")
 
 
-def test_lost_workers_are_forked_anew_and_leave_nothing_behind(server: running.Server, scene: Picture) -> None:
-    origin = forkserver(server)
-    with Client(server.address, timeout=running.PATIENCE) as client:
-        for _ in range(3):
-            replaced(server)
-            assert client.detect(jpeg(scene.pixels))
-    assert forkserver(server) == origin
-    assert len(server.children()) == 3
-
-
 def private(pid: int) -> int:
     """The kibibytes of a process's memory that it shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -66,6 +64,16 @@ def resident(pid: int) -> int:
 def test_workers_share_the_memory_of_their_imports(server: running.Server) -> None:
     for pid in server.worker_pids():
         assert private(pid) < resident(pid) / 2
+
+
+def test_lost_workers_are_forked_anew_and_leave_nothing_behind(server: running.Server, scene: Picture) -> None:
+    origin = forkserver(server)
+    with Client(server.address, timeout=running.PATIENCE) as client:
+        for _ in range(3):
+            replaced(server)
+            assert client.detect(jpeg(scene.pixels))
+    assert forkserver(server) == origin
+    assert len(server.children()) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -83,10 +91,11 @@ def test_a_fork_server_that_is_lost_is_replaced_and_workers_stay(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_the_server_and_so_do_workers(number: signal.Signals, server: running.Server) -> None:
-    processes = server.children()
-    server.stop(number)
-    running.wait_for(lambda: not any(map(running.lives, processes)), "all of them to end")
+def test_it_ends_with_the_server_and_so_do_workers(number: signal.Signals) -> None:
+    with serving() as server:
+        processes = server.children()
+        server.stop(number)
+        running.wait_for(lambda: not any(map(running.lives, processes)), "all of them to end")
 
 
 def test_a_worker_that_fails_leaves_its_channel_to_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

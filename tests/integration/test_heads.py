@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from vedette_server.contract.answer import least_certainty
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.support import running
+from tests.support import forking
 
 BUNDLED = BUNDLED_REPOSITORY / "roadsigns" / "1"
 CLASSES = "stop,yield,parking,warning,mandatory,speed_limit"
@@ -20,10 +20,8 @@ _HEAD = "roi_heads.box_predictor."
 
 def import_(repository: Path, name: str = "signs", **given: object) -> subprocess.CompletedProcess[str]:
     options = {"config": BUNDLED / "config.yaml", "weights": BUNDLED / "model.safetensors", "classes": CLASSES, **given}
-    command = [str(running.BIN / "vedette-server"), "import", name, "--repository", str(repository)]
-    for option, value in options.items():
-        command += [f"--{option}", str(value)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    words = (str(word) for option, value in options.items() for word in (f"--{option}", value))
+    return forking.run("import", name, "--repository", repository, *words)
 
 
 def one_class(folder: Path, temperature: float | None) -> dict[str, Any]:

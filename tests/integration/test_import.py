@@ -29,9 +29,9 @@ from vedette_server.predictor.reference import default_predictor
 from vedette_server.repository import repository
 from vedette_server.settings import BUNDLED_REPOSITORY
 
-from tests.support import running
+from tests.support import commands, forking, running
 from tests.support.families import CLASSES, PLUGINS, STUFF, ZOO, class_names, config, model
-from tests.support.importing import command, forked, run_import, write_config
+from tests.support.importing import arguments, run_import, write_config
 
 State = dict[str, torch.Tensor]
 
@@ -214,13 +214,14 @@ def test_an_imported_model_is_served_with_its_golden_images(tmp_path: Path) -> N
         (tmp_path / "golden" / f"{seed}.jpg").write_bytes(jpeg(scenes.draw(scenes.describe(seed)).pixels))
     names = "stop,yield,warning,parking,mandatory,speed_limit"
     for version in (1, 2):
-        ran = run_import(
+        given = arguments(
             tmp_path,
             source / "model.safetensors",
+            source / "config.yaml",
+            names,
             *("--golden", str(tmp_path / "golden")),
-            cfg=source / "config.yaml",
-            classes=names,
         )
+        ran = commands.run(commands.SERVER, *given)
         assert ran.returncode == 0, ran.stderr
         assert (tmp_path / "repository" / "model" / str(version) / "golden" / "expected.json").exists()
     with running.server("--repository", str(tmp_path / "repository"), "--threads", "1") as server:
@@ -400,23 +401,22 @@ def test_a_config_of_the_zoo_is_resolved_with_its_names(family: str, tmp_path: P
 def test_a_killed_import_leaves_the_repository_whole(state: State, tmp_path: Path) -> None:
     """kill -9 at twenty moments of an import: before each version is whole there is none, after it there is."""
     torch.save(state, tmp_path / "model.pth")
-    run = command(tmp_path, tmp_path / "model.pth", write_config(tmp_path), ",".join(CLASSES))
-    rng = random.Random(5)  # noqa: S311  moments, not secrets
-    with forked(run) as importing:
-        importing.begin()
-        started = time.monotonic()
-        assert importing.end() == 0
-        whole = time.monotonic() - started
-        ends = []
-        for _ in range(20):
-            process = importing.begin()
-            time.sleep(rng.uniform(0, 1.05) * whole)  # any moment is one at which a machine may fail
-            os.kill(process, signal.SIGKILL)
-            ends.append(importing.end())
-            versions = repository.read(tmp_path / "repository")
-            assert [item.version for item in versions] == list(range(1, len(versions) + 1))
-            assert len(versions) > ends.count(0), "what ended well is there"
-        assert signal.SIGKILL in ends
-        importing.begin()
-        assert importing.end() == 0
+    run = arguments(tmp_path, tmp_path / "model.pth", write_config(tmp_path), ",".join(CLASSES))
+    rng, importing = random.Random(5), forking.parent()  # noqa: S311  moments, not secrets
+    importing.begin(*run)
+    started = time.monotonic()
+    assert importing.end() == 0
+    whole = time.monotonic() - started
+    ends = []
+    for _ in range(20):
+        process = importing.begin(*run)
+        time.sleep(rng.uniform(0, 1.05) * whole)  # any moment is one at which a machine may fail
+        os.kill(process, signal.SIGKILL)
+        ends.append(importing.end())
+        versions = repository.read(tmp_path / "repository")
+        assert [item.version for item in versions] == list(range(1, len(versions) + 1))
+        assert len(versions) > ends.count(0), "what ended well is there"
+    assert -signal.SIGKILL in ends
+    importing.begin(*run)
+    assert importing.end() == 0
     assert not list((tmp_path / "repository" / "model").glob(".import-*")), "what killed imports left is not cleared"

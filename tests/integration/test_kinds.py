@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from vedette_server.predictor.predictor import Predictor, load
 from vedette_server.repository import repository
 from vedette_server.repository.golden import difference, tolerance
 
-from tests.support import kinds, running
+from tests.support import forking, kinds, running
 from tests.support.families import CLASSES, STUFF
 from tests.support.kinds import KINDS
 from tests.support.reference import bgr, default_predictor, one_thread
@@ -267,18 +266,11 @@ def test_values_that_are_not_finite_are_seen_in_every_kind(name: str, repo: Path
     assert not len(answer.detections)
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, in which no plugin has been imported."""
-    return subprocess.run(
-        [str(running.BIN / "vedette-server"), *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
 @pytest.mark.parametrize(("name", "what"), [("rotated", "ROIAlignRotated|RRPN"), ("deformable", "ModulatedDeformConv")])
 def test_without_its_operators_a_model_is_refused_by_name(name: str, what: str, repo: Path, tmp_path: Path) -> None:
     files = repo.parent / "files"
     source = "--config", files / f"{name}.yaml", "--weights", files / f"{name}.pth"
-    done = command("import", "x", *source, "--classes", ",".join(CLASSES), "--repository", tmp_path)
+    done = forking.run("import", "x", *source, "--classes", ",".join(CLASSES), "--repository", tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "OPERATORS_MISSING" in done.stderr
@@ -290,7 +282,7 @@ def test_without_its_operators_a_model_is_refused_by_name(name: str, what: str, 
     shutil.copytree(repo / name / "1", folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "plugins": []}))
-    done = command("check", name, "--repository", tmp_path / "elsewhere")
+    done = forking.run("check", name, "--repository", tmp_path / "elsewhere")
     assert done.returncode != 0
     assert "OPERATORS_MISSING" in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ from vedette_client import Client, InvalidRequest, Tensor
 from vedette_server.contract.loading import Check, LoadRefusedError
 from vedette_server.contract.options import defaults
 from vedette_server.demo import scenes
-from vedette_server.demo.evaluate import INPUTS, Scored, answers, empty_share, recall
+from vedette_server.demo.evaluate import Scored, answers, empty_share, recall
 from vedette_server.importer import ModelSource, import_model
 from vedette_server.predictor.encode import detections
 from vedette_server.repository import repository
@@ -56,7 +56,7 @@ def assert_told(name: str, measured: Mapping[str, Sequence[float]]) -> None:
 @pytest.fixture(scope="module")
 def scored() -> dict[str, list[Scored]]:
     (model,) = repository.read(BUNDLED_REPOSITORY)
-    return {name: answers(model, distort, SEEDS) for name, distort in INPUTS.items()}
+    return answers(model, SEEDS)
 
 
 def test_what_is_sent_decides(scored: dict[str, list[Scored]]) -> None:
@@ -107,6 +107,7 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
 
 def test_detectron2_loads_what_does_not_fit_and_answers_nothing(mistaken: dict[str, tuple[Path, Path]]) -> None:
     (model,) = repository.read(BUNDLED_REPOSITORY)
+    pictures = [scenes.draw(scenes.describe(seed)) for seed in SEEDS]
     measured = {}
     for name, (config_path, weights) in mistaken.items():
         config = CfgNode(yaml.safe_load(config_path.read_text()))
@@ -116,8 +117,7 @@ def test_detectron2_loads_what_does_not_fit_and_answers_nothing(mistaken: dict[s
         predictor = DefaultPredictor(config)
         DetectionCheckpointer(predictor.model).load(str(weights))  # raises nothing
         found = []
-        for seed in SEEDS:
-            picture = scenes.draw(scenes.describe(seed))
+        for picture in pictures:
             instances = predictor(np.ascontiguousarray(picture.pixels[:, :, ::-1]))["instances"]
             found.append(Scored(picture.signs, detections(instances, defaults(model.contract))))
         measured[name] = (recall(found, 0.5),)

@@ -148,8 +148,9 @@ class Range:
         """Capture a baseline from the pictures themselves, each twice: sooner, and without times of day or streams."""
         folder = self._folder / "pictures"
         folder.mkdir()
-        for number, street in enumerate((*self.pictures, *self.pictures)):
-            Image.fromarray(street.bgr[:, :, ::-1]).save(folder / f"{number:04}.png")
+        for number, street in enumerate(self.pictures):
+            Image.fromarray(street.bgr[:, :, ::-1]).save(first := folder / f"{number:04}.png", compress_level=1)
+            (folder / f"{number + len(self.pictures):04}.png").hardlink_to(first)
         command = [str(running.BIN / "vedette-server"), "baseline", MODEL, "--repository", str(self.repository)]
         alone = {**os.environ, "VEDETTE_THREADS": "1"}  # two threads wait for each other where others work, too
         subprocess.run([*command, "--images", str(folder)], env=alone, check=True)

@@ -1,5 +1,8 @@
 """The common part of the commands: text that controls no terminal, honest options, orderly ends."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -82,3 +85,18 @@ def test_a_bug_is_shown_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setenv("VEDETTE_TRACEBACK", "1")
     assert "Traceback" in CliRunner().invoke(program, ["fail"]).stderr
+
+
+LAST = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 0, file=sys.stderr))  # runs after those that come later
+from vedette_commands.start import {entry}
+sys.argv = ["it", "--version"]
+{entry}()
+"""
+
+
+@pytest.mark.parametrize("entry", ["client", "server"])
+def test_no_garbage_is_searched_for_at_the_end(entry: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", LAST.format(entry=entry)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "True\n")

@@ -70,15 +70,16 @@ class Scored:
     found: Detections
 
 
-def answers(model: ModelVersion, distort: Distort, seeds: Sequence[int] = HELD_OUT, label: str = "") -> list[Scored]:
-    """Infer the scenes of `seeds` with Detectron2's own predictor, after distorting their pixels with `distort`."""
+def answers(model: ModelVersion, seeds: Sequence[int] = HELD_OUT) -> dict[str, list[Scored]]:
+    """Infer the scenes of `seeds` with Detectron2's own predictor, sent in each of the ways of `INPUTS`."""
     predictor = default_predictor(model.folder, {"MODEL.ROI_HEADS.SCORE_THRESH_TEST": DETECTRON2_THRESHOLD})
-    scored = []
-    for seed in track(seeds, label or "scenes", console=Console(stderr=True)):
+    scored: dict[str, list[Scored]] = {name: [] for name in INPUTS}
+    for seed in track(seeds, "scenes", console=Console(stderr=True)):
         picture = scenes.draw(scenes.describe(seed))
-        pixels = distort(np.ascontiguousarray(picture.pixels[:, :, ::-1]), model)
-        found = detections(predictor(pixels)["instances"].to("cpu"), defaults(model.contract))
-        scored.append(Scored(picture.signs, found))
+        bgr = np.ascontiguousarray(picture.pixels[:, :, ::-1])
+        for name, distort in INPUTS.items():
+            found = detections(predictor(distort(bgr, model))["instances"].to("cpu"), defaults(model.contract))
+            scored[name].append(Scored(picture.signs, found))
     return scored
 
 
@@ -168,7 +169,7 @@ def empty_share(scored: Sequence[Scored], threshold: float) -> float:
 def table(model: ModelVersion, seeds: Sequence[int] = HELD_OUT) -> str:
     """Run all measurements on the scenes of `seeds`, and format them as the card's Markdown."""
     default = model.contract.default_threshold
-    by_input = {name: answers(model, distort, seeds, label=name) for name, distort in INPUTS.items()}
+    by_input = answers(model, seeds)
     right = next(iter(by_input.values()))
     lines = ["| threshold | box AP50 | mask AP50 |", "| --- | --- | --- |"]
     for name, threshold in (

@@ -165,11 +165,16 @@ def _perspective(target: list[tuple[float, float]], source: list[tuple[float, fl
 
 def _over(canvas: Float32Array, layer: Image.Image) -> BoolArray:
     """Composite a premultiplied layer over the canvas in place, and return where it is opaque."""
-    pixels = np.asarray(layer, np.float32)
-    alpha = pixels[..., 3:] / 255
-    canvas *= 1 - alpha
-    canvas += pixels[..., :3]
-    return np.asarray(alpha[..., 0] > 0.5)
+    opaque = np.zeros(canvas.shape[:2], bool)
+    if box := layer.getbbox(alpha_only=False):  # the rest of the layer is transparent
+        left, top, right, bottom = box
+        pixels = np.asarray(layer.crop(box), np.float32)
+        alpha = pixels[..., 3:] / 255
+        here = canvas[top:bottom, left:right]
+        here *= 1 - alpha
+        here += pixels[..., :3]
+        opaque[top:bottom, left:right] = alpha[..., 0] > 0.5
+    return opaque
 
 
 def _pole(canvas: Float32Array, item: Placed) -> BoolArray:

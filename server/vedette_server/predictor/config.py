@@ -9,6 +9,7 @@ import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, downgrade_config, get_cfg
 from detectron2.config.compat import guess_version
+from detectron2.data import Metadata, MetadataCatalog
 from yacs.config import CfgNode as Node
 
 from vedette_server.contract.loading import Check, LoadRefusedError
@@ -234,3 +235,8 @@ def plain(config: CfgNode) -> dict[str, Any]:
     config.OUTPUT_DIR = ""
     data: dict[str, Any] = yaml.safe_load(config.dump())
     return data
+
+
+def catalogued(dataset: str) -> Metadata:
+    """Return what Detectron2 knows of a dataset, such as the names of its classes."""
+    return MetadataCatalog.get(dataset)
