@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.grpc import service_pb2 as pb
@@ -31,6 +32,13 @@ class Sent(NamedTuple):
     name: str
     array: NDArray[Any]
     datatype: str
+
+
+def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
+    """An input of Triton's client over gRPC."""
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 def as_bytes(data: bytes) -> Sent:
