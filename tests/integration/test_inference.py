@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 from vedette_client import Client
-from vedette_server.access.access import AccessSources
 from vedette_server.addresses import Tcp
 from vedette_server.engine.engine import Engine
 from vedette_server.rpc.errors import TABLE
@@ -30,7 +27,6 @@ from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
 from tests.support import running
-from tests.support.guarded import Models, Tokens
 from tests.support.open_inference import (
     BLACK,
     MODEL,
@@ -43,31 +39,14 @@ from tests.support.open_inference import (
     assert_equal,
     file,
     request,
+    sent,
     texts,
 )
 from tests.support.scripted import SETTINGS, Silent
 
 
-def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
-    tensor = triton.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
-
-
 def picture_of(data: bytes) -> Any:
     return sent(*as_bytes(data))
-
-
-@pytest.fixture
-def theirs(bundled: running.Server) -> Iterator[Any]:
-    with triton.InferenceServerClient(bundled.address) as client:
-        yield client
-
-
-@pytest.fixture
-def stub(bundled: running.Server) -> Iterator[Any]:
-    with grpc.insecure_channel(bundled.address, [("grpc.max_send_message_length", -1)]) as channel:
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -320,56 +299,6 @@ def test_millions_of_tiny_fields_are_refused_quickly(bundled: running.Server, me
             called(channel, method)(field * 5_000_000, timeout=30)
         assert reason(caught.value) == "REQUEST_TOO_LARGE"
         assert time.monotonic() - started < 5
-
-
-def test_a_policy_holds_for_this_service_too(tmp_path: Path) -> None:
-    """A caller without `detect` is refused, and sees only its models."""
-    tokens, policy = Tokens(tmp_path / "tokens"), tmp_path / "policy.toml"
-    shown = {name: {"authorization": f"Bearer {tokens.add(name)}"} for name in ("viewer", "gate")}
-    policy.write_text(
-        """
-        [[rules]]
-        who = ["token:viewer"]
-        may = ["describe"]
-        models = ["cars"]
-        [[rules]]
-        who = ["token:gate"]
-        may = ["detect"]
-        """
-    )
-    pixels = sent("IMAGE", np.zeros((10, 10, 3), np.uint8), "UINT8")
-    models = Models()
-    try:
-        with (
-            models.behind(AccessSources(tokens=tokens.path, policy=policy)) as at,
-            triton.InferenceServerClient(at.address) as theirs,
-        ):
-
-            def outcome(call: Callable[..., Any], *arguments: Any, who: str, **keywords: Any) -> str:
-                try:
-                    call(*arguments, headers=shown.get(who), **keywords)
-                except triton.InferenceServerException as error:
-                    return str(error.status()).removeprefix("StatusCode.")
-                return "OK"
-
-            raw = {"parameters": {"pixel_format": "BGR8"}}
-            assert outcome(theirs.infer, "cars", [pixels], who="gate", **raw) == "OK"
-            assert outcome(theirs.infer, "cars", [pixels], who="viewer", **raw) == "PERMISSION_DENIED"
-            assert outcome(theirs.infer, "cars", [pixels], who="nobody", **raw) == "UNAUTHENTICATED"
-            shared = triton.InferInput("IMAGE", [10, 10, 3], "UINT8").set_shared_memory("region", 300)
-            assert outcome(theirs.infer, "cars", [shared], who="gate", **raw) == "PERMISSION_DENIED"
-            for describe in (theirs.get_model_metadata, theirs.get_model_config, theirs.is_model_ready):
-                assert outcome(describe, "cars", who="viewer") == "OK"
-                assert outcome(describe, "faces", who="viewer") == "PERMISSION_DENIED"
-                assert outcome(describe, "cars", who="gate") == "PERMISSION_DENIED"
-            assert outcome(theirs.get_server_metadata, who="gate") == "PERMISSION_DENIED"
-            assert outcome(theirs.is_server_ready, who="nobody") == "OK"
-            seen = theirs.get_model_repository_index(headers=shown["viewer"])
-            assert [one.name for one in seen.models] == ["cars"]
-            counted = theirs.get_inference_statistics(headers=shown["viewer"])
-            assert [(one.name, one.inference_count) for one in counted.model_stats] == [("cars", 1)]
-    finally:
-        models.stop()
 
 
 async def test_without_the_extra_the_service_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,13 @@
 """ModelStreamInfer through Triton's own clients: each request is answered once and in order, or refused."""
 
 import queue
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from tritonclient.grpc import service_pb2_grpc
 from vedette_client import Client
 
 from tests.support import running, shared
@@ -24,28 +22,11 @@ from tests.support.open_inference import (
     assert_equal,
     file,
     request,
+    sent,
 )
 
 _PATIENCE = 60.0
 Answer = tuple[Any, Any]  # a result, and an error
-
-
-def sent(name: str, array: Any, datatype: str) -> Any:
-    tensor = triton.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
-
-
-@pytest.fixture
-def theirs(bundled: running.Server) -> Iterator[Any]:
-    with triton.InferenceServerClient(bundled.address) as client:
-        yield client
-
-
-@pytest.fixture
-def stub(bundled: running.Server) -> Iterator[Any]:
-    with grpc.insecure_channel(bundled.address, [("grpc.max_send_message_length", -1)]) as channel:
-        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 def streamed(client: Any, *requests: dict[str, Any]) -> list[Answer]:

@@ -20,7 +20,7 @@ from vedette_server.settings import BUNDLED_REPOSITORY
 
 from tests.support import rest, running
 from tests.support.guarded import Tokens
-from tests.support.open_inference import BLACK, PICTURES, as_bytes, assert_equal, file
+from tests.support.open_inference import BLACK, PICTURES, as_bytes, assert_equal, file, sent
 
 KEPT, OTHER = "roadsigns", "signs"
 POLICY = f"""
@@ -98,10 +98,7 @@ class Caller:
 
 
 def picture(pixels: Any = BLACK) -> Any:
-    name, array, datatype = as_bytes(file(pixels))
-    tensor = triton.InferInput(name, list(array.shape), datatype)
-    tensor.set_data_from_numpy(array)
-    return tensor
+    return sent(*as_bytes(file(pixels)))
 
 
 def test_a_model_is_unloaded_and_loaded_again(served: Served, theirs: Caller) -> None:

@@ -2,9 +2,7 @@
 
 import base64
 import json
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +13,8 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from numpy.typing import NDArray
 from vedette_client import Client
-from vedette_server.access.access import AccessSources
 
 from tests.support import rest, running
-from tests.support.authority import Authority
-from tests.support.guarded import Models, Tokens
 from tests.support.open_inference import (
     BLACK,
     MODEL,
@@ -31,7 +26,7 @@ from tests.support.open_inference import (
     file,
     request,
 )
-from tests.support.rest import INFER, LENGTH, asked, assert_refused, listed
+from tests.support.rest import INFER, LENGTH, asked, listed
 
 TINY = PICTURES[0][:80, :100]
 
@@ -209,57 +204,3 @@ def test_triton_s_client_shows_what_to_do(theirs: Any) -> None:
     for algorithm in ("gzip", "deflate"):
         with pytest.raises(triton.InferenceServerException, match="pictures are compressed already"):
             theirs.infer(MODEL, [sent(*as_bytes(file(BLACK)))], request_compression_algorithm=algorithm)
-
-
-# Who may call.
-
-
-def test_a_policy_holds_for_http_too(tmp_path: Path) -> None:
-    """A caller without `detect` is refused, and sees only its models; over TLS as without."""
-    tokens, policy, authority = Tokens(tmp_path / "tokens"), tmp_path / "policy.toml", Authority(tmp_path / "ours")
-    shown = {name: {"Authorization": f"Bearer {tokens.add(name)}"} for name in ("viewer", "gate")}
-    policy.write_text(
-        """
-        [[rules]]
-        who = ["token:viewer"]
-        may = ["describe"]
-        models = ["cars"]
-        [[rules]]
-        who = ["token:gate"]
-        may = ["detect"]
-        rate = 3
-        """
-    )
-    body = asked(listed("IMAGE", "UINT8", [10, 10, 3], [0] * 300, pixel_format="BGR8"))
-    pair = authority.server()
-    models = Models()
-    try:
-        sources = AccessSources(tokens=tokens.path, policy=policy, tls_cert=pair.cert, tls_key=pair.key)
-        with models.behind(sources) as at:
-            context = ssl.create_default_context(cafile=authority.path)
-
-            def outcome(path: str, who: str, data: bytes | None = None) -> str:
-                reply = rest.call(at.http, path, data, shown.get(who), context)
-                if reply.status == 401:
-                    assert reply.headers["WWW-Authenticate"] == "Bearer"
-                if reply.status != 200:
-                    assert_refused(reply, reply.reason)
-                return reply.reason or "OK"
-
-            infer = "/v2/models/cars/infer"
-            assert outcome(infer, "gate", body) == "OK"
-            assert outcome(infer, "viewer", body) == "NOT_PERMITTED"
-            assert outcome(infer, "nobody", body) == "CREDENTIALS_MISSING"
-            for path in ("/v2/models/{}", "/v2/models/{}/config", "/v2/models/{}/ready", "/v2/models/{}/stats"):
-                assert outcome(path.format("cars"), "viewer") == "OK"
-                assert outcome(path.format("faces"), "viewer") == "NOT_PERMITTED"
-                assert outcome(path.format("cars"), "gate") == "NOT_PERMITTED"
-            assert outcome("/v2", "gate") == "NOT_PERMITTED"
-            assert outcome("/v2/health/ready", "nobody") == "OK"
-            seen = rest.call(at.http, "/v2/repository/index", b"", shown["viewer"], context).json
-            assert [one["name"] for one in seen] == ["cars"]
-            counted = rest.call(at.http, "/v2/models/stats", None, shown["viewer"], context).json["model_stats"]
-            assert [(one["name"], one["inference_stats"]["success"]["count"]) for one in counted] == [("cars", 1)]
-            assert "RATE_EXCEEDED" in [outcome(infer, "gate", body) for _ in range(10)]
-    finally:
-        models.stop()

@@ -101,12 +101,6 @@ def output(name: str, where: Memory | str, size: int = ROOM, offset: int = 0) ->
     return tensor
 
 
-@pytest.fixture
-def theirs(bundled: running.Server) -> Iterator[Any]:
-    with triton.InferenceServerClient(bundled.address) as client:
-        yield client
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_left(bundled: running.Server) -> Iterator[None]:
     """The server survives each test, holds no file of shared memory, and nothing stays in the folder."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
 from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes
 from numpy.typing import NDArray
@@ -35,6 +36,13 @@ class Sent(NamedTuple):
     name: str
     array: NDArray[Any]
     datatype: str
+
+
+def sent(name: str, array: NDArray[Any], datatype: str) -> Any:
+    """An input of Triton's client over gRPC."""
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 def as_bytes(data: bytes) -> Sent:
