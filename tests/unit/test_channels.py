@@ -137,22 +137,47 @@ PNG = io.BytesIO()
 Image.new("RGBA", (6, 5)).save(PNG, "PNG")
 
 
-@pytest.mark.parametrize("data", [
-    npy(np.zeros((5, 6, 3), np.uint8)),
-    npy(np.zeros((5, 6), np.uint8)),
-    npy(np.zeros((5, 6, 4), np.float32)),
-    npy(np.asfortranarray(np.zeros((5, 6, 4), np.uint8))),
-    npy(np.zeros((5, 6, 4), np.uint8))[:20],
-    npy(np.zeros((5, 6, 4), np.uint8), version=(3, 0)),
-    npy(np.array([{"a": 1}], object), allow_pickle=True),
-    PNG.getvalue(),
+UNREADABLE = "a .npy file that cannot be read"
+
+
+@pytest.mark.parametrize(("data", "kind"), [
+    (npy(np.zeros((5, 6, 3), np.uint8)), "a .npy file of uint8 and shape (5, 6, 3)"),
+    (npy(np.zeros((5, 6), np.uint8)), "a .npy file of uint8 and shape (5, 6)"),
+    (npy(np.zeros((5, 6, 4), np.float32)), "a .npy file of float32 and shape (5, 6, 4)"),
+    (npy(np.asfortranarray(np.zeros((5, 6, 4), np.uint8))), "a .npy file of uint8 and shape (5, 6, 4)"),
+    (npy(np.zeros((5, 6, 4), np.uint8))[:20], UNREADABLE),
+    (npy(np.zeros((5, 6, 4), np.uint8), version=(3, 0)), UNREADABLE),
+    (npy(np.array([{"a": 1}], object), allow_pickle=True), "a .npy file of object and shape (1,)"),
+    (PNG.getvalue(), "encoded"),
 ])  # fmt: skip
-def test_what_does_not_hold_the_channels_is_refused(data: bytes) -> None:
+def test_what_does_not_hold_the_channels_is_refused(data: bytes, kind: str) -> None:
     with pytest.raises(Refused) as caught:
         files.declare(data, contract(4))
     assert caught.value.reason is Reason.INPUT_NOT_ALLOWED
+    assert caught.value.facts["kind"] == kind
     assert "4 channels" in caught.value.facts["allowed"]
 
 
 def test_a_model_of_colours_takes_image_files() -> None:
-    assert files.declare(b"whatever", contract(3)) == SentImage(EncodedImage(), b"whatever")
+    for data in (b"whatever", npy(np.zeros((5, 6, 3), np.uint8))):
+        assert files.declare(data, contract(3)) == SentImage(EncodedImage(), data)
+
+
+def test_a_grey_model_takes_image_files_beside_arrays() -> None:
+    assert files.declare(PNG.getvalue(), contract(1)) == SentImage(EncodedImage(), PNG.getvalue())
+
+
+def test_a_file_is_shown_upright_and_an_array_as_the_average_of_its_channels() -> None:
+    pixels = RNG.integers(0, 256, (5, 6, 4), np.uint8)
+    grey = np.rint(pixels.mean(axis=2)).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(files.picture(npy(pixels))), grey[:, :, None].repeat(3, axis=2))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(grey).save(file, "PNG", exif=exif)
+    shown = np.asarray(files.picture(file.getvalue()))
+    np.testing.assert_array_equal(shown, grey[::-1, ::-1, None].repeat(3, axis=2))
+
+
+def test_an_array_of_objects_is_never_unpickled() -> None:
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        files.picture(npy(np.array([{"a": 1}], object), allow_pickle=True))
