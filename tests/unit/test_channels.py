@@ -49,19 +49,31 @@ def test_a_format_that_cannot_be_served_is_refused_by_name(image_format: str) ->
 
 
 def test_more_than_eight_bits_are_refused_by_name() -> None:
+    derive(config(PIXEL_MEAN=[255.0] * 3), Names("ab"), source_digest="1")
     with pytest.raises(LoadRefusedError, match="more than 8 bits"):
         derive(config(PIXEL_MEAN=[1353.0] * 12, PIXEL_STD=[200.0] * 12), Names("ab"), source_digest="1")
 
 
-@pytest.mark.parametrize(("channels", "inputs"), [(4, ["BGR8"]), (4, ["encoded"]), (3, ["8UCN"]), (1, ["8UCN"])])
-def test_an_operator_cannot_allow_what_the_channels_do_not_permit(channels: int, inputs: list[str]) -> None:
-    with pytest.raises(LoadRefusedError, match=rf"model\.toml allows {inputs[0]}"):
+OF_COLOURS = "encoded, BGR8, RGB8, GRAY8, BGRA8, RGBA8, NV12, I420, tensor"
+
+
+@pytest.mark.parametrize(("channels", "inputs", "taken"), [
+    (4, ["BGR8", "8UCN", "encoded"], "8UCN, tensor"),
+    (3, ["8UCN"], OF_COLOURS),
+    (1, ["8UCN", "GRAY8"], OF_COLOURS),
+])  # fmt: skip
+def test_an_operator_cannot_allow_what_the_channels_do_not_permit(channels: int, inputs: list[str], taken: str) -> None:
+    wrong = ", ".join(name for name in inputs if name not in taken)
+    told = rf"model\.toml allows {wrong} as inputs of a model of {channels} channels, which takes {taken};"
+    with pytest.raises(LoadRefusedError, match=told):
         contract(channels, inputs=[Input(name) for name in inputs])
 
 
 def test_an_operator_may_narrow_inputs_and_colour_models_take_what_they_took() -> None:
     assert contract(4, inputs=[Input.TENSOR]).inputs == (Input.TENSOR,)
     assert contract(3).inputs == tuple(item for item in Input if item not in (Input.GRAY8, Input.CHANNELS8))
+    assert contract(1).inputs == tuple(item for item in Input if item is not Input.CHANNELS8)
+    assert contract(4).inputs == (Input.CHANNELS8, Input.TENSOR)
 
 
 RNG = np.random.default_rng(3)

@@ -334,6 +334,7 @@ def test_a_custom_model_of_a_family_is_read_by_the_familys_keys() -> None:
     for own in (False, True):
         seen = declared(yacs("MyRetinaNet"), Produced(family="RetinaNet", own_threshold=own))
         assert (gives(seen), seen.architecture, seen.own_threshold) == (DENSE, "MyRetinaNet", own)
+    assert declared(lazy("MyRetinaNet", num_classes=3), Produced(family="RetinaNet")).threshold == 0.0
     assert not declared(yacs("RetinaNet")).own_threshold
     assert declared(yacs("PanopticDeepLab", **WHOLE)).own_threshold
 
@@ -344,6 +345,8 @@ def test_what_a_lazy_model_does_not_say_of_its_pixels_was_observed() -> None:
     seen = declared(given, OBSERVED)
     assert (seen.pixel_mean, seen.pixel_std) == (OBSERVED.pixel_mean, OBSERVED.pixel_std)
     assert declared(lazy("OneFormer"), OBSERVED).pixel_mean == (103.5, 116.25, 123.75)
+    seen = declared(given, Produced(outputs=(BOXES,)))
+    assert (seen.channel_order, seen.pixel_mean, seen.pixel_std) == (ChannelOrder.RGB, (), ())
 
 
 def test_the_model_and_its_datasets_are_named() -> None:
