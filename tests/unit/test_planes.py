@@ -43,6 +43,9 @@ def test_grey_is_interleaved_and_planar_as_declared() -> None:
     grey = picture(40, 50)[:, :, :1].repeat(3, axis=2)
     assert not planes.look_planar(grey.ravel(), 40, 50)
     assert not planes.look_interleaved(grey.transpose(2, 0, 1).ravel(), 40, 50)
+    y, x = np.mgrid[:42, :48]
+    dithered = ((x + y) % 3 * 100).astype(np.uint8)  # alike three samples and three rows apart
+    assert not planes.look_interleaved(np.tile(dithered.ravel(), 3), 42, 48)
 
 
 def test_rows_must_agree_with_columns() -> None:
@@ -50,6 +53,7 @@ def test_rows_must_agree_with_columns() -> None:
     offsets = np.random.default_rng(7).integers(0, 100, (200, 1, 1))
     torn = (picture(200, 51) // 2 + offsets).astype(np.uint8)
     assert not planes.look_planar(torn.transpose(2, 0, 1).ravel(), 200, 51)
+    assert not planes.look_interleaved(torn.ravel(), 200, 51)
     stripes = (picture(40, 50) // 2 + np.arange(50)[:, None] % 2 * 100).astype(np.uint8)
     assert not planes.look_planar(stripes.transpose(2, 0, 1).ravel(), 40, 50)
 

@@ -268,12 +268,23 @@ def test_values_are_refused_with_their_range(
         ((0, 1, 0, 1, 1), TO_255, [0, 1, 0, 1, 1, 1]),  # dark, but of whole levels
         ((0,), TO_255, [0] * 6),
         ((0.5, 1.5), TO_255, [0, 2, 2, 2, 2, 2]),
+        ((-0.4, 0), TO_255, [0] * 6),
     ],
 )
 def test_values_may_reach_the_ends_of_their_range(
     levels: tuple[float, ...], value_range: ValueRange, wanted: list[int]
 ) -> None:
-    assert values(*levels, value_range=value_range).ravel().tolist() == wanted
+    pixels = values(*levels, value_range=value_range)
+    assert pixels.ravel().tolist() == wanted
+    assert pixels.dtype == np.uint8
+
+
+def test_planes_become_pixels_that_lie_in_a_row() -> None:
+    sent = np.arange(12, dtype="<f4")
+    spec = TensorImage(ChannelOrder.BGR, TensorLayout.CHW, TO_255, 2, 2)
+    pixels = convert.decode(SentImage(spec, sent.tobytes()))
+    np.testing.assert_array_equal(pixels, sent.reshape(3, 2, 2).transpose(1, 2, 0))
+    assert pixels.flags.c_contiguous
 
 
 def test_values_are_read_as_declared_even_if_they_would_be_refused() -> None:
