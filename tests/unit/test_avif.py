@@ -69,6 +69,7 @@ STREAMS: dict[str, bytes] = {
     "alone": SEQUENCE,
     "behind a delimiter": DELIMITER + SEQUENCE,
     "behind padding whose length takes two bytes": PADDING + SEQUENCE,
+    "behind padding of 128 bytes": unit(15, bytes(128)) + SEQUENCE,
     "before other units": SEQUENCE + PADDING,
     "with an extension": DELIMITER + unit(1, header(), extension=True),
     "without a length": DELIMITER + unit(1, header(), sized=False),

@@ -120,6 +120,13 @@ REFUSED: dict[str, tuple[ImageSpec, int, InputContract, Reason, dict[str, str]]]
         Reason.RAW_LENGTH_MISMATCH,
         length(26, 27, **OF_3_X_5, pixel_format="NV12", row_stride=5),
     ),
+    "NV12 without its last padding": (
+        yuv(3, 5, 7),
+        21 + 14,
+        TERMS,
+        Reason.RAW_LENGTH_MISMATCH,
+        length(35, 37, **OF_3_X_5, pixel_format="NV12", row_stride=7),
+    ),
     "NV12 that says nothing of its matrix": (
         RawImage(NV12, 3, 5),
         27,
