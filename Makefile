@@ -150,7 +150,7 @@ mutants: $(INSTALLED) ## change the code in small ways, which tests must notice;
 	rm -rf build/mutants && mkdir -p build/mutants/src
 	cp -r server/vedette_server client/vedette_client client/vedette_commands protos/vedette build/mutants/src
 	cp -r tests deploy pyproject.toml build/mutants
-	cd build/mutants && $(CURDIR)/$(BIN)/mutmut run $(M) && $(CURDIR)/$(BIN)/mutmut results
+	cd build/mutants && $(CURDIR)/$(BIN)/mutmut run $(M) && $(CURDIR)/$(BIN)/mutmut results && $(CURDIR)/$(BIN)/python -m tests.bench.mutants
 
 lock: | $(BIN)/python ## write requirements.lock again from the declared ranges
 	$(BIN)/python -m pip --quiet install uv

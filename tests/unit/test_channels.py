@@ -49,19 +49,31 @@ def test_a_format_that_cannot_be_served_is_refused_by_name(image_format: str) ->
 
 
 def test_more_than_eight_bits_are_refused_by_name() -> None:
+    derive(config(PIXEL_MEAN=[255.0] * 3), Names("ab"), source_digest="1")
     with pytest.raises(LoadRefusedError, match="more than 8 bits"):
         derive(config(PIXEL_MEAN=[1353.0] * 12, PIXEL_STD=[200.0] * 12), Names("ab"), source_digest="1")
 
 
-@pytest.mark.parametrize(("channels", "inputs"), [(4, ["BGR8"]), (4, ["encoded"]), (3, ["8UCN"]), (1, ["8UCN"])])
-def test_an_operator_cannot_allow_what_the_channels_do_not_permit(channels: int, inputs: list[str]) -> None:
-    with pytest.raises(LoadRefusedError, match=rf"model\.toml allows {inputs[0]}"):
+OF_COLOURS = "encoded, BGR8, RGB8, GRAY8, BGRA8, RGBA8, NV12, I420, tensor"
+
+
+@pytest.mark.parametrize(("channels", "inputs", "taken"), [
+    (4, ["BGR8", "8UCN", "encoded"], "8UCN, tensor"),
+    (3, ["8UCN"], OF_COLOURS),
+    (1, ["8UCN", "GRAY8"], OF_COLOURS),
+])  # fmt: skip
+def test_an_operator_cannot_allow_what_the_channels_do_not_permit(channels: int, inputs: list[str], taken: str) -> None:
+    wrong = ", ".join(name for name in inputs if name not in taken)
+    told = rf"model\.toml allows {wrong} as inputs of a model of {channels} channels, which takes {taken};"
+    with pytest.raises(LoadRefusedError, match=told):
         contract(channels, inputs=[Input(name) for name in inputs])
 
 
 def test_an_operator_may_narrow_inputs_and_colour_models_take_what_they_took() -> None:
     assert contract(4, inputs=[Input.TENSOR]).inputs == (Input.TENSOR,)
     assert contract(3).inputs == tuple(item for item in Input if item not in (Input.GRAY8, Input.CHANNELS8))
+    assert contract(1).inputs == tuple(item for item in Input if item is not Input.CHANNELS8)
+    assert contract(4).inputs == (Input.CHANNELS8, Input.TENSOR)
 
 
 RNG = np.random.default_rng(3)
@@ -137,22 +149,47 @@ PNG = io.BytesIO()
 Image.new("RGBA", (6, 5)).save(PNG, "PNG")
 
 
-@pytest.mark.parametrize("data", [
-    npy(np.zeros((5, 6, 3), np.uint8)),
-    npy(np.zeros((5, 6), np.uint8)),
-    npy(np.zeros((5, 6, 4), np.float32)),
-    npy(np.asfortranarray(np.zeros((5, 6, 4), np.uint8))),
-    npy(np.zeros((5, 6, 4), np.uint8))[:20],
-    npy(np.zeros((5, 6, 4), np.uint8), version=(3, 0)),
-    npy(np.array([{"a": 1}], object), allow_pickle=True),
-    PNG.getvalue(),
+UNREADABLE = "a .npy file that cannot be read"
+
+
+@pytest.mark.parametrize(("data", "kind"), [
+    (npy(np.zeros((5, 6, 3), np.uint8)), "a .npy file of uint8 and shape (5, 6, 3)"),
+    (npy(np.zeros((5, 6), np.uint8)), "a .npy file of uint8 and shape (5, 6)"),
+    (npy(np.zeros((5, 6, 4), np.float32)), "a .npy file of float32 and shape (5, 6, 4)"),
+    (npy(np.asfortranarray(np.zeros((5, 6, 4), np.uint8))), "a .npy file of uint8 and shape (5, 6, 4)"),
+    (npy(np.zeros((5, 6, 4), np.uint8))[:20], UNREADABLE),
+    (npy(np.zeros((5, 6, 4), np.uint8), version=(3, 0)), UNREADABLE),
+    (npy(np.array([{"a": 1}], object), allow_pickle=True), "a .npy file of object and shape (1,)"),
+    (PNG.getvalue(), "encoded"),
 ])  # fmt: skip
-def test_what_does_not_hold_the_channels_is_refused(data: bytes) -> None:
+def test_what_does_not_hold_the_channels_is_refused(data: bytes, kind: str) -> None:
     with pytest.raises(Refused) as caught:
         files.declare(data, contract(4))
     assert caught.value.reason is Reason.INPUT_NOT_ALLOWED
+    assert caught.value.facts["kind"] == kind
     assert "4 channels" in caught.value.facts["allowed"]
 
 
 def test_a_model_of_colours_takes_image_files() -> None:
-    assert files.declare(b"whatever", contract(3)) == SentImage(EncodedImage(), b"whatever")
+    for data in (b"whatever", npy(np.zeros((5, 6, 3), np.uint8))):
+        assert files.declare(data, contract(3)) == SentImage(EncodedImage(), data)
+
+
+def test_a_grey_model_takes_image_files_beside_arrays() -> None:
+    assert files.declare(PNG.getvalue(), contract(1)) == SentImage(EncodedImage(), PNG.getvalue())
+
+
+def test_a_file_is_shown_upright_and_an_array_as_the_average_of_its_channels() -> None:
+    pixels = RNG.integers(0, 256, (5, 6, 4), np.uint8)
+    grey = np.rint(pixels.mean(axis=2)).astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(files.picture(npy(pixels))), grey[:, :, None].repeat(3, axis=2))
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(grey).save(file, "PNG", exif=exif)
+    shown = np.asarray(files.picture(file.getvalue()))
+    np.testing.assert_array_equal(shown, grey[::-1, ::-1, None].repeat(3, axis=2))
+
+
+def test_an_array_of_objects_is_never_unpickled() -> None:
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        files.picture(npy(np.array([{"a": 1}], object), allow_pickle=True))

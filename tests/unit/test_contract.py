@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from vedette_server.contract.contract import ImageLimits, Input, InputContract, Names, Output, ResizeRule
 from vedette_server.contract.convert import check, decode
-from vedette_server.contract.declaration import Count
+from vedette_server.contract.declaration import Count, Produced
 from vedette_server.contract.declared import declared
 from vedette_server.contract.derive import derive
 from vedette_server.contract.image import ChannelOrder, EncodedImage, PixelFormat, RawImage, SentImage
-from vedette_server.contract.loading import Check, LoadRefusedError
+from vedette_server.contract.loading import CHECKS, Check, LoadRefusedError
 from vedette_server.contract.refusal import Reason, Refused
 
 from tests.support.contracts import config, contract
@@ -140,27 +140,131 @@ def with_most(most: int, **model: Any) -> dict[str, Any]:
     return {**config(**model), "TEST": {"DETECTIONS_PER_IMAGE": most}}
 
 
-UNSERVABLE = {
-    "another architecture": (config(META_ARCHITECTURE="TensorMask"), Check.CONFIG_UNSERVABLE),
-    "a class too many": (config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 3}), Check.CLASS_COUNT),
+def of_classes(classes: int) -> dict[str, Any]:
+    return config(ROI_HEADS={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": classes})
+
+
+def panoptic(stuff: int = 2, **model: Any) -> dict[str, Any]:
+    return config(META_ARCHITECTURE="PanopticFPN", SEM_SEG_HEAD={"NUM_CLASSES": stuff}, **model)
+
+
+MOST, NONE = "TEST.DETECTIONS_PER_IMAGE", Produced(outputs=(Output.BOXES,))
+LAST = with_most(-1, META_ARCHITECTURE="RetinaNet", RETINANET={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 2})
+LOST_CLASS = "names were given for MODEL.ROI_HEADS.NUM_CLASSES = 3"
+
+UNSERVABLE: dict[str, tuple[dict[str, Any], Names, Check, str]] = {
+    "another architecture": (
+        config(META_ARCHITECTURE="TensorMask"),
+        Names("ab"),
+        Check.CONFIG_UNSERVABLE,
+        "a TensorMask",
+    ),
+    "a class too many": (of_classes(3), Names("ab"), Check.CLASS_COUNT, f"2 {LOST_CLASS}"),
+    "names of stuff that is none": (
+        config(),
+        Names("ab", "c"),
+        Check.CLASS_COUNT,
+        "1 names were given for stuff, but the model has none",
+    ),
+    "keypoints that are none": (
+        config(),
+        Names("ab", (), "cde"),
+        Check.CLASS_COUNT,
+        "3 names were given for keypoints, but the model has none",
+    ),
+    "objects that are none": (
+        config(META_ARCHITECTURE="SemanticSegmentor"),
+        Names("a", "cd"),
+        Check.CLASS_COUNT,
+        "1 names were given for objects, but the model has none",
+    ),
+    "more stuff than a map holds": (
+        panoptic(65_537),
+        Names("ab", "c" * 65_537),
+        Check.CONFIG_UNSERVABLE,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 65537, but a class map holds at most 65536 classes",
+    ),
     "a threshold that nothing exceeds": (
         config(ROI_HEADS={"SCORE_THRESH_TEST": 1.0, "NUM_CLASSES": 2}),
+        Names("ab"),
         Check.ALWAYS_EMPTY,
+        "the threshold is 1.0, and no score exceeds 1",
     ),
-    "no detections": (with_most(0), Check.ALWAYS_EMPTY),
-    "all but the last": (
-        with_most(-1, META_ARCHITECTURE="RetinaNet", RETINANET={"SCORE_THRESH_TEST": 0.1, "NUM_CLASSES": 2}),
-        Check.ALWAYS_EMPTY,
-    ),
+    "no detections": (with_most(0), Names("ab"), Check.ALWAYS_EMPTY, f"{MOST} is 0: none is ever given"),
+    "all but the last": (LAST, Names("ab"), Check.ALWAYS_EMPTY, f"{MOST} is -1: the last ones are dropped"),
 }
 
 
 @pytest.mark.parametrize("case", UNSERVABLE)
 def test_what_cannot_be_served_is_refused(case: str) -> None:
-    broken, check = UNSERVABLE[case]
+    broken, names, check, seen = UNSERVABLE[case]
     with pytest.raises(LoadRefusedError) as caught:
-        derive(broken, Names("ab"), source_digest="1")
+        derive(broken, names, source_digest="1")
     assert caught.value.check is check
+    assert seen in caught.value.seen
+    assert str(caught.value) == f"{check}: {caught.value.seen}; {CHECKS[check].remedy}"
+
+
+def test_a_refusal_may_have_a_remedy_of_its_own() -> None:
+    refusal = LoadRefusedError(Check.CLASS_COUNT, "two", "give three", flags=[["--classes"]])
+    assert (str(refusal), refusal.remedy) == ("CLASS_COUNT: two; give three", "give three")
+    assert refusal.flags == [["--classes"]]
+
+
+@pytest.mark.parametrize(
+    ("case", "most"), [("a threshold that nothing exceeds", 100), ("no detections", 0), ("all but the last", None)]
+)
+def test_an_operator_may_want_no_detections(case: str, most: int | None) -> None:
+    terms = derive(UNSERVABLE[case][0], Names("ab"), waivers=[Check.ALWAYS_EMPTY], source_digest="1")
+    assert terms.max_detections == most
+
+
+def test_names_are_asked_for_where_nothing_declares_their_number() -> None:
+    terms = derive(config(META_ARCHITECTURE="OneFormer"), Names("abc"), produced=NONE, source_digest="1")
+    assert terms.class_names == ("a", "b", "c")
+    with pytest.raises(LoadRefusedError, match=r"^NAMES_MISSING: nothing names its objects \(--classes\)"):
+        derive(config(META_ARCHITECTURE="OneFormer"), Names(()), produced=NONE, source_digest="1")
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "default", "floor"),
+    [(0.3, None, 0.3, 0.3), (0.3, 0.1, 0.3, 0.3), (0.3, 0.6, 0.6, 0.3), (0.01, None, 0.01, 0.01)],
+)
+def test_nothing_below_a_models_own_threshold_is_ever_seen(
+    own: float, asked: float | None, default: float, floor: float
+) -> None:
+    given = config(META_ARCHITECTURE="OneFormer", ONE_FORMER={"SCORE_THRESH_TEST": own})
+    terms = derive(given, Names("ab"), produced=NONE, threshold=asked, source_digest="1")
+    assert (terms.default_threshold, terms.floor, terms.own_threshold) == (default, floor, True)
+
+
+@pytest.mark.parametrize(("own", "asked", "floor"), [(0.3, None, 0.05), (0.3, 0.0, 0.0), (0.01, 0.3, 0.01)])
+def test_the_floor_is_detectron2s_own_unless_somebody_wants_less(own: float, asked: float | None, floor: float) -> None:
+    given = config(ROI_HEADS={"SCORE_THRESH_TEST": own, "NUM_CLASSES": 2})
+    assert derive(given, Names("ab"), threshold=asked, source_digest="1").floor == floor
+
+
+def test_all_that_a_contract_holds_is_given_or_declared() -> None:
+    settings: dict[str, Any] = {
+        "source_digest": "7",
+        "plugins": ("a.project",),
+        "inputs": (Input.BGR8,),
+        "limits": LIMITS,
+        "waivers": (Check.SCORES_FLAT,),
+    }
+    terms = derive(panoptic(65_536, KEYPOINT_ON=True), Names("ab", "c" * 65_536, "d"), **settings)
+    assert {name: getattr(terms, name) for name in settings} == settings
+    assert (terms.class_names, terms.keypoint_names) == (("a", "b"), ("d",))
+    assert terms.stuff_class_names == ("c",) * 65_536
+    assert (terms.precision, terms.own_threshold) == ("exact", False)
+    assert terms.outputs == (Output.BOXES, Output.MASKS, Output.KEYPOINTS, Output.PANOPTIC, Output.SEMANTIC)
+    assert contract().limits == ImageLimits()
+
+
+def test_a_class_without_a_name_is_called_by_its_number() -> None:
+    terms = dataclasses.replace(contract(), stuff_class_names=("sky",))
+    assert [terms.class_name(number) for number in (-1, 0, 1, 2)] == ["-1", "a", "b", "2"]
+    assert [terms.stuff_name(number) for number in (0, 1)] == ["sky", "1"]
 
 
 def test_any_number_of_detections_is_r_cnns_negative() -> None:

@@ -39,14 +39,19 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+REMEDIES = {"leads out of": "put a copy of it into /", "has ": "give a smaller one$"}
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_not_opened_is_told(what: str, tmp_path: Path) -> None:
     make, told = REFUSED[what]
     (tmp_path / "above").write_bytes(b"x")
     (tmp_path / "here").mkdir()
     make(tmp_path / "here" / "file")
-    with pytest.raises(LoadRefusedError, match=told) as caught:
-        disk.contents(tmp_path / "here" / "file", 10, tmp_path / "here")
+    path = tmp_path / "here" / "file"
+    remedy = next((one for start, one in REMEDIES.items() if told.startswith(start)), "replace it by the file itself$")
+    with pytest.raises(LoadRefusedError, match=f"^FILE_UNUSABLE: {path} {told}.*; {remedy}") as caught:
+        disk.contents(path, 10, tmp_path / "here")
     assert caught.value.check is Check.FILE_UNUSABLE
 
 
@@ -65,3 +70,17 @@ def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
 def test_what_is_not_there_is_the_systems_to_say(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         disk.contents(tmp_path / "nothing", 10, tmp_path)
+
+
+def test_a_file_may_grow_while_it_is_read() -> None:
+    """As the kernel's own do, whose size is 0 until then."""
+    path = Path("/proc/self/status")
+    with pytest.raises(LoadRefusedError, match=f"^FILE_UNUSABLE: {path} has 11 bytes, but the limit .* is 10; give"):
+        disk.contents(path, 10)
+
+
+def test_a_name_that_no_file_can_have_is_told() -> None:
+    with pytest.raises(LoadRefusedError, match=r"^FILE_UNUSABLE: a\x00b has a name with a null byte; replace"):
+        disk.contents(Path("a\0b"), 10)
+    with pytest.raises(LoadRefusedError, match="is a name that is too long"):
+        disk.contents(Path("a" * 5_000), 10)

@@ -1,17 +1,20 @@
 """Every finding is documented, and recognised from what a worker tells; quiet is what remains."""
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from vedette.v1 import answer_pb2, detection_service_pb2
 from vedette_server.contract.answer import Answer, PixelStatistics
 from vedette_server.contract.contract import Input, default_inputs
 from vedette_server.contract.image import ChannelOrder
 from vedette_server.contract.mistakes import Mistake
-from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, summary
+from vedette_server.explain.diagnosis import Candidate, Diagnosis, rank, sheet, summary
 from vedette_server.explain.explain import FROZEN_FRAMES, Context, explain, find, values
 from vedette_server.explain.findings import FINDINGS, OF_MISTAKE, Code, Confidence
 from vedette_server.explain.page import page
@@ -218,6 +221,61 @@ def test_what_does_not_help_is_said_honestly() -> None:
     found = Diagnosis(candidate(Mistake.NONE, 0.9), tried, ())
     assert summary(found, CONTRACT).endswith("none of the attempts yields convincingly more.")
     assert found.cause is None
+
+
+@pytest.mark.parametrize(("scores", "gains"), [((0.71, 0.5), True), ((0.69, 0.5), False), ((0.5, 0.5), False)])
+def test_a_gain_is_of_scores_that_are_more_likely_than_not(scores: tuple[float, ...], *, gains: bool) -> None:
+    assert candidate(Mistake.MIRRORED, *scores).gains_on(candidate(Mistake.NONE)) == gains
+
+
+def test_a_doubtful_finding_is_told_as_one_and_so_is_a_model_that_scored_nothing() -> None:
+    unscored = Candidate(Mistake.NONE, answer(scored=0))
+    tried, black = (candidate(Mistake.MIRRORED, 0.55),), find(Code.IMAGE_BLACK, Confidence.SUSPECTED, "Most of it.")
+    told = summary(Diagnosis(unscored, tried, (black,)), CONTRACT)
+    assert told.startswith(f"Perhaps: {FINDINGS[Code.IMAGE_BLACK].meaning} Most of it.; none of the attempts helps.")
+    quiet = summary(Diagnosis(unscored, tried, ()), CONTRACT)
+    assert quiet.startswith("As sent, the image yields 0 detections above 0.5 (nothing was scored), and none")
+
+
+def caption(colour: tuple[int, int, int], *lines: str) -> NDArray[np.uint8]:
+    canvas = Image.new("RGB", (320, 34), (250, 250, 250))
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(canvas).text((4, 1 + 15 * number), line, colour, ImageFont.load_default(13))
+    return np.asarray(canvas)
+
+
+def shown(mistake: Mistake, grey: int, height: int, *scores: float) -> Candidate:
+    """A candidate whose thumbnail is of one grey."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, height), (grey, grey, grey)).save(buffer, "PNG")
+    return Candidate(mistake, dataclasses.replace(answer(scores=scores), thumbnail=buffer.getvalue()))
+
+
+def test_a_sheet_shows_the_image_as_sent_and_what_helps() -> None:
+    tried = (
+        shown(Mistake.CHANNELS_SWAPPED, 20, 200, 0.9, 0.8),
+        shown(Mistake.MIRRORED, 30, 180, 0.6),
+        candidate(Mistake.UNIT_RANGE),  # of which there is no picture
+        shown(Mistake.ROTATED_90, 40, 150),
+        shown(Mistake.INVERTED, 50, 150),
+    )
+    drawn = np.asarray(Image.open(io.BytesIO(sheet(Diagnosis(shown(Mistake.NONE, 10, 100), tried, ())))))
+    assert drawn.shape == (2 * (200 + 34), 4 * 320, 3)
+    plain, helps = (110, 110, 110), (46, 160, 67)
+    tiles = [
+        (10, 100, plain, "as sent", "0 detections, best 0.02"),
+        (20, 200, helps, OF_MISTAKE[Mistake.CHANNELS_SWAPPED][1], "2 detections, best 0.02"),
+        (30, 180, plain, OF_MISTAKE[Mistake.MIRRORED][1], "1 detection, best 0.02"),
+        (40, 150, plain, OF_MISTAKE[Mistake.ROTATED_90][1], "0 detections, best 0.02"),
+        (50, 150, plain, OF_MISTAKE[Mistake.INVERTED][1], "0 detections, best 0.02"),
+    ]
+    for index, (grey, height, colour, *lines) in enumerate(tiles):
+        left, top = index % 4 * 320, index // 4 * 234
+        tile = drawn[top : top + 234, left : left + 320]
+        np.testing.assert_array_equal(tile[:34], caption(colour, *lines))
+        assert (tile[34 : 34 + height, :300] == grey).all()
+        assert (tile[34 + height :] == 250).all()
+        assert (tile[34:, 300:] == 250).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (2, 2), (2, 3_000)])

@@ -155,6 +155,9 @@ def test_orientation_is_applied_ignored_or_refused() -> None:
 def test_alpha_that_shows_something_through_must_be_dropped_by_name() -> None:
     see_through = Image.fromarray(np.concatenate([RGB, ALPHA], axis=2))
     assert refused(EncodedImage(), saved(see_through)) is Reason.ALPHA_NOT_DROPPED
+    with pytest.raises(Refused) as caught:
+        convert.decode(SentImage(EncodedImage(), saved(see_through)))
+    assert caught.value.facts == {"field": "image.encoded.drop_alpha", "format": "PNG"}
     np.testing.assert_array_equal(decoded(EncodedImage(drop_alpha=True), saved(see_through)), BGR)
     opaque = Image.fromarray(np.concatenate([RGB, ALPHA * 0 + 255], axis=2))
     np.testing.assert_array_equal(decoded(EncodedImage(), saved(opaque)), BGR)

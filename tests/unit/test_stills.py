@@ -7,6 +7,7 @@ import struct
 import subprocess
 import tracemalloc
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import tifffile
 from detectron2.data.detection_utils import read_image
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from vedette_server.contract import avif, convert
+from vedette_server.contract import avif, convert, encoded
 from vedette_server.contract.contract import ImageLimits, possible
 from vedette_server.contract.image import ChannelOrder, EncodedImage, Orientation, SentImage
 from vedette_server.contract.refusal import Reason, Refused
@@ -148,6 +149,11 @@ def test_fewer_bits_are_spread_over_the_range(bits: int, levels: int) -> None:
 def tagged(tags: dict[int, int | tuple[int, ...]], strip: bytes, following: int = 0) -> bytes:
     """A TIFF of one strip with just these tags, those of where the strip lies added."""
     given = {**tags, 273: 8, 279: len(strip)} if 322 not in tags else {**tags, 324: 8, 325: len(strip)}
+    return bare(given, strip, following)
+
+
+def bare(given: Mapping[int, int | tuple[int, ...]], strip: bytes, following: int = 0) -> bytes:
+    """A TIFF with just these tags."""
     at = 8 + len(strip) + len(strip) % 2
     body, more = b"", b""
     after = at + 2 + 12 * len(given) + 4
@@ -228,8 +234,47 @@ def test_another_tiff_is_refused_by_what_it_is(kind: str) -> None:
     data, seen = OTHERS[kind]
     told = refused(data)
     assert told.reason is Reason.IMAGE_UNREADABLE
+    assert told.facts["seen"].startswith("it is a TIFF ")
     assert seen.replace("\\", "") in told.facts["seen"]
-    assert told.facts["remedy"]
+    assert told.facts["remedy"] in TIFF_REMEDIES
+
+
+TIFF_REMEDIES = (
+    "save it as a plain RGB TIFF of 8 bits, or as PNG",
+    "save it with LZW, Deflate or no compression, or as PNG",
+    "develop it to PNG, TIFF of 8 bits or JPEG",
+)
+PARTS = {278: 30, 273: (8, 8 + 90 * WIDTH, 8 + 180 * WIDTH), 279: (90 * WIDTH, 90 * WIDTH, 3 * WIDTH)}  # of 61 rows
+
+
+def test_every_strip_holds_its_rows_and_lies_within_the_file() -> None:
+    np.testing.assert_array_equal(read(bare({**PLAIN, **PARTS}, RGB.tobytes())), RGB)
+    for number in range(3):
+        short = tuple(length - (place == number) for place, length in enumerate(PARTS[279]))
+        assert refused(bare({**PLAIN, **PARTS, 279: short}, RGB.tobytes())).reason is Reason.IMAGE_TRUNCATED
+    beyond = refused(bare({**PLAIN, 273: 10_000, 279: 3 * WIDTH * HEIGHT}, RGB.tobytes()))
+    assert beyond.reason is Reason.IMAGE_TRUNCATED
+    assert beyond.facts["codec"] == "TIFF"
+
+
+@pytest.mark.parametrize(
+    ("without", "reason", "fact"),
+    [
+        ((273,), Reason.IMAGE_UNREADABLE, "it is a TIFF of 0 parts, but the picture needs 1"),
+        ((279,), Reason.IMAGE_UNREADABLE, "it is a TIFF of 1 parts, but the picture needs 1"),
+        ((257,), Reason.SIZE_INVALID, "0"),
+        ((256,), Reason.SIZE_INVALID, "0"),
+    ],
+)
+def test_a_tag_that_is_missing_is_told(without: tuple[int, ...], reason: Reason, fact: str) -> None:
+    tags = {tag: value for tag, value in {**PLAIN, 273: 8, 279: 3 * WIDTH * HEIGHT}.items() if tag not in without}
+    told = refused(bare(tags, RGB.tobytes()))
+    assert told.reason is reason
+    assert fact in told.facts.values()
+
+
+def test_real_numbers_are_deep_however_few_their_bits() -> None:
+    assert refused(other(t339=(3, 3, 3))).reason is Reason.IMAGE_TOO_DEEP
 
 
 @pytest.mark.parametrize("data", [
@@ -365,6 +410,7 @@ def test_an_avifs_frames_are_no_larger_than_its_header_says() -> None:
     large, small = saved("AVIF", Image.new("RGB", (2000, 1600))), saved("AVIF", Image.new("RGB", (20, 16)))
     pair = [[*avif._items(memoryview(data), boxes(data))] for data in (large, small)]
     assert [[*avif._frames(items[0])] for items in pair] == [[(2000, 1600)], [(20, 16)]]
+    assert encoded.size(large) == (1600, 2000)
     sizes = (2000).to_bytes(4, "big") + (1600).to_bytes(4, "big")
     forged = large.replace(sizes, (20).to_bytes(4, "big") + (16).to_bytes(4, "big"))
     assert forged != large
@@ -377,6 +423,31 @@ def boxes(data: bytes) -> dict[bytes, Any]:
     view = memoryview(data)
     meta = next(box for box in avif._boxes(view, 0, len(view)) if box.kind == b"meta")
     return {box.kind: box for box in avif._boxes(view, meta.start + 4, meta.end)}
+
+
+def of_scans(scans: int, size: tuple[int, int]) -> bytes:
+    """The header of a JPEG that says to have another size, and so many scans."""
+    data = saved("JPEG")
+    real, said = (struct.pack(">HH", *one) for one in ((HEIGHT, WIDTH), size))
+    assert data.count(real) == data.count(b"\xff\xda") == 1
+    return data.replace(real, said) + b"\xff\xda" * (scans - 1)
+
+
+@pytest.mark.parametrize(("size", "most"), [((61, 83), 100), ((6_000, 5_000), 26), ((8_000, 8_000), 20)])
+def test_a_jpeg_of_scans_without_end_is_refused(size: tuple[int, int], most: int) -> None:
+    """The larger the picture, the fewer."""
+    assert encoded.size(of_scans(most, size)) == size
+    with pytest.raises(Refused) as caught:
+        encoded.size(of_scans(most + 1, size))
+    facts = {"scans": str(most + 1), "width": str(size[1]), "height": str(size[0]), "most": str(most)}
+    assert (caught.value.reason, caught.value.facts) == (Reason.IMAGE_TOO_COSTLY, facts)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_a_grey_model_sees_what_pillow_calls_grey(mode: str) -> None:
+    image = Image.fromarray(RGB).convert(mode)
+    seen = convert.decode(SentImage(EncodedImage(), saved("PNG", image)), 1)
+    np.testing.assert_array_equal(seen, np.asarray(image.convert("L"))[:, :, None])
 
 
 def test_of_a_jpeg_with_further_pictures_the_first_is_taken(tmp_path: Path) -> None:
@@ -410,7 +481,9 @@ def test_a_file_cut_anywhere_is_refused_as_cut(kind: str) -> None:
     data = CODECS[kind]
     end = len(data) - 20  # beyond it nothing but a trailer is missing
     for length in (*range(16, min(end, 400), 3), *range(min(end, 400), end, end // 50)):
-        assert refused(data[:length]).reason is Reason.IMAGE_TRUNCATED, length
+        told = refused(data[:length])
+        assert told.reason is Reason.IMAGE_TRUNCATED, length
+        assert told.facts == {"bytes": str(length), "codec": kind.partition(",")[0].split()[-1].replace("Big", "")}
     assert read(data).shape == RGB.shape
 
 
@@ -506,7 +579,11 @@ def test_what_is_not_taken_is_called_by_its_name(kind: str) -> None:
     told = refused(STRANGERS[kind])
     assert told.reason is Reason.IMAGE_UNREADABLE
     assert kind.partition(" by its")[0] in told.facts["seen"]
-    assert told.facts["remedy"]
+    assert told.facts["remedy"] != "None"
+    if "HEIC" in kind:
+        assert told.facts == {"seen": "it is HEIC", "remedy": "convert it to PNG, or to JPEG"}
+    if kind == "the bytes 00 01 02 03":
+        assert told.facts["seen"] == "it begins with the bytes 00 01 02 03 04 05 06 07"
 
 
 def test_every_two_beginnings_are_told_apart_in_no_time() -> None:
