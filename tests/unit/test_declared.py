@@ -330,7 +330,7 @@ def test_a_custom_model_is_named_only_in_what_it_gives(output: Output) -> None:
 
 
 def test_a_custom_model_of_a_family_is_read_by_the_familys_keys() -> None:
-    """Whether the selection of its output is its own was observed."""
+    """Its own selection of its output was observed."""
     for own in (False, True):
         seen = declared(yacs("MyRetinaNet"), Produced(family="RetinaNet", own_threshold=own))
         assert (gives(seen), seen.architecture, seen.own_threshold) == (DENSE, "MyRetinaNet", own)

@@ -244,13 +244,14 @@ TIFF_REMEDIES = (
     "save it with LZW, Deflate or no compression, or as PNG",
     "develop it to PNG, TIFF of 8 bits or JPEG",
 )
-PARTS = {278: 30, 273: (8, 8 + 90 * WIDTH, 8 + 180 * WIDTH), 279: (90 * WIDTH, 90 * WIDTH, 3 * WIDTH)}  # of 61 rows
+LENGTHS = (90 * WIDTH, 90 * WIDTH, 3 * WIDTH)  # of the strips of 61 rows
+PARTS: dict[int, int | tuple[int, ...]] = {278: 30, 273: (8, 8 + 90 * WIDTH, 8 + 180 * WIDTH), 279: LENGTHS}
 
 
 def test_every_strip_holds_its_rows_and_lies_within_the_file() -> None:
     np.testing.assert_array_equal(read(bare({**PLAIN, **PARTS}, RGB.tobytes())), RGB)
     for number in range(3):
-        short = tuple(length - (place == number) for place, length in enumerate(PARTS[279]))
+        short = tuple(length - (place == number) for place, length in enumerate(LENGTHS))
         assert refused(bare({**PLAIN, **PARTS, 279: short}, RGB.tobytes())).reason is Reason.IMAGE_TRUNCATED
     beyond = refused(bare({**PLAIN, 273: 10_000, 279: 3 * WIDTH * HEIGHT}, RGB.tobytes()))
     assert beyond.reason is Reason.IMAGE_TRUNCATED
