@@ -106,7 +106,10 @@ class Scheduler:
 
     def _expected(self, item: Item) -> float:
         """Seconds until an image would be answered, with one image's time to spare: what is late was for nothing."""
-        return self._seconds_until_turn(item, self._clock()) + 2 * self._estimate.of(item.size)
+        workers, now = self._pool.workers, self._clock()
+        running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
+        waiting = (running + self._ledger.queue.seconds_before(item.flow, item.priority)) / max(len(workers), 1)
+        return waiting + (self._pool.back_in or 0.0) + 2 * self._estimate.of(item.size)
 
     def _overloaded(self, item: Item) -> Refused:
         expected, left = self._expected(item), item.deadline - self._clock()
@@ -121,13 +124,6 @@ class Scheduler:
         """Take an image off the queue that nobody waits for any more."""
         if self._ledger.withdraw(item):
             self._changed()
-
-    def _seconds_until_turn(self, item: Item, now: float) -> float:
-        """Return how long an image would wait for a worker, in seconds."""
-        workers = self._pool.workers
-        running = sum(max(self._free_at.get(worker, now) - now, 0.0) for worker in workers)
-        waiting = (running + self._ledger.queue.seconds_before(item.flow, item.priority)) / max(len(workers), 1)
-        return waiting + (self._pool.back_in or 0.0)
 
     def dispatch(self) -> None:
         """Give workers that have room what is next."""

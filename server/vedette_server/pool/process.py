@@ -51,12 +51,11 @@ class Worker:
         self,
         process: Process,
         channel: GatewayEnd,
+        ending: Ending,
         changed: Callable[[], None],
         clock: Callable[[], float],
-        *,
-        limited: bool,
     ) -> None:
-        """`clock` is monotonic; `limited` says that it runs under a memory limit of its own."""
+        """`ending` is to find out how it ends; `clock` is monotonic."""
         self._process = process
         self._clock = clock
         self.forked = clock()
@@ -64,7 +63,7 @@ class Worker:
         self._changed = changed  # called when there is room for another batch
         self._jobs = Jobs()
         self._sign = clock()  # time of its last progress; while idle, being alive counts
-        self._ending = Ending(limited=limited)
+        self._ending = ending
         self._listening: asyncio.Task[None] | None = None
         self.alive = True
         self.max_batch = 1
@@ -78,7 +77,7 @@ class Worker:
             process, channel = await forkserver.fork()
         except ForkError as error:
             raise _unforked(error) from error
-        worker = cls(process, channel, changed, clock, limited=forkserver.memory_bytes is not None)
+        worker = cls(process, channel, Ending(limited=forkserver.memory_bytes is not None), changed, clock)
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
                 await worker._load(start)
