@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import structlog
 
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 _LOAD_SECONDS = 600.0  # for loading the largest predictor from a slow disk
 _STOP_SECONDS = 5.0  # for a worker to exit after its channel closes
+
+Notice: TypeAlias = Callable[[], None]  # that something has changed
 
 
 class WorkerStartError(Exception):
@@ -48,12 +51,7 @@ class Worker:
     """A running worker process with a loaded predictor."""
 
     def __init__(
-        self,
-        process: Process,
-        channel: GatewayEnd,
-        ending: Ending,
-        changed: Callable[[], None],
-        clock: Callable[[], float],
+        self, process: Process, channel: GatewayEnd, ending: Ending, changed: Notice, clock: Callable[[], float]
     ) -> None:
         """`ending` is to find out how it ends; `clock` is monotonic."""
         self._process = process
@@ -69,9 +67,7 @@ class Worker:
         self.max_batch = 1
 
     @classmethod
-    async def spawn(
-        cls, start: Start, forkserver: Forkserver, changed: Callable[[], None], clock: Callable[[], float]
-    ) -> "Worker":
+    async def spawn(cls, start: Start, forkserver: Forkserver, changed: Notice, clock: Callable[[], float]) -> "Worker":
         """Fork a process and wait until its predictor is loaded. Raises `WorkerStartError`."""
         try:
             process, channel = await forkserver.fork()
