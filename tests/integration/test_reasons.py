@@ -5,6 +5,7 @@ import asyncio
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from vedette_server.engine.engine import Engine
 from vedette_server.engine.settings import PoolSettings
 from vedette_server.engine.standing import State
 from vedette_server.rpc.errors import TABLE
+from vedette_server.rpc.open_streams import REST_SECONDS
 from vedette_server.rpc.server import RpcServer
 from vedette_server.watch.probe import Probe
 
@@ -157,16 +159,35 @@ async def out_of_order(serve: Serve) -> Awaitable[object]:
     return await stream(serve, config(), *frames)
 
 
-async def too_many(serve: Serve) -> Awaitable[object]:
-    """The fixture's servers take one stream."""
-    stub = (await serve()).stub
-    first = stub.StreamDetect(timeout=60)
-    await first.write(config())
-    await first.write(pb.StreamDetectRequest(frame=pb.Frame(frame_id=1)))
-    told = await first.read()
+async def opened(running: Running) -> "grpc.aio.StreamStreamCall[pb.StreamDetectRequest, pb.StreamDetectResponse]":
+    stream = running.stub.StreamDetect(timeout=60)
+    await stream.write(config())
+    await stream.write(pb.StreamDetectRequest(frame=pb.Frame(frame_id=1)))
+    told = await stream.read()
     assert isinstance(told, pb.StreamDetectResponse)
     assert told.error.frame_id == 1, "it is open"
-    return anext(aiter(stub.StreamDetect(iter([config()]), timeout=60)))
+    return stream
+
+
+def passes(seconds: float, running: Running) -> None:
+    running.engine.clock = lambda: time.monotonic() + seconds
+
+
+async def too_many(serve: Serve) -> Awaitable[object]:
+    """The fixture's servers take one stream, and it has not rested for long."""
+    running = await serve()
+    await opened(running)
+    passes(REST_SECONDS - 30, running)
+    return anext(aiter(running.stub.StreamDetect(iter([config()]), timeout=60)))
+
+
+async def rested(serve: Serve) -> Awaitable[object]:
+    """Another takes its place."""
+    running = await serve()
+    resting = await opened(running)
+    passes(REST_SECONDS, running)
+    await opened(running)
+    return resting.read()
 
 
 async def stopping(serve: Serve) -> Awaitable[object]:
@@ -195,6 +216,7 @@ TROUBLE: dict[Reason, Callable[[Serve], Awaitable[Awaitable[object]]]] = {
     Reason.STREAM_CHANGED: changed,
     Reason.FRAME_OUT_OF_ORDER: out_of_order,
     Reason.TOO_MANY_STREAMS: too_many,
+    Reason.STREAM_RESTED: rested,
 }
 
 

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     FRAME_OUT_OF_ORDER = auto()
     CAPTURE_TIME_INVALID = auto()
     TOO_MANY_STREAMS = auto()
+    STREAM_RESTED = auto()
     CREDENTIALS_MISSING = auto()
     CREDENTIALS_REFUSED = auto()
     NOT_PERMITTED = auto()

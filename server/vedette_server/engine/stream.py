@@ -130,6 +130,7 @@ class Stream:
         self._newest: _FrameUnderway | None = None  # LATEST: what has not been given to a worker
         self._room = asyncio.Event()
         self._lossless = self._policy is DropPolicy.LOSSLESS
+        self._moved = engine.clock()  # when it last had a frame, or told of one
         self._size = 0  # bytes of the last frame: the next one is likely to have as many
 
     def __enter__(self) -> Self:
@@ -159,6 +160,7 @@ class Stream:
         """
         if self._engine.draining:
             raise Refused(Reason.SHUTTING_DOWN)
+        self._moved = self._engine.clock()
         entry = self._entry(frame)
         if self._lossless:
             self._size = len(frame.image.data)
@@ -246,6 +248,11 @@ class Stream:
             except Refused:
                 return  # it is this frame's fate
             await asyncio.sleep(_READY_SECONDS)
+
+    @property
+    def rested_seconds(self) -> float:
+        """Seconds since it last had a frame or told of one; 0 while the engine has one."""
+        return 0.0 if self._underway else self._engine.clock() - self._moved
 
     def _find(self) -> ServedVersion:
         return self._engine.find(self.settings.model, self.settings.version)
@@ -351,6 +358,7 @@ class Stream:
         """Yield the fate of each frame, in order."""
         while (entry := await self._told.get()) is not None:
             yield Told(entry.frame.frame_id, entry.frame.captured, await entry.fate)
+            self._moved = self._engine.clock()
 
 
 async def _next(messages: AsyncIterator[T]) -> T | None:

@@ -107,7 +107,8 @@ class DetectionService(DetectionServiceServicer):
         settings = convert.stream_settings(config, request_id)
         told: collections.Counter[str] = collections.Counter()
         started = time.monotonic()
-        with self._streams.counted(), Stream(self._engine, settings, convert.asked(config.options), owner) as stream:
+        asked = convert.asked(config.options)
+        with Stream(self._engine, settings, asked, owner) as stream, self._streams.counted(stream):
             self._engine.find(config.model_name, config.model_version)
             log.info("stream", request_id=request_id, stream_id=config.stream_id, policy=settings.policy)
             running = self._streams.run(stream, lambda: _read_frames(requests, config, stream))

@@ -480,6 +480,13 @@ TABLE: dict[Reason, ErrorRow] = {
         remedy="Close one, or have the operator raise max_streams.",
         retry=True,
     ),
+    Reason.STREAM_RESTED: ErrorRow(
+        code=_BUSY,
+        field=None,
+        message="This stream had no frame for {seconds} s, and another stream needed its place.",
+        remedy="Open it again when there are frames, or have the operator raise max_streams.",
+        retry=True,
+    ),
     Reason.CREDENTIALS_MISSING: ErrorRow(
         code=Code.UNAUTHENTICATED,
         field=None,

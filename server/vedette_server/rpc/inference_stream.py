@@ -70,7 +70,8 @@ class InferenceStreams:
         first = await _first(requests)
         if first is None:
             return
-        with self._streams.counted(), Stream(self._engine, _settings(request_id), Asked(), owner) as stream:
+        settings = _settings(request_id)
+        with Stream(self._engine, settings, Asked(), owner) as stream, self._streams.counted(stream):
             log.info("stream", request_id=request_id, policy=DropPolicy.LOSSLESS)
             course = _Course(self._service, stream)
             running = self._streams.run(stream, lambda: course.read(first, requests))
