@@ -13,6 +13,7 @@ def client() -> None:
     _begin()
     from vedette_client.cli import main  # slow
 
+    gc.enable()
     main()
 
 
@@ -21,15 +22,17 @@ def server() -> None:
     _begin()
     from vedette_server.cli import main  # slow
 
+    gc.enable()
     main()
 
 
 def _begin() -> None:
     """Let Ctrl-C end the process silently during imports; `Program` later reports it in a line.
 
-    At exit, Python searches everything that was imported for garbage, which takes half a second with torch: frozen, it
-    is left to the end of the process.
+    Python searches for garbage what is being imported, and at exit everything that was, which takes half a second with
+    torch. Neither is done: what is frozen is left to the end of the process.
     """
+    gc.disable()
     atexit.register(gc.freeze)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise the parent process has it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -15,19 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 from vedette.v1 import detection_service_pb2 as pb
 from vedette_client import Answered, Client, InvalidRequest, NotFound, Raw, Tensor, images
 from vedette_client.images import Beside
 from vedette_server.baseline.scrape import Page
 from vedette_server.baseline.statistics import cumulative, ks, shares, total_variation
+from vedette_server.cli import main
 from vedette_server.contract.types import UInt8Array
 from vedette_server.explain.findings import FINDINGS, Code
 from vedette_server.report.reading import read
 from vedette_server.report.verdict import Light, Verdict, of_source, of_version
 
 from tests.sim import labelled
-from tests.support import running
+from tests.support import commands, running
 
 HOSTILE = "<script>alert('x')</script>\"&'<img src=x>"
 DARK, GATE = "dark yard", "gate"
@@ -102,18 +104,18 @@ def settled(server: running.Server) -> str:
     return running.http(server, "/metrics")[1]
 
 
-def report(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(running.BIN / "vedette-server"), "report", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def report(*arguments: str) -> Result:
+    """Run the command in this process; the report of the running server is drawn by one of its own."""
+    return CliRunner().invoke(main, ["report", *arguments])
 
 
 @pytest.fixture(scope="module")
 def live(traffic: Traffic, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the running server."""
     out = tmp_path_factory.mktemp("live") / "report.html"
-    ran = report("--from", traffic.server.http, "--server", traffic.server.address, "--out", str(out))
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == f"{out}\n"
+    asked = ("--from", traffic.server.http, "--server", traffic.server.address, "--out", out)
+    ran = commands.run(commands.SERVER, "report", *asked)
+    assert (ran.returncode, ran.stdout) == (0, f"{out}\n".encode()), ran.stderr
     return out
 
 
@@ -331,7 +333,7 @@ def test_a_saved_scrape_needs_no_server_and_is_held_against_its_baseline(traffic
     saved.write_text(baseline(traffic))
     os.utime(saved, (1_700_000_000, 1_700_000_000))
     ran = report("--scrape", str(saved), "--out", str(out))
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     dom, page = Dom(browse(out, tmp_path, "--dump-dom").stdout), Page.parse(saved.read_text())
     assert "2023-11-14 22:13 UTC" in dom.text, "when it was saved"
     assert str(saved) in dom.text
@@ -374,7 +376,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(
     files["good"].write_text('vedette_build_info{release="0.1.0"} 1\n')
     out = ("--out", str(tmp_path / "report.html"))
     ran = report(*out, *(word.format(**files) for word in arguments))
-    assert ran.returncode == status
+    assert ran.exit_code == status
     assert said in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "report.html").exists()
@@ -386,7 +388,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line(
 def test_a_server_that_answers_no_grpc_is_drawn_without_pictures(traffic: Traffic, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     ran = report("--from", traffic.server.http, "--server", "127.0.0.1:9", "--out", str(out))
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     assert "no server answers gRPC at 127.0.0.1:9" in Dom(out.read_text()).text
 
 
@@ -479,7 +481,7 @@ def test_a_class_alone_and_a_stream_alone_are_drawn(tmp_path: Path) -> None:
     lines += [f'vedette_detections_total{{{of},class="stop"}} 3']
     lines += [f'vedette_frames_dropped_total{{{of},stream="late",reason="EXPIRED"}} 7']
     saved.write_text("\n".join(lines) + "\n")
-    assert report("--scrape", str(saved), "--out", str(out)).returncode == 0
+    assert report("--scrape", str(saved), "--out", str(out)).exit_code == 0
     dom = Dom(out.read_text())
     assert dom.row("Class mix", "stop")[:2] == ["3", "100.0 %"]
     assert dom.row("Refused and dropped", "EXPIRED")[0] == "7"

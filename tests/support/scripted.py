@@ -1,6 +1,7 @@
 """Engines of predictors that misbehave as an image's first byte tells them to: real processes, no model."""
 
 import ctypes
+import gc
 import struct
 import threading
 import time
@@ -35,6 +36,7 @@ class Scripted:
     max_batch = 1
 
     def __init__(self) -> None:
+        assert gc.isenabled(), "workers collect their garbage, though what they share was imported without"
         self.born = time.monotonic()
 
     def prepare(self, image: SentImage, options: Options) -> tuple[bytes, Options]:
