@@ -70,6 +70,7 @@ STREAMS: dict[str, bytes] = {
     "behind a delimiter": DELIMITER + SEQUENCE,
     "behind padding whose length takes two bytes": PADDING + SEQUENCE,
     "behind padding of 128 bytes": unit(15, bytes(128)) + SEQUENCE,
+    "behind padding whose length takes three bytes": unit(15, bytes(20_000)) + SEQUENCE,
     "before other units": SEQUENCE + PADDING,
     "with an extension": DELIMITER + unit(1, header(), extension=True),
     "without a length": DELIMITER + unit(1, header(), sized=False),
@@ -111,7 +112,7 @@ def places(
         content += struct.pack(">H", method) if version else b""
         content += b"\xff\xff" + (base.to_bytes(8, "big") if base else b"") + struct.pack(">H", len(parts))
         for offset, length in parts:
-            content += b"\xff" * index + struct.pack(">II", offset, length)
+            content += b"\xff" * (index if version else 0) + struct.pack(">II", offset, length)
     return box(b"iloc", sizes, content)
 
 
@@ -139,6 +140,7 @@ FILES: dict[str, bytes] = {
     "of places of the first version": file(properties(), items(b"av01"), places(ONE, version=1)),
     "of places of the second version": file(properties(), items(b"av01"), places(ONE, version=2)),
     "with indices": file(properties(), items(b"av01"), places(ONE, version=1, index=4)),
+    "of the first places, which have no indices": file(properties(), items(b"av01"), places(ONE, index=4)),
     "from a base": file(properties(), items(b"av01"), places([(2, LENGTH)], base=START - 2)),
     "in two parts": file(properties(), items(b"av01"), places(APART), data=bytes(5) + SEQUENCE),
     "to the end of the file": file(properties(), items(b"av01"), places([(START, 0)])),

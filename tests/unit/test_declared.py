@@ -58,6 +58,7 @@ YACS: dict[str, tuple[dict[str, Any], Gives]] = {
             most=YACS_MOST,
             classes=YACS_CLASSES,
             keypoints=Count("MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", 17),
+            box_masks=True,
         ),
     ),
     "a rotated R-CNN": (

@@ -178,7 +178,9 @@ def png_of_16_bits_a_sample() -> bytes:
 
 @pytest.mark.parametrize("data", [saved(Image.new("I;16", (8, 8))), png_of_16_bits_a_sample()])
 def test_more_than_8_bits_a_sample_are_refused(data: bytes) -> None:
-    assert refused(EncodedImage(), data) is Reason.IMAGE_TOO_DEEP
+    with pytest.raises(Refused) as caught:
+        decoded(EncodedImage(), data)
+    assert (caught.value.reason, caught.value.facts) == (Reason.IMAGE_TOO_DEEP, {"codec": "PNG"})
 
 
 def test_grey_samples_need_the_operators_leave() -> None:

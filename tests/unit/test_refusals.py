@@ -1,10 +1,12 @@
 """A refused image: the reason, what was seen, what would be allowed, and the values from which on it is refused."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from vedette_server.contract import convert
 from vedette_server.contract.contract import ImageLimits, Input, InputContract, ResizeRule, possible
 from vedette_server.contract.image import (
@@ -224,10 +226,17 @@ def test_an_image_that_resizing_would_spoil_is_refused(
     }
 
 
-@pytest.mark.parametrize("size", [(1, 2_665), (2_665, 1)])
-def test_an_image_that_keeps_a_row_is_accepted(size: tuple[int, int]) -> None:
-    terms = dataclasses.replace(TERMS, limits=ImageLimits(10**5, 10**5, 3_000))
-    assert check(RawImage(BGR8, *size), 2_665 * 3, terms) == size
+@pytest.mark.parametrize(
+    ("rule", "size"),
+    [
+        (ResizeRule(800, 1_333), (1, 2_665)),
+        (ResizeRule(800, 1_333), (2_665, 1)),
+        (ResizeRule(4_000, 2**31 - 1), (10, 25)),  # to 40,000,000 pixels
+    ],
+)
+def test_an_image_that_keeps_a_row_is_accepted(rule: ResizeRule, size: tuple[int, int]) -> None:
+    terms = dataclasses.replace(TERMS, resize=rule, limits=ImageLimits(10**5, 10**5, 3_000))
+    assert check(RawImage(BGR8, *size), size[0] * size[1] * 3, terms) == size
 
 
 def test_a_fact_is_told_as_long_as_it_can_be_read() -> None:
@@ -306,3 +315,11 @@ def test_values_are_read_as_declared_even_if_they_would_be_refused() -> None:
         assert read.dtype == np.float32
         assert read.shape == (1, spec.width, channels)
         assert read[0, -1, -1] == 7
+        np.testing.assert_array_equal(convert.decode(SentImage(spec, bytes(range(8))), channels), read)
+    file = io.BytesIO()
+    Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    for channels in (1, 3):
+        image = SentImage(EncodedImage(), file.getvalue())
+        read = convert.read(image, channels)
+        assert read.dtype == np.float32
+        np.testing.assert_array_equal(read, convert.decode(image, channels))

@@ -220,11 +220,15 @@ OTHERS = {
     "two samples": (other(t277=2, t258=(8, 8)), "2 samples"),
     "five samples": (other(t277=5, t258=(8,) * 5, t338=(0, 0)), "5 samples"),
     "unequal bits": (other(t258=(5, 6, 5)), "5 bits"),
+    "bits of two samples of three": (other(t258=(8, 8)), "3 samples a pixel, of 8 bits each"),
     "four bits of colour": (other(t258=(4, 4, 4)), "4 bits"),
     "a camera's": (other(t50706=1), "DNG"),
     "a palette of 8 bits": (other(t262=3, t277=1, t258=8, t320=(7,) * 768), "colour map"),
     "strips that are missing": (other(t278=7), "1 parts, but the picture needs 9"),
     "huge tiles": (other(t322=60_000, t323=60_000), "60000 x 60000"),
+    "tiles without a width": (bare({**PLAIN, 323: 16, 324: 8, 325: 9}, RGB.tobytes()), "0 x 16"),
+    "tiles without a height": (bare({**PLAIN, 322: 16, 324: 8, 325: 9}, RGB.tobytes()), "16 x 0"),
+    "a pixel that lies nowhere": (bare({**PLAIN, 256: 1, 257: 1}, RGB.tobytes()), "0 parts, but the picture needs 1"),
     "tiles of nothing": (other(t322=0, t323=16), "0 x 16"),
 }
 
@@ -274,6 +278,15 @@ def test_a_tag_that_is_missing_is_told(without: tuple[int, ...], reason: Reason,
     assert fact in told.facts.values()
 
 
+def test_tags_may_be_left_out_that_have_defaults() -> None:
+    """Of one bit, or of one sample whose highest value is black."""
+    ink = np.packbits(GREY > 128, axis=1)
+    seen = read(bare({256: WIDTH, 257: HEIGHT, 262: 1, 273: 8, 279: ink.size}, ink.tobytes()))
+    np.testing.assert_array_equal(seen[:, :, 0], (GREY > 128) * np.uint8(255))
+    seen = read(bare({256: WIDTH, 257: HEIGHT, 258: 8, 273: 8, 279: GREY.size}, GREY.tobytes()))
+    np.testing.assert_array_equal(seen[:, :, 0], 255 - GREY)
+
+
 def test_real_numbers_are_deep_however_few_their_bits() -> None:
     assert refused(other(t339=(3, 3, 3))).reason is Reason.IMAGE_TOO_DEEP
 
@@ -287,7 +300,8 @@ def test_real_numbers_are_deep_however_few_their_bits() -> None:
     saved("TIFF", Image.fromarray(GREY.astype(np.uint16))),
 ])  # fmt: skip
 def test_a_deep_tiff_is_refused(data: bytes) -> None:
-    assert refused(data).reason is Reason.IMAGE_TOO_DEEP
+    told = refused(data)
+    assert (told.reason, told.facts) == (Reason.IMAGE_TOO_DEEP, {"codec": "TIFF"})
 
 
 def test_pages_are_counted_and_a_chain_without_end_is_not_followed_for_ever() -> None:
