@@ -170,7 +170,7 @@ async def test_what_has_become_hopeless_is_told_so_if_others_wait(left: float, o
 
 
 def batched(*items: Item, most: int = 4) -> list[Item]:
-    """What goes to a worker with the first of these."""
+    """Return the images that go to a worker with the first of these."""
     world = World(Hand(max_batch=most))
     for one in items:
         world.scheduler.put(one)
