@@ -142,7 +142,6 @@ def test_only_what_can_have_happened_is_tried() -> None:
         ({"middle": 0.02}, set()),
         ({"middle": 0.019}, {Mistake.NORMALISED, Mistake.NORMALISED_IMAGENET}),
     ],
-    ids=str,
 )
 def test_values_are_suspected_from_their_limits_on(changes: dict[str, Any], tried: set[Mistake]) -> None:
     seen = dataclasses.replace(look(PICTURE, PICTURE), **changes)
