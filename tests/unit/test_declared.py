@@ -306,7 +306,6 @@ OBSERVED = Produced(
         (lazy("OneFormer", score_thresh_test=0.3), 0.3),
         (lazy("OneFormer", score_thresh=0.2), 0.2),
     ],
-    ids=str,
 )
 def test_a_custom_model_gives_what_was_observed_above_a_threshold_of_its_own(
     given: dict[str, Any], threshold: float

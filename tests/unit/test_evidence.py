@@ -57,7 +57,7 @@ OF_PIXELS: list[tuple[dict[str, Any], Told]] = [
 ]
 
 
-@pytest.mark.parametrize(("pixels", "wanted"), OF_PIXELS, ids=str)
+@pytest.mark.parametrize(("pixels", "wanted"), OF_PIXELS)
 def test_the_pixels_are_told_as_they_were_measured(pixels: dict[str, Any], wanted: Told) -> None:
     assert told(seen(**pixels)) == [wanted]
 
@@ -110,7 +110,7 @@ OF_STAGES: list[tuple[dict[str, Any], Told]] = [
 ]
 
 
-@pytest.mark.parametrize(("evidence", "wanted"), OF_STAGES, ids=str)
+@pytest.mark.parametrize(("evidence", "wanted"), OF_STAGES)
 def test_the_stages_are_told_as_they_were_counted(evidence: dict[str, Any], wanted: Told) -> None:
     assert told(answer(**evidence, threshold=0.7)) == [wanted]
 
@@ -136,7 +136,7 @@ SIZES: list[tuple[tuple[int, int], tuple[int, int], Told]] = [
 ]
 
 
-@pytest.mark.parametrize(("sent", "given", "wanted"), SIZES, ids=str)
+@pytest.mark.parametrize(("sent", "given", "wanted"), SIZES)
 def test_sizes_are_told_from_their_limits_on(sent: tuple[int, int], given: tuple[int, int], wanted: Told) -> None:
     entered = ModelInput(*given, (0.0,) * 3, (1.0,) * 3)
     assert told(dataclasses.replace(answer(), height=sent[0], width=sent[1], model_input=entered)) == [wanted]
@@ -153,7 +153,6 @@ DRAWN = (Code.FEED_FROZEN, SUSPECTED, f"{SAME}, but they show no sensor noise")
         ({"flat": 0.49}, (Code.FEED_FROZEN, LIKELY, SAME)),
         ({"flat": 0.5, "featureless": True}, (Code.FEED_FROZEN, LIKELY, SAME)),
     ],
-    ids=str,
 )
 def test_a_still_drawing_is_no_frozen_feed_for_certain(pixels: dict[str, Any], wanted: Told) -> None:
     assert told(seen(**pixels), identical=10) == [wanted]
@@ -200,7 +199,6 @@ NORMALISED, UNIT = Code.VALUES_NORMALISED, Code.VALUES_IN_UNIT_RANGE
         (WRAPPED | {"wrapped": False}, BEFORE),
         (WRAPPED | {"colour": 0.0}, BEFORE),
     ],
-    ids=str,
 )
 def test_a_frame_that_shows_nothing_changes_no_verdict(pixels: dict[str, Any], verdict: Code | None) -> None:
     given = seen(**pixels).pixels
