@@ -39,7 +39,7 @@ class Hand:
         self.depth, self.max_batch, self.forked = depth, max_batch, forked
         self.given: list[list[asyncio.Future[Any]]] = []
         self.alone: list[bool] = []
-        self.broken = False
+        self.broken = False  # raises on the next batch
 
     @property
     def batches(self) -> int:
@@ -54,6 +54,7 @@ class Hand:
 
     def submit(self, works: Sequence[object], *, alone: bool) -> list[asyncio.Future[Any]]:
         if self.broken:
+            self.broken = False
             raise ValueError("no such slot")
         self.alone.append(alone)
         self.given.append([asyncio.get_running_loop().create_future() for _ in works])

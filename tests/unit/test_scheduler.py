@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from vedette_server.contract.answer import StageTimes
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
@@ -224,25 +225,31 @@ async def test_an_answer_is_settled_and_learned_from() -> None:
     assert world.changes == 4
 
 
+RAISED = {"event": "predictor_raised", "model": "test", "version": 1, "request_id": "a", "error": "a secret"}
+BUG = {"event": "bug", "request_ids": ["a"], "exc_info": True}
+
+
 @pytest.mark.parametrize(
-    ("error", "reason"),
+    ("error", "reason", "logged"),
     [
-        (Refused(Reason.IMAGE_TRUNCATED), Reason.IMAGE_TRUNCATED),
-        (WorkerBugError("a secret"), Reason.INTERNAL),
-        (ValueError("a bug of ours"), Reason.INTERNAL),
+        (Refused(Reason.IMAGE_TRUNCATED), Reason.IMAGE_TRUNCATED, []),
+        (WorkerBugError("a secret"), Reason.INTERNAL, [RAISED]),
+        (ValueError("a bug of ours"), Reason.INTERNAL, [BUG]),
     ],
 )
-async def test_a_failure_is_the_images_alone(error: Exception, reason: Reason) -> None:
+async def test_a_failure_is_the_images_alone(error: Exception, reason: Reason, logged: list[dict[str, Any]]) -> None:
     hand = Hand(depth=2)
     world = World(hand)
-    one, other = item(), item()
+    one, other = item(request_id="a"), item()
     world.put(one, other)
-    hand.given[0][0].set_exception(error)
-    await settled(one)
+    with capture_logs() as logs:
+        hand.given[0][0].set_exception(error)
+        await settled(one)
     with pytest.raises(Refused) as caught:
         await one.answer
     assert caught.value.reason is reason
     assert list(world.ledger.running) == [other]
+    assert logs == [{**line, "log_level": "error"} for line in logged]
 
 
 @pytest.mark.parametrize(("end", "stuck"), [(answer(), False), (WorkerLostError("gone", Loss.KILLED), True)])
@@ -264,13 +271,11 @@ async def test_a_worker_that_takes_nothing_harms_only_what_it_was_given() -> Non
     hand = Hand()
     world = World(hand)
     hand.broken = True
-    one = item()
-    world.put(one)
+    one, other = item(), item()
+    world.put(one, other)
     with pytest.raises(Refused, match="INTERNAL"):
         await one.answer
-    hand.broken = False
-    world.put(item())
-    assert len(hand.given) == 1
+    assert list(world.ledger.running) == [other]
 
 
 async def test_a_worker_is_free_when_it_is_through_with_what_it_has() -> None:
