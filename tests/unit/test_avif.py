@@ -72,6 +72,7 @@ STREAMS: dict[str, bytes] = {
     "behind padding of 128 bytes": unit(15, bytes(128)) + SEQUENCE,
     "behind padding whose length takes three bytes": unit(15, bytes(20_000)) + SEQUENCE,
     "before other units": SEQUENCE + PADDING,
+    "with a reserved bit": bytes([SEQUENCE[0] | 1]) + SEQUENCE[1:],
     "with an extension": DELIMITER + unit(1, header(), extension=True),
     "without a length": DELIMITER + unit(1, header(), sized=False),
     "with an extension and without a length": unit(1, header(), extension=True, sized=False),
@@ -119,7 +120,7 @@ def places(
 def properties(depth: int = 0) -> bytes:
     return box(
         b"iprp",
-        box(b"ipma", b"\xff" * 20),
+        box(b"ipma", box(b"av1C", bytes([129, 0, 0x40, 0]))),
         box(b"ipco", box(b"ispe", b"\xff" * 12), box(b"av1C", bytes([129, 0, depth, 0]))),
     )
 

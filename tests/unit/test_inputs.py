@@ -149,6 +149,9 @@ def test_orientation_is_applied_ignored_or_refused() -> None:
     np.testing.assert_array_equal(decoded(EncodedImage(Orientation.APPLY), data), BGR[::-1, ::-1])
     np.testing.assert_array_equal(decoded(EncodedImage(Orientation.IGNORE), data), BGR)
     assert refused(EncodedImage(Orientation.REFUSE), data) is Reason.IMAGE_NOT_UPRIGHT
+    with pytest.raises(Refused) as caught:
+        decoded(EncodedImage(Orientation.REFUSE), data)
+    assert caught.value.facts == {"orientation": "3"}
     np.testing.assert_array_equal(decoded(EncodedImage(Orientation.REFUSE), saved(Image.fromarray(RGB))), BGR)
 
 

@@ -295,6 +295,11 @@ def test_values_may_reach_the_ends_of_their_range(
     assert pixels.dtype == np.uint8
 
 
+def test_a_grey_model_sees_one_channel_of_yuv() -> None:
+    grey = convert.decode(SentImage(yuv(4, 6), bytes([90] * 24 + [128] * 12)), 1)
+    np.testing.assert_array_equal(grey, np.full((4, 6, 1), 90, np.uint8))
+
+
 def test_planes_become_pixels_that_lie_in_a_row() -> None:
     sent = np.arange(12, dtype="<f4")
     spec = TensorImage(ChannelOrder.BGR, TensorLayout.CHW, TO_255, 2, 2)
