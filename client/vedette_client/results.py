@@ -49,10 +49,11 @@ class Mask:
             return encoded
         outlines = [list(line) for line in self.polygons or ()]
         unpacked.check_outlines(outlines, self.height, self.width)
-        if not outlines:  # pycocotools would return the size 0 x 0
-            blank: dict[str, Any] = rle.encode(np.zeros((self.height, self.width), np.uint8, "F"))
+        size = self.height, self.width
+        if not outlines:  # of which pycocotools would make a mask of 0 x 0
+            blank: dict[str, Any] = rle.frPyObjects({"size": size, "counts": [self.height * self.width]}, *size)
             return blank
-        merged: dict[str, Any] = rle.merge(rle.frPyObjects(outlines, self.height, self.width))
+        merged: dict[str, Any] = rle.merge(rle.frPyObjects(outlines, *size))
         return merged
 
     def record(self) -> dict[str, Any]:

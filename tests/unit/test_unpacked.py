@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ def saved(image: Image.Image, codec: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, codec)
     return buffer.getvalue()
+
+
+def test_a_mask_without_outlines_is_empty_and_takes_no_memory() -> None:
+    assert not Mask(3, 5, polygons=()).decode().any()
+    assert Mask(3, 5, polygons=()).coco() == rle.encode(np.zeros((3, 5), np.uint8, "F"))
+    tracemalloc.start()
+    Mask(2**10, 2**20, polygons=()).coco()
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_maps_are_grey_pngs_and_nothing_else() -> None:
