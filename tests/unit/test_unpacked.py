@@ -96,10 +96,10 @@ def saved(image: Image.Image, codec: str = "PNG") -> bytes:
 
 
 def test_a_mask_without_outlines_is_empty_and_takes_no_memory() -> None:
-    assert not Mask(3, 5, polygons=()).decode().any()
-    assert Mask(3, 5, polygons=()).coco() == rle.encode(np.zeros((3, 5), np.uint8, "F"))
+    assert not Mask(height=3, width=5, polygons=()).decode().any()
+    assert Mask(height=3, width=5, polygons=()).coco() == rle.encode(np.zeros((3, 5), np.uint8, "F"))
     tracemalloc.start()
-    Mask(2**10, 2**20, polygons=()).coco()
+    Mask(height=2**10, width=2**20, polygons=()).coco()
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
 
