@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,6 @@ class Predictor:
         self._observe = observe
         self._rgb = contract.channel_order is ChannelOrder.RGB
         self._observer = observer(model, contract, observe=observe)
-        if contract.box_masks:
-            heads: Any = model.roi_heads
-            heads.mask_head.register_forward_hook(_keep_box_masks)
         edge = contract.resize.shortest_edge
         self._resize = ResizeShortestEdge([edge, edge], contract.resize.longest_edge)
 
@@ -156,7 +153,8 @@ class Predictor:
         """Run the model on a batch, whose images must have the same panoptic threshold."""
         started = time.perf_counter()
         self._set([image.options for image in images])
-        outputs = self._forward(images)
+        with self._box_masks_kept([image.options for image in images]):
+            outputs = self._forward(images)
         for output, image in zip(outputs, images, strict=True):
             _fetch(output, image.options)
         seen = self._observer.evidence([len(output["instances"]) for output in outputs])
@@ -165,6 +163,19 @@ class Predictor:
             Inferred(output, evidence, image, seconds)
             for output, evidence, image in zip(outputs, seen, images, strict=True)
         ]
+
+    @contextlib.contextmanager
+    def _box_masks_kept(self, options: Sequence[Options]) -> Iterator[None]:
+        """Have the mask head's own masks kept where they are wanted."""
+        if not any(one.box_masks for one in options):
+            yield
+            return
+        heads: Any = self._model.roi_heads
+        hook = heads.mask_head.register_forward_hook(_keep_box_masks)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _forward(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
         batch = [{"image": image.tensor, "height": image.height, "width": image.width} for image in images]
