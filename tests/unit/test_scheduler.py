@@ -6,10 +6,12 @@ import math
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
+import structlog
+from structlog.testing import LogCapture
 from vedette_server.contract.answer import StageTimes
 from vedette_server.contract.options import Options
 from vedette_server.contract.refusal import Reason, Refused
+from vedette_server.engine import ledger, scheduler
 from vedette_server.engine.queue import Flow, Item
 from vedette_server.pool.ends import Loss
 from vedette_server.pool.process import WorkerBugError, WorkerLostError
@@ -237,19 +239,23 @@ BUG = {"event": "bug", "request_ids": ["a"], "exc_info": True}
         (ValueError("a bug of ours"), Reason.INTERNAL, [BUG]),
     ],
 )
-async def test_a_failure_is_the_images_alone(error: Exception, reason: Reason, logged: list[dict[str, Any]]) -> None:
+async def test_a_failure_is_the_images_alone(
+    error: Exception, reason: Reason, logged: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = LogCapture()
+    for module in (scheduler, ledger):  # whatever other tests have configured
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture]))
     hand = Hand(depth=2)
     world = World(hand)
     one, other = item(request_id="a"), item()
     world.put(one, other)
-    with capture_logs() as logs:
-        hand.given[0][0].set_exception(error)
-        await settled(one)
+    hand.given[0][0].set_exception(error)
+    await settled(one)
     with pytest.raises(Refused) as caught:
         await one.answer
     assert caught.value.reason is reason
     assert list(world.ledger.running) == [other]
-    assert logs == [{**line, "log_level": "error"} for line in logged]
+    assert capture.entries == [{**line, "log_level": "error"} for line in logged]
 
 
 @pytest.mark.parametrize(("end", "stuck"), [(answer(), False), (WorkerLostError("gone", Loss.KILLED), True)])
