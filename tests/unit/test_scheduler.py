@@ -244,7 +244,7 @@ async def test_a_failure_is_the_images_alone(
 ) -> None:
     capture = LogCapture()
     for module in (scheduler, ledger):  # whatever other tests have configured
-        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[capture]))
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, [capture], structlog.stdlib.BoundLogger))
     hand = Hand(depth=2)
     world = World(hand)
     one, other = item(request_id="a"), item()
