@@ -247,6 +247,7 @@ class Stream:
                     return
             except Refused:
                 return  # it is this frame's fate
+            self._moved = self._engine.clock()  # it is held up, and does not rest
             await asyncio.sleep(_READY_SECONDS)
 
     @property
