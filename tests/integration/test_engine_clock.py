@@ -159,3 +159,25 @@ async def test_a_lossless_frame_waits_for_a_worker_as_long_as_a_request_may_take
         await stream.finish()
         (told,) = [told async for told in stream.told()]
     assert not isinstance(told.fate, Refused), "it waits for the next worker like any other"
+
+
+async def test_a_stream_rests_from_its_last_frame_on_but_not_while_one_waits(start: Start, clock: SetClock) -> None:
+    engine = await start()
+    engine.max_seconds, served = 1_000.0, engine.served[0]
+    settings = StreamSettings(
+        model="", version="", policy=DropPolicy.LOSSLESS, priority=Priority.NORMAL, name="", max_in_flight=None
+    )
+    with Stream(engine, settings, Asked()) as stream:
+        clock.sleep(70)
+        assert stream.rested_seconds == 70
+        async with engine._forkserver._turn:  # no other worker comes
+            os.kill(served.pids[0], signal.SIGKILL)
+            while served.standing.state is not State.UNAVAILABLE:
+                await asyncio.sleep(MOMENT)
+            putting = asyncio.create_task(stream.put(Frame(1, 0, query(0).image)))
+            for _ in range(3):
+                clock.sleep(70)
+                async with asyncio.timeout(10):
+                    while stream.rested_seconds:
+                        await asyncio.sleep(MOMENT)
+            putting.cancel()
